@@ -1,0 +1,76 @@
+"""Named points at which a test can make the process die, or one operation fail.
+
+Armed only by the environment variable `KASMOS_FAILPOINTS`, a comma-separated list of
+`NAME=ACTION[@N]`: at the N-th time (default 1) the point is reached, `kill` sends SIGKILL to this process
+and `error` raises `OSError(EAGAIN)`. Unarmed, a point costs one dictionary look-up.
+The names are listed here so that tests can visit every one of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+
+POINTS = (
+    "run.accepted",
+    "wave.started",
+    "session.intent",
+    "session.prepared",
+    "session.spawning",
+    "session.spawned",
+    "session.proven",
+    "session.released",
+    "session.started",
+    "session.program-ended",
+    "session.swept",
+    "session.ended",
+    "session.stop-requested",
+    "session.stop-signalled",
+    "session.kill-requested",
+    "session.killed",
+    "check.intent",
+    "task.retry-scheduled",
+    "task.ended",
+    "task.put-back",
+    "wave.ended",
+    "run.ended",
+    "journal.before-commit",
+    "journal.after-commit",
+    "recovery.tombstone",
+    "recovery.adopted",
+    "log.base-written",
+    "log.punched",
+)
+
+
+def _parse(text: str) -> dict[str, tuple[str, int]]:
+    armed: dict[str, tuple[str, int]] = {}
+    for item in filter(None, text.split(",")):
+        name, _, rest = item.partition("=")
+        action, _, count = rest.partition("@")
+        if name not in POINTS or action not in ("kill", "error"):
+            raise ValueError(f"KASMOS_FAILPOINTS: no such failpoint or action: {item!r}")
+        armed[name] = (action, int(count or 1))
+    return armed
+
+
+_armed = _parse(os.environ.get("KASMOS_FAILPOINTS", ""))
+
+
+def reach(name: str) -> None:
+    """Die or fail here if this point is armed.
+
+    Raises:
+        OSError: EAGAIN, when armed with `error`.
+    """
+    if name not in _armed:
+        return
+    action, count = _armed[name]
+    if count > 1:
+        _armed[name] = (action, count - 1)
+        return
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    del _armed[name]
+    raise OSError(errno.EAGAIN, f"failpoint {name}")

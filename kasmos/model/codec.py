@@ -1,0 +1,135 @@
+"""Values to JSON and back. The one module that imports msgspec.
+
+Strict: a wrong type is an error with its JSON path, never coerced. Unknown fields are
+ignored, so that an older kasmos reads a newer one's journal as far as it understands it.
+An event's `type` is its class name in snake case.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import typing
+from typing import Any, TypeVar
+
+import msgspec
+
+from kasmos.model.event import Event, Record
+
+T = TypeVar("T")
+
+_EVENT_CLASSES: tuple[type[Event], ...] = typing.get_args(Event)
+_KINDS: dict[type[Event], str] = {
+    cls: re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower() for cls in _EVENT_CLASSES
+}
+_DECODERS: dict[str, msgspec.json.Decoder[Event]] = {
+    kind: msgspec.json.Decoder(cls) for cls, kind in _KINDS.items()
+}
+_ENCODER = msgspec.json.Encoder()
+
+
+class _Head(msgspec.Struct):
+    seq: int
+    at: datetime.datetime
+    mono: float
+    type: str
+
+
+_HEAD_DECODER = msgspec.json.Decoder(_Head)
+
+
+class CodecError(ValueError):
+    """The text is not what it should be; the message has the JSON path. Translated at each wall."""
+
+
+def event_kind(event: Event) -> str:
+    """The stable name of an event's kind, such as `session_ended`."""
+    return _KINDS[type(event)]
+
+
+def event_kinds() -> tuple[str, ...]:
+    """Every kind of event there is."""
+    return tuple(_KINDS.values())
+
+
+def encode_event(event: Event) -> bytes:
+    """Render an event's fields as a JSON object, without its kind."""
+    return _ENCODER.encode(event)
+
+
+def decode_event(kind: str, body: bytes | str) -> Event:
+    """Read an event of a known kind.
+
+    Raises:
+        CodecError: unknown kind, or a body that does not fit it.
+    """
+    decoder = _DECODERS.get(kind)
+    if decoder is None:
+        raise CodecError(f"unknown kind of event {kind!r}")
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CodecError(f"{kind}: {error}") from error
+
+
+def encode_record(record: Record) -> bytes:
+    """Render a record as one JSON object: `seq`, `at` (RFC 3339), `mono`, `type`, then the event's fields."""
+    head = {
+        "seq": record.seq,
+        "at": format_instant(record.at),
+        "mono": record.mono,
+        "type": event_kind(record.event),
+    }
+    body = encode_event(record.event)
+    return _ENCODER.encode(head)[:-1] + (b"," + body[1:] if len(body) > 2 else b"}")
+
+
+def decode_record(line: bytes | str) -> Record:
+    """Read what `encode_record` wrote.
+
+    Raises:
+        CodecError: it is something else.
+    """
+    try:
+        head = _HEAD_DECODER.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CodecError(str(error)) from error
+    return Record(seq=head.seq, at=head.at.timestamp(), mono=head.mono, event=decode_event(head.type, line))
+
+
+def encode(value: Any) -> bytes:
+    """Render any of our values as compact JSON."""
+    return _ENCODER.encode(value)
+
+
+def encode_pretty(value: Any) -> str:
+    """Render any of our values as indented JSON, for people."""
+    return msgspec.json.format(_ENCODER.encode(value), indent=2).decode()
+
+
+def decode(text: bytes | str, kind: type[T]) -> T:
+    """Read a value of this type.
+
+    Raises:
+        CodecError: the text is not JSON, or does not fit; with the JSON path.
+    """
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CodecError(str(error)) from error
+
+
+def to_builtins(value: Any) -> Any:
+    """Turn any of our values into dicts, lists, strings and numbers."""
+    return msgspec.to_builtins(value)
+
+
+def json_schemas(kinds: tuple[type, ...], ref_template: str) -> tuple[Any, dict[str, Any]]:
+    """JSON Schemas of these types and the components they refer to."""
+    return msgspec.json.schema_components(kinds, ref_template=ref_template)
+
+
+def format_instant(at: float) -> str:
+    """Render a wall-clock instant as RFC 3339 in UTC, with milliseconds."""
+    moment = datetime.datetime.fromtimestamp(at, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,317 @@
+"""Events: facts that have happened, in the past tense. The journal is a list of them.
+
+Every event is frozen data. Which journal number it got and when, is in the `Record` around it.
+New fields need a default, and no field is ever renamed: journals of every released version load for ever.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from kasmos.model.plan import Plan, RunSettings
+from kasmos.model.profile import ExecutionMode
+from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason
+from kasmos.model.task import Cause, Outcome
+
+
+@attrs.frozen
+class SupervisorStarted:
+    """A supervisor took the state root."""
+
+    pid: int
+    boot_id: str
+    version: str
+
+
+@attrs.frozen
+class SupervisorStopped:
+    """A supervisor left the state root in order. Its absence tells of a crash."""
+
+    reason: str
+
+
+@attrs.frozen
+class RunStarted:
+    """A run of a plan was accepted."""
+
+    run_id: str
+    plan: Plan
+    source: str
+    """The plan's real path, or `-`."""
+    key: str
+    """What makes two plans the same plan: the real path, or for `-` the digest."""
+    digest: str
+    """SHA-256 of the document."""
+    settings: RunSettings
+    project: str
+    """The directory the tasks run in."""
+
+
+@attrs.frozen
+class RunContinued:
+    """A new supervisor took up an unfinished run."""
+
+    run_id: str
+
+
+@attrs.frozen
+class RunInterrupted:
+    """The supervisor was asked to leave with the run unfinished."""
+
+    run_id: str
+    reason: str
+
+
+@attrs.frozen
+class RunCancelRequested:
+    """The run is to be ended for good."""
+
+    run_id: str
+    reason: str
+
+
+@attrs.frozen
+class RunParked:
+    """A wave has ended and the run waits for `advance`."""
+
+    run_id: str
+    wave: int
+    """The wave that has ended."""
+
+
+@attrs.frozen
+class RunAdvanced:
+    """Somebody let the run go on past a parked wave."""
+
+    run_id: str
+    wave: int
+    """The wave it was parked after."""
+
+
+@attrs.frozen
+class RunReopened:
+    """A run that had ended was taken up again by `retry`."""
+
+    run_id: str
+
+
+@attrs.frozen
+class RunEnded:
+    """Every task of the run has an outcome."""
+
+    run_id: str
+    outcome: Outcome
+
+
+@attrs.frozen
+class WaveStarted:
+    """The first task of the wave may start."""
+
+    run_id: str
+    wave: int
+
+
+@attrs.frozen
+class WaveEnded:
+    """Every task of the wave has an outcome."""
+
+    run_id: str
+    wave: int
+    outcome: Outcome
+
+
+@attrs.frozen
+class TaskRetryScheduled:
+    """An attempt did not succeed and another will follow."""
+
+    run_id: str
+    task_id: str
+    attempt: int
+    """The attempt that did not succeed."""
+    delay: float
+    """Seconds until the next one."""
+    cause: Cause
+
+
+@attrs.frozen
+class TaskPutBack:
+    """An unfinished task went back to pending; its sessions so far no longer count."""
+
+    run_id: str
+    task_id: str
+    reason: str
+
+
+@attrs.frozen
+class TaskEnded:
+    """A task has its outcome."""
+
+    run_id: str
+    task_id: str
+    outcome: Outcome
+    cause: Cause
+
+
+@attrs.frozen
+class SessionStarting:
+    """Intent: committed before anything is spawned."""
+
+    session_id: str
+    name: str
+    kind: SessionKind
+    backend: ExecutionMode
+    boot_id: str
+    run_id: str | None = None
+    task_id: str | None = None
+    attempt: int = 1
+    check: int | None = None
+    """Index of the check, from 0, for sessions of kind `check`."""
+    profile: str = ""
+
+
+@attrs.frozen
+class SessionStarted:
+    """The program runs."""
+
+    session_id: str
+    pid: int | None = None
+
+
+@attrs.frozen
+class SessionStartFailed:
+    """The program could not be started; nothing is left behind."""
+
+    session_id: str
+    reason: str
+
+
+@attrs.frozen
+class SessionNeverStarted:
+    """Recovery found that nothing ran for this intent and made sure that nothing will."""
+
+    session_id: str
+
+
+@attrs.frozen
+class SessionAdopted:
+    """A new supervisor took hold of a live session."""
+
+    session_id: str
+    pid: int | None = None
+
+
+@attrs.frozen
+class SessionDetached:
+    """The session was left running for adoption."""
+
+    session_id: str
+
+
+@attrs.frozen
+class StopRequested:
+    """The session is to stop: committed before any signal."""
+
+    session_id: str
+    reason: StopReason
+
+
+@attrs.frozen
+class KillSent:
+    """Politeness was over: committed before SIGKILL."""
+
+    session_id: str
+
+
+@attrs.frozen
+class SessionUnkillable:
+    """The session's processes survived SIGKILL for longer than the bound."""
+
+    session_id: str
+    pids: tuple[int, ...]
+
+
+@attrs.frozen
+class LeftoversFound:
+    """Processes outlived the program that started them."""
+
+    session_id: str
+    leftovers: tuple[Leftover, ...]
+
+
+@attrs.frozen
+class OutputLost:
+    """Bytes of the output are gone, declared rather than hidden."""
+
+    session_id: str
+    offset: int
+    """Absolute offset from which output is available again."""
+    reason: str
+
+
+@attrs.frozen
+class SessionEnded:
+    """The program has ended and nothing of its tree is left running unreported."""
+
+    session_id: str
+    exit: ExitStatus
+    output_bytes: int = 0
+    tail: str = ""
+    """The last lines of the output, for causes."""
+
+
+@attrs.frozen
+class SessionLost:
+    """The session's fate can no longer be learnt."""
+
+    session_id: str
+    reason: str
+
+
+SupervisorEvent = SupervisorStarted | SupervisorStopped
+
+RunEvent = (
+    RunStarted
+    | RunContinued
+    | RunInterrupted
+    | RunCancelRequested
+    | RunParked
+    | RunAdvanced
+    | RunReopened
+    | RunEnded
+    | WaveStarted
+    | WaveEnded
+    | TaskRetryScheduled
+    | TaskPutBack
+    | TaskEnded
+)
+
+SessionEvent = (
+    SessionStarting
+    | SessionStarted
+    | SessionStartFailed
+    | SessionNeverStarted
+    | SessionAdopted
+    | SessionDetached
+    | StopRequested
+    | KillSent
+    | SessionUnkillable
+    | LeftoversFound
+    | OutputLost
+    | SessionEnded
+    | SessionLost
+)
+
+Event = SupervisorEvent | RunEvent | SessionEvent
+
+
+@attrs.frozen
+class Record:
+    """An event in the journal."""
+
+    seq: int
+    """Its number: strictly growing, never reused."""
+    at: float
+    """Wall-clock instant, seconds since the epoch (UTC). For people; never for durations."""
+    mono: float
+    """CLOCK_MONOTONIC seconds; comparable between processes of one boot."""
+    event: Event

@@ -1,0 +1,152 @@
+"""Agent profiles: named recipes for running one program.
+
+A profile says what is run and under which policies. It knows nothing of tasks,
+of plans, or of how a backend does its work.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+import attrs
+
+
+class ExecutionMode(enum.StrEnum):
+    """Which backend a session runs in."""
+
+    HEADLESS = "headless"
+    TMUX = "tmux"
+    SCRIPTED = "scripted"
+
+
+class PromptMode(enum.StrEnum):
+    """How the program is given its prompt."""
+
+    ARGUMENT = "argument"
+    """As one argument: `{prompt}` in `flags`, else appended as the last argument."""
+    STDIN = "stdin"
+    """As its standard input, which then ends."""
+    FILE = "file"
+    """As the path of a file: `{prompt_file}` in `flags`, else appended as the last argument."""
+    SCRIPT = "script"
+    """The task's first fenced `sh` block, run as `program SCRIPT_FILE`."""
+
+
+class OutputMode(enum.StrEnum):
+    """What the program's standard output and error are."""
+
+    FILE = "file"
+    """The log file itself. Nothing stands between, so nothing can block or break."""
+    PIPE = "pipe"
+    """A pipe with a copier that survives the supervisor; for programs that reopen `/dev/stderr`."""
+
+
+class LeftoverPolicy(enum.StrEnum):
+    """What happens to processes that outlive the program that started them."""
+
+    STOP = "stop"
+    REPORT = "report"
+
+
+class RestartCondition(enum.StrEnum):
+    """When a program that has ended is started again."""
+
+    NEVER = "never"
+    ON_FAILURE = "on_failure"
+    ALWAYS = "always"
+
+
+@attrs.frozen
+class Leftovers:
+    """The policy for processes left behind, and program names that are always left alone."""
+
+    policy: LeftoverPolicy = LeftoverPolicy.STOP
+    spare: tuple[str, ...] = ()
+    """Process names (as in `/proc/PID/comm`) that are reported and never stopped."""
+
+
+@attrs.frozen
+class RestartPolicy:
+    """When and how often a child is started again.
+
+    Back-off doubles from `backoff` to `backoff_max` and is spread by `jitter`; it starts
+    again from the bottom only after the child has run for `quiet_period`. More than
+    `max_restarts` within `within` ends the child, whatever the starts did in between
+    (the OTP restart intensity).
+    """
+
+    condition: RestartCondition = RestartCondition.ON_FAILURE
+    max_restarts: int = 5
+    """Restarts allowed within `within`."""
+    within: float = 600.0
+    """Seconds."""
+    backoff: float = 1.0
+    """Seconds before the first restart."""
+    backoff_max: float = 60.0
+    """Seconds; the cap of the doubling."""
+    jitter: float = 0.1
+    """Fraction of the delay that is spread at random, 0 to 1."""
+    quiet_period: float = 60.0
+    """Seconds of running after which the back-off starts from the bottom again."""
+
+
+@attrs.frozen
+class StopPolicy:
+    """How a session is stopped: politely, then firmly, always within a bound."""
+
+    stop_signal: str = "SIGTERM"
+    """Sent first, together with SIGCONT."""
+    stop_grace: float = 10.0
+    """Seconds between the first signal and SIGKILL."""
+    kill_grace: float = 5.0
+    """Seconds after SIGKILL until the session is reported unkillable."""
+
+
+@attrs.frozen
+class Limits:
+    """Resource limits given to the program before it starts. None means: as the supervisor has it."""
+
+    nice: int | None = None
+    """-20 (most favourable) to 19."""
+    ionice: str | None = None
+    """`idle`, `best-effort`, `best-effort:0` to `best-effort:7`, or `realtime:0` to `realtime:7`."""
+    rlimits: Mapping[str, int] = attrs.field(factory=dict)
+    """Soft and hard limit by name as in `ulimit`: `nofile`, `nproc`, `as`, `cpu`, `fsize`, `core`,
+    `data`, `stack`, `memlock`; in bytes, seconds or counts as in `setrlimit(2)`."""
+
+
+@attrs.frozen
+class AgentProfile:
+    """A named recipe for running one program with a prompt."""
+
+    name: str
+    program: tuple[str, ...]
+    """The program and its leading arguments."""
+    flags: tuple[str, ...] = ()
+    """Further arguments; `{prompt}`, `{prompt_file}` and `{model}` are replaced."""
+    model: str | None = None
+    execution_mode: ExecutionMode = ExecutionMode.HEADLESS
+    output: OutputMode | None = None
+    """None means `pipe` for `prompt = "script"` and `file` otherwise."""
+    leftovers: Leftovers = Leftovers()
+    prompt: PromptMode = PromptMode.ARGUMENT
+    env: Mapping[str, str] = attrs.field(factory=dict, repr=lambda env: repr(sorted(env)))
+    """Added to the program's environment. Values never appear in a repr."""
+    env_pass: tuple[str, ...] = ()
+    """Names (or `PREFIX_*`) passed on from the supervisor's own environment."""
+    timeout: float | None = None
+    """Seconds an attempt may take; None means the default of `[orchestration]`."""
+    stop: StopPolicy = StopPolicy()
+    restart: RestartPolicy = RestartPolicy()
+    retry_lost: bool = False
+    """Whether an attempt whose fate is unknown may be tried again."""
+    enabled: bool = True
+    limits: Limits = Limits()
+
+    @property
+    def output_mode(self) -> OutputMode:
+        """The output mode in effect."""
+        if self.output is not None:
+            return self.output
+        return OutputMode.PIPE if self.prompt is PromptMode.SCRIPT else OutputMode.FILE

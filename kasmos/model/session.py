@@ -1,0 +1,165 @@
+"""Sessions as values: what is started, how it is found again, how it ended."""
+
+from __future__ import annotations
+
+import enum
+import signal as _signal
+from collections.abc import Mapping
+
+import attrs
+
+from kasmos.model.profile import ExecutionMode, Leftovers, Limits, OutputMode, StopPolicy
+
+
+class SessionKind(enum.StrEnum):
+    """What a session is for. All kinds are supervised alike."""
+
+    AGENT = "agent"
+    CHECK = "check"
+    HOOK = "hook"
+
+
+class StopReason(enum.StrEnum):
+    """Why a session was asked to stop."""
+
+    REQUESTED = "requested"
+    """A person stopped this session or its task."""
+    CANCELLED = "cancelled"
+    """Its run was ended for good."""
+    TIMEOUT = "timeout"
+    """Its time was over."""
+    INTERRUPTED = "interrupted"
+    """The supervisor was interrupted: the task goes back to pending."""
+    FAIL_FAST = "fail_fast"
+    """A sibling failed and the run's policy is `fail_fast`."""
+
+
+@attrs.frozen
+class ExitStatus:
+    """How a program ended: a code, a signal, or unknown. Three values, never mixed.
+
+    Attributes:
+        code: exit code 0 to 255, if it exited.
+        signal: signal number, if it was killed by one.
+        certain: False where only a shell's word is known (`exit 137` or SIGKILL cannot be told apart).
+    """
+
+    code: int | None = None
+    signal: int | None = None
+    certain: bool = True
+
+    @property
+    def known(self) -> bool:
+        """Whether the program's end is known at all."""
+        return self.code is not None or self.signal is not None
+
+    @property
+    def succeeded(self) -> bool:
+        """True only for a known exit code 0. Unknown is never success."""
+        return self.code == 0
+
+    @classmethod
+    def from_wait_status(cls, status: int) -> ExitStatus:
+        """Read a `wait(2)` status, exact for code and signal."""
+        low = status & 0x7F
+        return cls(signal=low) if low else cls(code=(status >> 8) & 0xFF)
+
+    @classmethod
+    def from_shell(cls, code: int) -> ExitStatus:
+        """Read a shell's `$?`, which cannot tell `exit 137` from SIGKILL.
+
+        Returns: a code below 128 for certain; above, the signal that is most likely meant, not certain.
+        """
+        if code <= 128 or code > 128 + 64:
+            return cls(code=code, certain=code <= 128)
+        return cls(signal=code - 128, certain=False)
+
+    def __str__(self) -> str:
+        sure = "" if self.certain else " (as the shell reported it)"
+        if self.signal is not None:
+            try:
+                name = _signal.Signals(self.signal).name
+            except ValueError:
+                name = f"signal {self.signal}"
+            return f"killed by {name}{sure}"
+        if self.code is not None:
+            return f"exit {self.code}{sure}"
+        return "exit status unknown"
+
+
+UNKNOWN_EXIT = ExitStatus(certain=False)
+
+
+@attrs.frozen
+class SessionSpec:
+    """Everything needed to run one program once."""
+
+    id: str
+    """Unique on this machine; the `KASMOS_SESSION_ID` of every process of the session."""
+    name: str
+    """For people: the log's name under `logs/`."""
+    argv: tuple[str, ...]
+    """`{prompt_file}` and `{script_file}` stand for files in the session's directory."""
+    cwd: str
+    """Absolute."""
+    backend: ExecutionMode = ExecutionMode.HEADLESS
+    kind: SessionKind = SessionKind.AGENT
+    env: Mapping[str, str] = attrs.field(factory=dict, repr=lambda env: repr(sorted(env)))
+    """The whole environment of the program. Values never appear in a repr or in `spec.json`."""
+    prompt: str = ""
+    """Written to `prompt.md`, byte for byte as UTF-8 (surrogates kept)."""
+    script: str | None = None
+    """Written to `script.sh` when given."""
+    stdin_prompt: bool = False
+    """Standard input is the prompt file; else `/dev/null`."""
+    output: OutputMode = OutputMode.FILE
+    leftovers: Leftovers = Leftovers()
+    stop: StopPolicy = StopPolicy()
+    limits: Limits = Limits()
+    buffer_bytes: int = 65_536
+    """Size of the in-memory output buffer."""
+    max_log_bytes: int | None = None
+    """Newest bytes of the log that are kept; None keeps all."""
+    run_id: str | None = None
+    task_id: str | None = None
+    attempt: int = 1
+    profile: str = ""
+    profile_digest: str = ""
+
+
+@attrs.frozen
+class SessionHandle:
+    """The serialisable key by which a session is found again after the supervisor is gone."""
+
+    session_id: str
+    backend: ExecutionMode = ExecutionMode.HEADLESS
+    boot_id: str = ""
+    """The boot the session was started in; no process outlives its boot."""
+    version: int = 1
+
+
+@attrs.frozen
+class Capabilities:
+    """What a backend can do. What it cannot, it raises for."""
+
+    interactive: bool = False
+    """attach, send_keys, tap_enter, send_permission_response, set_detached_size."""
+    adoption: bool = True
+    """A live session can be found again by its handle after the supervisor died."""
+    detach: bool = True
+    """A session can be left running when its scope is left."""
+    processes: bool = True
+    """Sessions are real processes, with signals and descendants."""
+
+
+@attrs.frozen
+class Leftover:
+    """A process that outlived the program that started it."""
+
+    pid: int
+    name: str
+    """As in `/proc/PID/comm`."""
+    action: str
+    """`stopped`, `reported` or `unkillable`."""
+    reason: str = ""
+    """How it was recognised, or why it was spared."""

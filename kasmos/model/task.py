@@ -1,0 +1,61 @@
+"""Outcomes and causes: how a task or a run ended, and why."""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+from kasmos.model.session import ExitStatus
+
+
+class Outcome(enum.StrEnum):
+    """How a task or a run ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    LOST = "lost"
+
+
+class CauseKind(enum.StrEnum):
+    """Why a task ended as it did. Stable words, for programs."""
+
+    DONE = "done"
+    EXIT = "exit"
+    """The program exited with a code other than 0, or by a signal."""
+    CHECK = "check"
+    """The program exited 0 and a check did not."""
+    TIMEOUT = "timeout"
+    START = "start"
+    """The program could not be started."""
+    LOST = "lost"
+    STOPPED = "stopped"
+    """A person stopped it."""
+    RUN_CANCELLED = "run_cancelled"
+    FAIL_FAST = "fail_fast"
+    """Stopped because a sibling failed."""
+    NEED_FAILED = "need_failed"
+    """Skipped because a task it needs did not succeed."""
+    WAVE_FAILED = "wave_failed"
+    """Skipped because an earlier wave had a failure."""
+    CONFIG = "config"
+    """The task cannot be run with the present configuration."""
+    INTERNAL = "internal"
+    """A bug of kasmos."""
+
+
+@attrs.frozen
+class Cause:
+    """Why something ended: one word for programs, one sentence for people, and the evidence."""
+
+    kind: CauseKind
+    message: str
+    session_id: str | None = None
+    exit: ExitStatus | None = None
+    because_of: tuple[str, ...] = ()
+    """Ids of the tasks whose end led to this."""
+    tail: str = ""
+    """The last lines of the output, decoded with replacement."""

@@ -1,0 +1,212 @@
+"""The present, as folded from the journal: what runs, tasks and sessions are now.
+
+A state is a variant that carries only the data that state has. Views are frozen; a
+`World` holds the newest view of each thing and is advanced by `kasmos.store.fold`.
+Instants `*_at` are wall clock and for people; `*_mono` are monotonic and for durations,
+comparable only within one boot (`boot_id`).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+import attrs
+
+from kasmos.model.plan import Plan, PlanTask, RunSettings
+from kasmos.model.profile import ExecutionMode
+from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason
+from kasmos.model.task import Cause, Outcome
+
+# --- sessions ---------------------------------------------------------------------
+
+
+class SessionState(enum.StrEnum):
+    """Where a session stands."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    ENDED = "ended"
+    """With an `exit`."""
+    START_FAILED = "start_failed"
+    NEVER_STARTED = "never_started"
+    LOST = "lost"
+
+    @property
+    def live(self) -> bool:
+        """Whether something of it may still run."""
+        return self in (SessionState.STARTING, SessionState.RUNNING, SessionState.STOPPING)
+
+
+@attrs.frozen
+class SessionView:
+    """One session, as the journal knows it."""
+
+    id: str
+    name: str
+    kind: SessionKind
+    backend: ExecutionMode
+    boot_id: str
+    run_id: str | None
+    task_id: str | None
+    attempt: int
+    check: int | None
+    profile: str
+    state: SessionState
+    starting_at: float
+    starting_mono: float
+    pid: int | None = None
+    started_at: float | None = None
+    started_mono: float | None = None
+    stop_reason: StopReason | None = None
+    stop_mono: float | None = None
+    killed: bool = False
+    detached: bool = False
+    unkillable: tuple[int, ...] = ()
+    ended_at: float | None = None
+    ended_mono: float | None = None
+    exit: ExitStatus | None = None
+    output_bytes: int = 0
+    tail: str = ""
+    leftovers: tuple[Leftover, ...] = ()
+    output_lost: int = 0
+    """How many times output was declared lost."""
+    reason: str = ""
+    """Why it could not start, or is lost."""
+
+
+# --- tasks ------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Pending:
+    """Nothing has been started for it yet, or it was put back."""
+
+
+@attrs.frozen
+class Active:
+    """A session of it is under way."""
+
+    session_id: str
+
+
+@attrs.frozen
+class BackingOff:
+    """An attempt did not succeed; the next one follows after a delay."""
+
+    attempt: int
+    """The attempt that did not succeed."""
+    delay: float
+    since_mono: float
+    since_at: float
+    cause: Cause
+
+
+@attrs.frozen
+class Ended:
+    """It has its outcome."""
+
+    outcome: Outcome
+    cause: Cause
+    at: float
+
+
+TaskState = Pending | Active | BackingOff | Ended
+
+
+@attrs.frozen
+class TaskView:
+    """One task of one run."""
+
+    run_id: str
+    spec: PlanTask
+    state: TaskState = Pending()
+    sessions: tuple[str, ...] = ()
+    """Ids of all its sessions, oldest first."""
+    epoch: int = 0
+    """Sessions before this index no longer count: the task was put back or retried after them."""
+    attempts: int = 0
+    """Number of the newest attempt; 0 before the first."""
+    failures: tuple[float, ...] = ()
+    """Monotonic instants of attempts that did not succeed in this epoch, oldest first."""
+    started_at: float | None = None
+    started_mono: float | None = None
+    ended_at: float | None = None
+    ended_mono: float | None = None
+
+    @property
+    def id(self) -> str:
+        """Unique in the state root: `RUN.TASK`."""
+        return f"{self.run_id}.{self.spec.id}"
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """Its outcome, once it has ended."""
+        return self.state.outcome if isinstance(self.state, Ended) else None
+
+
+# --- runs -------------------------------------------------------------------------
+
+
+class RunState(enum.StrEnum):
+    """Where a run stands."""
+
+    RUNNING = "running"
+    PARKED = "parked"
+    """Waits for `advance` after a wave."""
+    INTERRUPTED = "interrupted"
+    """Unfinished, and its supervisor left in order; `kas run` or `kas resume` goes on."""
+    ENDED = "ended"
+
+
+@attrs.frozen
+class RunView:
+    """One execution of a plan."""
+
+    id: str
+    plan: Plan
+    source: str
+    key: str
+    digest: str
+    settings: RunSettings
+    project: str
+    started_at: float
+    started_mono: float
+    tasks: Mapping[str, TaskView]
+    """By the plan's task id, in plan order."""
+    state: RunState = RunState.RUNNING
+    outcome: Outcome | None = None
+    cancel_reason: str | None = None
+    """Set once the run is to be ended for good."""
+    advanced_to: int = 0
+    """Number of the newest wave that `advance` let the run past."""
+    waves_started: tuple[int, ...] = ()
+    waves_ended: tuple[int, ...] = ()
+    ended_at: float | None = None
+    ended_mono: float | None = None
+    last_seq: int = 0
+    """Journal number of the newest event about this run."""
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a supervisor still has work to do for it."""
+        return self.state is not RunState.ENDED
+
+
+# --- the whole --------------------------------------------------------------------
+
+
+@attrs.define
+class World:
+    """Everything the journal tells, as of `seq`. Advanced in place by the fold only."""
+
+    seq: int = 0
+    boot_id: str = ""
+    """Boot of the newest supervisor; monotonic instants are comparable within it."""
+    boot_seq: int = 0
+    """Journal number from which on all instants are of this boot."""
+    runs: dict[str, RunView] = attrs.field(factory=dict)
+    sessions: dict[str, SessionView] = attrs.field(factory=dict)
+    supervisor_pid: int | None = None
+    """Pid of the newest supervisor, None after it left in order."""

@@ -1,0 +1,1 @@
+"""Places where programs run, behind one contract."""

@@ -1,0 +1,220 @@
+"""The contract of a session, in prose and types. Every backend keeps it; one suite tests it.
+
+A **backend** is a kind of place programs run in. `Backend.open` gives a session that has a handle, or
+raises `SessionStartError` and leaves nothing behind. `Backend.adopt` takes hold of a session that an
+earlier supervisor started.
+
+Guaranteed on every backend:
+
+* `wait` may be awaited by many; all get the same value; it never returns before the program has ended.
+* Everything written before the end can be read after it, by absolute byte offset, except what was
+  declared lost.
+* A reader that falls behind is told how much it lost. A slow reader stalls nobody, least of all the program.
+* The program never notices that its supervisor is slow, or dead.
+* Leaving the scope of `open` or `adopt` ends the program and its descendants, unless `detach` was called.
+  The ending is bounded in time: what survives SIGKILL is reported as unkillable, not waited for for ever.
+* A second program is never started for the same session id.
+
+Not guaranteed: that the exit status is known (`ExitStatus.known`), or exact (`ExitStatus.certain`);
+that output written by processes which outlive the program is complete.
+
+What a backend cannot do it declares in its `Capabilities`, and raises for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import attrs
+
+from kasmos.model.event import Event
+from kasmos.model.session import (
+    Capabilities,
+    ExitStatus,
+    SessionHandle,
+    SessionSpec,
+)
+
+Notify = Callable[[Event], Awaitable[None]]
+"""Makes a fact durable: returns once it is committed. Given to backends so that intent precedes signals."""
+
+Terminate = Callable[["ExecutionSession"], Awaitable[None]]
+"""The one stop ladder (`kasmos.supervision.termination`), given to every backend"""
+
+
+@attrs.frozen
+class OutputChunk:
+    """A piece of a session's output."""
+
+    offset: int
+    """Absolute byte offset of the first byte of `data`."""
+    data: bytes
+    lost: int = 0
+    """Bytes between the offset that was asked for and `offset`, no longer available."""
+
+    @property
+    def end(self) -> int:
+        """Absolute offset just after `data`: the cursor for the next read."""
+        return self.offset + len(self.data)
+
+
+class ExecutionSession(Protocol):
+    """**Protocol.** One run of one program, from open to exit."""
+
+    @property
+    def spec(self) -> SessionSpec:
+        """What was asked for."""
+
+    @property
+    def handle(self) -> SessionHandle:
+        """The key by which the session is found again."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this session's backend can do."""
+
+    @property
+    def pid(self) -> int | None:
+        """The program's process id, where there is a process and it was seen."""
+
+    @property
+    def exit(self) -> ExitStatus | None:
+        """The exit status once `wait` has returned, else None."""
+
+    async def wait(self) -> ExitStatus:
+        """Wait until the program has ended and its last output is readable.
+
+        Raises:
+            SessionLostError: its fate can no longer be learnt.
+
+        Cancellation: no effect on the program; may be called again.
+        """
+
+    async def signal(self, signum: int) -> None:
+        """Send a signal to every process in the program's kernel session, kasmos' own helpers excepted.
+
+        Goes to nothing whose identity is not proven. Does nothing when the program has ended.
+
+        Cancellation: the signal has been sent or not, never in part.
+        """
+
+    async def kill(self) -> None:
+        """Send SIGKILL to every process of the session, repeatedly, until none is left.
+
+        Bounded by `spec.stop.kill_grace`; what is left then is reported as `SessionUnkillable`.
+
+        Cancellation: may have been partial; may be called again.
+        """
+
+    def detach(self) -> None:
+        """From now on, leaving the scope leaves the program running, for adoption. Never blocks.
+
+        Raises:
+            SessionClosedError: the scope has been left.
+        """
+
+    def read_nowait(self, offset: int, limit: int = 65_536) -> OutputChunk:
+        """Read output from an absolute offset, from memory or from the log. Safe from any thread.
+
+        An empty chunk means that nothing has been written past *offset* yet.
+        """
+
+    async def read(self, offset: int, limit: int = 65_536) -> OutputChunk:
+        """Read output from *offset*, waiting until there is some or the session has ended.
+
+        Returns: an empty chunk only at the end.
+
+        Cancellation: no effect.
+        """
+
+    @property
+    def output_bytes(self) -> int:
+        """Absolute offset of the end of the output seen so far. Only grows."""
+
+    def has_updated(self) -> bool:
+        """Whether output has arrived since the last call of this method."""
+
+    def capture(self, start: int | None = None, end: int | None = None) -> str:
+        """The output as text, decoded with replacement: lines *start* to *end* of what is in memory.
+
+        Headless: the buffered lines. With a terminal: the rendered screen, with tmux's line ranges.
+        """
+
+    async def attach(self) -> None:
+        """Sit down at the session's terminal.
+
+        Raises:
+            InteractiveOnlyError: the backend has none.
+        """
+
+    async def send_keys(self, keys: str) -> None:
+        """Type into the session.
+
+        Raises:
+            InteractiveOnlyError: the backend has no terminal.
+        """
+
+    async def tap_enter(self) -> None:
+        """Press Enter.
+
+        Raises:
+            InteractiveOnlyError: the backend has no terminal.
+        """
+
+    async def send_permission_response(self, choice: str) -> None:
+        """Answer a permission prompt.
+
+        Raises:
+            InteractiveOnlyError: the backend has no terminal.
+        """
+
+    async def set_detached_size(self, width: int, height: int) -> None:
+        """Set the terminal's size while nobody is attached.
+
+        Raises:
+            InteractiveOnlyError: the backend has no terminal.
+        """
+
+
+class Backend(Protocol):
+    """**Protocol.** A kind of place sessions run in."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What sessions of this backend can do."""
+
+    def open(self, spec: SessionSpec, *, notify: Notify) -> AbstractAsyncContextManager[ExecutionSession]:
+        """Start a program. The intent (`SessionStarting`) is already durable when this is called.
+
+        Raises:
+            SessionStartError: it could not be started; nothing is left behind and nothing will run.
+            BackendUnavailableError: this machine lacks what the backend needs.
+
+        Cancellation: before the program runs, nothing is left behind; later, as when the scope is left.
+        """
+
+    def adopt(
+        self, spec: SessionSpec, handle: SessionHandle, *, notify: Notify
+    ) -> AbstractAsyncContextManager[ExecutionSession]:
+        """Take hold of a session that an earlier supervisor started. It may have ended meanwhile.
+
+        Only identity and policies of *spec* are used; nothing is started.
+
+        Raises:
+            SessionNeverStarted: nothing ran, and it was made certain that nothing will.
+            SessionLostError: its fate cannot be learnt; what was left of it has been swept.
+
+        Cancellation: no effect on the session.
+        """
+
+    def read_output(self, session_id: str, offset: int, limit: int) -> OutputChunk:
+        """Read the output of a session that has ended. Blocks on the disk; safe from any thread."""
+
+    def forget(self, session_ids: Iterable[str]) -> None:
+        """Remove what is stored of sessions that have ended. Blocks on the disk."""
+
+
+class SessionNeverStarted(Exception):  # noqa: N818  # a finding, not an error
+    """Adoption found that nothing ran for this session, and made certain that nothing will."""

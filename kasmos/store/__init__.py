@@ -1,0 +1,1 @@
+"""The journal, what it folds to, and the state directory with its lock."""

@@ -1,0 +1,263 @@
+"""The fold: from events to the present. Pure; the only code that advances a `World`.
+
+Total over every event: an event about something unknown (its beginning was pruned or
+damaged) is passed over, never an error, so that any prefix or suffix of a journal folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+
+from kasmos.model import event as ev
+from kasmos.model.event import Record, RunEvent, SessionEvent
+from kasmos.model.task import Outcome
+from kasmos.model.view import (
+    Active,
+    BackingOff,
+    Ended,
+    Pending,
+    RunState,
+    RunView,
+    SessionState,
+    SessionView,
+    TaskView,
+    World,
+)
+
+
+def fold(records: Iterable[Record], world: World | None = None) -> World:
+    """Advance *world* (or a new one) by *records*, in order, and return it."""
+    world = World() if world is None else world
+    for record in records:
+        apply(world, record)
+    return world
+
+
+def apply(world: World, record: Record) -> None:
+    """Advance *world* in place by one record."""
+    event = record.event
+    world.seq = record.seq
+    match event:
+        case ev.SupervisorStarted():
+            if event.boot_id != world.boot_id:
+                world.boot_seq = record.seq
+            world.boot_id = event.boot_id
+            world.supervisor_pid = event.pid
+        case ev.SupervisorStopped():
+            world.supervisor_pid = None
+        case ev.RunStarted():
+            world.runs[event.run_id] = RunView(
+                id=event.run_id,
+                plan=event.plan,
+                source=event.source,
+                key=event.key,
+                digest=event.digest,
+                settings=event.settings,
+                project=event.project,
+                started_at=record.at,
+                started_mono=record.mono,
+                tasks={task.id: TaskView(run_id=event.run_id, spec=task) for task in event.plan.tasks},
+                last_seq=record.seq,
+            )
+        case ev.SessionStarting():
+            _session_starting(world, event, record)
+        case _ if isinstance(event, SessionEvent):
+            _session(world, event, record)
+        case _:
+            _run(world, event, record)
+
+
+def _session_starting(world: World, event: ev.SessionStarting, record: Record) -> None:
+    world.sessions[event.session_id] = SessionView(
+        id=event.session_id,
+        name=event.name,
+        kind=event.kind,
+        backend=event.backend,
+        boot_id=event.boot_id,
+        run_id=event.run_id,
+        task_id=event.task_id,
+        attempt=event.attempt,
+        check=event.check,
+        profile=event.profile,
+        state=SessionState.STARTING,
+        starting_at=record.at,
+        starting_mono=record.mono,
+    )
+    run = world.runs.get(event.run_id or "")
+    task = run.tasks.get(event.task_id or "") if run else None
+    if run is None or task is None:
+        return
+    first = task.started_at is None
+    task = attrs.evolve(
+        task,
+        state=Active(event.session_id),
+        sessions=(*task.sessions, event.session_id),
+        attempts=max(task.attempts, event.attempt),
+        started_at=record.at if first else task.started_at,
+        started_mono=record.mono if first else task.started_mono,
+    )
+    _put_task(world, run, task, record)
+
+
+def _session(world: World, event: SessionEvent, record: Record) -> None:
+    session = world.sessions.get(event.session_id)
+    if session is None:
+        return
+    match event:
+        case ev.SessionStarted():
+            session = attrs.evolve(
+                session,
+                state=SessionState.STOPPING if session.stop_reason else SessionState.RUNNING,
+                pid=event.pid,
+                started_at=record.at,
+                started_mono=record.mono,
+            )
+        case ev.SessionAdopted():
+            session = attrs.evolve(
+                session,
+                state=SessionState.STOPPING if session.stop_reason else SessionState.RUNNING,
+                pid=event.pid if event.pid is not None else session.pid,
+                started_at=session.started_at if session.started_at is not None else session.starting_at,
+                started_mono=(
+                    session.started_mono if session.started_mono is not None else session.starting_mono
+                ),
+                detached=False,
+            )
+        case ev.SessionStartFailed():
+            session = _over(session, SessionState.START_FAILED, record, reason=event.reason)
+        case ev.SessionNeverStarted():
+            session = _over(session, SessionState.NEVER_STARTED, record)
+        case ev.SessionDetached():
+            session = attrs.evolve(session, detached=True)
+        case ev.StopRequested():
+            # The first reason counts: a timeout during a stop does not turn it into a timeout.
+            if session.stop_reason is None:
+                session = attrs.evolve(session, stop_reason=event.reason, stop_mono=record.mono)
+            if session.state is SessionState.RUNNING:
+                session = attrs.evolve(session, state=SessionState.STOPPING)
+        case ev.KillSent():
+            session = attrs.evolve(session, killed=True)
+        case ev.SessionUnkillable():
+            session = attrs.evolve(session, unkillable=event.pids)
+        case ev.LeftoversFound():
+            session = attrs.evolve(session, leftovers=(*session.leftovers, *event.leftovers))
+        case ev.OutputLost():
+            session = attrs.evolve(session, output_lost=session.output_lost + 1)
+        case ev.SessionEnded():
+            session = _over(
+                session,
+                SessionState.ENDED,
+                record,
+                exit=event.exit,
+                output_bytes=event.output_bytes,
+                tail=event.tail,
+            )
+        case ev.SessionLost():
+            session = _over(session, SessionState.LOST, record, reason=event.reason)
+    world.sessions[session.id] = session
+    run = world.runs.get(session.run_id or "")
+    if run is not None:
+        world.runs[run.id] = attrs.evolve(run, last_seq=record.seq)
+
+
+def _over(session: SessionView, state: SessionState, record: Record, **changes: object) -> SessionView:
+    return attrs.evolve(session, state=state, ended_at=record.at, ended_mono=record.mono, **changes)  # type: ignore[arg-type]  # checked by attrs' __init__
+
+
+def _run(world: World, event: RunEvent, record: Record) -> None:
+    run = world.runs.get(event.run_id)
+    if run is None:
+        return
+    match event:
+        case ev.RunContinued():
+            run = attrs.evolve(run, state=RunState.RUNNING if run.unfinished else run.state)
+        case ev.RunInterrupted():
+            run = attrs.evolve(run, state=RunState.INTERRUPTED if run.unfinished else run.state)
+        case ev.RunCancelRequested():
+            run = attrs.evolve(run, cancel_reason=run.cancel_reason or event.reason)
+            if run.state is RunState.PARKED:
+                run = attrs.evolve(run, state=RunState.RUNNING)
+        case ev.RunParked():
+            run = attrs.evolve(run, state=RunState.PARKED)
+        case ev.RunAdvanced():
+            run = attrs.evolve(run, state=RunState.RUNNING, advanced_to=max(run.advanced_to, event.wave))
+        case ev.RunReopened():
+            run = attrs.evolve(
+                run,
+                state=RunState.RUNNING,
+                outcome=None,
+                cancel_reason=None,
+                waves_ended=(),
+                ended_at=None,
+                ended_mono=None,
+            )
+        case ev.RunEnded():
+            run = attrs.evolve(
+                run,
+                state=RunState.ENDED,
+                outcome=event.outcome,
+                ended_at=record.at,
+                ended_mono=record.mono,
+            )
+        case ev.WaveStarted():
+            run = attrs.evolve(run, waves_started=(*run.waves_started, event.wave))
+        case ev.WaveEnded():
+            run = attrs.evolve(run, waves_ended=(*run.waves_ended, event.wave))
+        case ev.TaskRetryScheduled() | ev.TaskPutBack() | ev.TaskEnded():
+            task = run.tasks.get(event.task_id)
+            if task is None:
+                return
+            _put_task(world, run, _task(task, event, record), record)
+            return
+    world.runs[run.id] = attrs.evolve(run, last_seq=record.seq)
+
+
+def _task(
+    task: TaskView, event: ev.TaskRetryScheduled | ev.TaskPutBack | ev.TaskEnded, record: Record
+) -> TaskView:
+    match event:
+        case ev.TaskRetryScheduled():
+            return attrs.evolve(
+                task,
+                state=BackingOff(
+                    attempt=event.attempt,
+                    delay=event.delay,
+                    since_mono=record.mono,
+                    since_at=record.at,
+                    cause=event.cause,
+                ),
+                failures=(*task.failures, record.mono),
+            )
+        case ev.TaskPutBack():
+            return attrs.evolve(
+                task,
+                state=Pending(),
+                epoch=len(task.sessions),
+                failures=(),
+                ended_at=None,
+                ended_mono=None,
+            )
+        case ev.TaskEnded():
+            return attrs.evolve(
+                task,
+                state=Ended(outcome=event.outcome, cause=event.cause, at=record.at),
+                ended_at=record.at,
+                ended_mono=record.mono,
+            )
+
+
+def _put_task(world: World, run: RunView, task: TaskView, record: Record) -> None:
+    world.runs[run.id] = attrs.evolve(run, tasks={**run.tasks, task.spec.id: task}, last_seq=record.seq)
+
+
+def run_outcome(tasks: Iterable[TaskView], cancelled: bool) -> Outcome:
+    """The outcome of a run or wave whose tasks have all ended.
+
+    Cancelled if the run was ended for good before all had succeeded; else succeeded if all did; else failed.
+    """
+    outcomes = {task.outcome for task in tasks}
+    if outcomes <= {Outcome.SUCCEEDED}:
+        return Outcome.SUCCEEDED
+    return Outcome.CANCELLED if cancelled else Outcome.FAILED
