@@ -76,6 +76,10 @@ class ExecutionSession(Protocol):
         """What this session's backend can do."""
 
     @property
+    def notify(self) -> Notify:
+        """Makes facts about this session durable; as given to `open` or `adopt`."""
+
+    @property
     def pid(self) -> int | None:
         """The program's process id, where there is a process and it was seen."""
 

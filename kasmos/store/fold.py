@@ -120,9 +120,7 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
                 state=SessionState.STOPPING if session.stop_reason else SessionState.RUNNING,
                 pid=event.pid if event.pid is not None else session.pid,
                 started_at=session.started_at if session.started_at is not None else session.starting_at,
-                started_mono=(
-                    session.started_mono if session.started_mono is not None else session.starting_mono
-                ),
+                started_mono=(session.started_mono if session.started_mono is not None else session.starting_mono),
                 detached=False,
             )
         case ev.SessionStartFailed():
@@ -214,9 +212,7 @@ def _run(world: World, event: RunEvent, record: Record) -> None:
     world.runs[run.id] = attrs.evolve(run, last_seq=record.seq)
 
 
-def _task(
-    task: TaskView, event: ev.TaskRetryScheduled | ev.TaskPutBack | ev.TaskEnded, record: Record
-) -> TaskView:
+def _task(task: TaskView, event: ev.TaskRetryScheduled | ev.TaskPutBack | ev.TaskEnded, record: Record) -> TaskView:
     match event:
         case ev.TaskRetryScheduled():
             return attrs.evolve(

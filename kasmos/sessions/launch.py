@@ -1,0 +1,220 @@
+"""How a program is started so that its fate outlives the supervisor: doorman, shim, records.
+
+The **doorman** is the process the supervisor starts: a `sh` in a kernel session of its own. Its subshell
+is the **shim**: it claims the session's directory, starts the program, waits for it and records how it ended.
+The shim's subshell becomes the program by `exec`. With `output = "pipe"` a **copier** stands between the
+program and the log, and a **recorder** (the shim's other subshell) is the program's parent.
+
+Why each line is as it is:
+
+* `trap :` and never `trap ''`: an ignored signal would be inherited by the program, a caught one is not. The
+  copier alone ignores signals: it has no program below it, and must outlive what is sent to the whole session.
+* Nothing runs in the background (`&`): the shell would have the program ignore SIGINT and SIGQUIT.
+* `set -C` makes the creation of `shim` exclusive: of any number of shims started for a directory, one goes on.
+* A record is one line; without its final newline it does not exist. If one cannot be written, nothing runs.
+* The program waits at the **gate** (standard input, a pipe from the supervisor) until its pid was proven, so that
+  even the exit of a program that lives for a microsecond is exact. A dead supervisor leaves the gate open: reading
+  gives end-of-file and the program runs.
+* `exit` is overwritten in place (`1<>`): its 32 bytes were reserved before the start.
+* Variables are named `_kas_*`, because a shell exports what it finds in its environment: `T` might be the user's.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from kasmos.exceptions import SessionStartError
+from kasmos.model import codec
+from kasmos.model.profile import Limits
+from kasmos.model.session import ExitStatus, SessionSpec
+from kasmos.sessions import layout
+from kasmos.sessions.processes import ProcessEntry, parse_stat
+
+SHIM = r"""_kas_t='HUP INT QUIT TERM USR1 USR2 ALRM PIPE'; trap : $_kas_t
+_kas_dir=$1 _kas_in=$2 _kas_out=$3 _kas_n=$4; shift 4
+_kas_run() {
+  read -r _kas_s </proc/self/stat; printf '%s\n' "$_kas_s" >pid || exit 125
+  read -r _kas_s
+  exec <"$_kas_in"; cd "$_kas_dir" || exit 126; ulimit -S -n "$_kas_n"; unset OLDPWD
+  exec "$@" 2>&1
+}
+( trap : $_kas_t; set -C
+  read -r _kas_s </proc/self/stat; { printf '%s\n' "$_kas_s" >shim; } 2>/dev/null || exit 125
+  if [ "$_kas_out" = pipe ]; then
+    ( trap : $_kas_t; ( _kas_run "$@" ); _kas_c=$?; set +C; printf '%s\n' "$_kas_c" 1<>exit; exit "$_kas_c" ) |
+    ( trap '' $_kas_t; read -r _kas_s </proc/self/stat; printf '%s\n' "$_kas_s" >copier
+      until cat; do printf 'kasmos: output was lost: the log could not be written\n' >&2; done )
+  else
+    ( _kas_run "$@" ); _kas_c=$?; set +C; printf '%s\n' "$_kas_c" 1<>exit; exit "$_kas_c"
+  fi )
+exit $?"""
+
+SPEC_VERSION = 1
+
+
+class Records:
+    """The records in a session's directory, read as they are now. Blocks on the disk; cheap."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @property
+    def claimed(self) -> bool:
+        """Whether a shim, or a tombstone, has claimed the directory."""
+        return (self.directory / layout.SHIM).exists()
+
+    def shim(self) -> ProcessEntry | None:
+        """The shim as it described itself when it claimed the directory."""
+        return self._entry(layout.SHIM)
+
+    def program(self) -> ProcessEntry | None:
+        """The program as its process described itself just before `exec`."""
+        return self._entry(layout.PID)
+
+    def copier(self) -> ProcessEntry | None:
+        """The copier, with `output = "pipe"`."""
+        return self._entry(layout.COPIER)
+
+    def exit(self) -> ExitStatus | None:
+        """The exit record, if it is complete."""
+        line = self._line(layout.EXIT)
+        return ExitStatus.from_shell(int(line)) if line is not None and line.isdigit() else None
+
+    def entomb(self) -> bool:
+        """Claim the directory ourselves, so that no shim can run any more; False when it is claimed already."""
+        try:
+            fd = os.open(self.directory / layout.SHIM, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
+        except FileExistsError:
+            return False
+        os.close(fd)
+        return True
+
+    def spec(self) -> SessionSpec | None:
+        """What was started, without environment values and prompt; None when it was not written whole."""
+        try:
+            return codec.decode((self.directory / layout.SPEC).read_bytes(), SessionSpec)
+        except (OSError, codec.CodecError):
+            return None
+
+    def shim_log(self) -> str:
+        """What the shell had to say."""
+        try:
+            return (self.directory / layout.SHIM_LOG).read_bytes()[-2000:].decode(errors="replace").strip()
+        except OSError:
+            return ""
+
+    def _entry(self, name: str) -> ProcessEntry | None:
+        line = self._line(name)
+        try:
+            return None if line is None else parse_stat(line)
+        except (ValueError, IndexError):
+            return None
+
+    def _line(self, name: str) -> bytes | None:
+        try:
+            with open(self.directory / name, "rb", buffering=0) as file:
+                data = file.read(4096)
+        except OSError:
+            return None
+        line, newline, _ = data.partition(b"\n")
+        return line if newline else None
+
+
+def prepare(directory: Path, spec: SessionSpec) -> None:
+    """Make a session's directory with everything the shim needs. Blocks on the disk.
+
+    Raises:
+        SessionStartError: it could not be made; what was made of it is removed.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True)
+    except OSError as error:
+        raise SessionStartError(f"cannot make the session directory {directory}: {error.strerror}") from error
+    try:
+        _write(directory / layout.EXIT, b" " * layout.EXIT_RECORD_BYTES)
+        _write(directory / layout.LEASE, b"")
+        _write(directory / layout.PROMPT, spec.prompt.encode("utf-8", "surrogateescape"))
+        if spec.script is not None:
+            _write(directory / layout.SCRIPT, spec.script.encode("utf-8", "surrogateescape"))
+        _write(directory / layout.SPEC, _stored(spec))
+    except OSError as error:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise SessionStartError(f"cannot write to {directory}: {error.strerror}") from error
+
+
+def _stored(spec: SessionSpec) -> bytes:
+    # Names of the environment are worth keeping, values may be secrets; prompt and script have own files.
+    return codec.encode(attrs.evolve(spec, env=dict.fromkeys(spec.env, ""), prompt="", script=None))
+
+
+def _write(path: Path, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+    finally:
+        os.close(fd)
+
+
+def doorman_command(directory: Path, spec: SessionSpec, soft_nofile: int) -> list[str]:
+    """The command that is started in *directory* with the gate as its standard input.
+
+    Raises:
+        SessionStartError: the program, or a tool its limits need, is not there; or the directory it should run in.
+    """
+    if not os.path.isdir(spec.cwd):
+        raise SessionStartError(f"the working directory {spec.cwd} does not exist")
+    program = [_substitute(word, directory) for word in spec.argv]
+    prefix = limit_prefix(spec.limits)
+    for word in {program[0], *(word for word in prefix if word in ("nice", "ionice", "prlimit"))}:
+        resolve(word, spec.env, spec.cwd)
+    argv = prefix + program
+    source = layout.PROMPT if spec.stdin_prompt else "/dev/null"
+    return [
+        "/bin/sh", "-c", SHIM, "kasmos", spec.cwd, source, str(spec.output), str(soft_nofile), *argv,
+    ]  # fmt: skip
+
+
+def _substitute(word: str, directory: Path) -> str:
+    return word.replace("{prompt_file}", str(directory / layout.PROMPT)).replace(
+        "{script_file}", str(directory / layout.SCRIPT)
+    )
+
+
+def resolve(program: str, env: Mapping[str, str], cwd: str) -> str:
+    """The path of a program as the child's own PATH gives it.
+
+    Raises:
+        SessionStartError: there is none, or it may not be executed.
+    """
+    if "/" in program:
+        path = os.path.join(cwd, program)
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+        what = "is not executable" if os.path.exists(path) else "does not exist"
+        raise SessionStartError(f"the program {program} {what}")
+    found = shutil.which(program, path=env.get("PATH", os.defpath))
+    if found is None:
+        raise SessionStartError(
+            f"the program {program!r} was not found on PATH; install it or give its path as `program`"
+        )
+    return found
+
+
+def limit_prefix(limits: Limits) -> list[str]:
+    """The commands that set resource limits and then become the program by `exec`: same process, same pid."""
+    prefix: list[str] = []
+    if limits.nice is not None:
+        prefix += ["nice", "-n", str(limits.nice)]
+    if limits.ionice is not None:
+        kind, _, level = limits.ionice.partition(":")
+        number = {"realtime": "1", "best-effort": "2", "idle": "3"}[kind]
+        prefix += ["ionice", "-c", number, *(["-n", level] if level else [])]
+    if limits.rlimits:
+        prefix += ["prlimit", *(f"--{name}={value}:{value}" for name, value in limits.rlimits.items()), "--"]
+    return prefix

@@ -1,0 +1,232 @@
+"""Processes as the kernel knows them: identity, exit status, signals, one shared look at /proc.
+
+A pid alone is no identity: it is reused. Here a process is a pid *and* its start time, signals go
+through a pidfd whose process was proven after it was opened, and nothing is found by name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import struct
+import time
+from collections.abc import Collection, Iterable
+
+import attrs
+
+from kasmos.model.session import ExitStatus
+
+# include/uapi/linux/pidfd.h: _IOWR(0xFF, 11, struct pidfd_info), first published size (64 bytes).
+_PIDFD_GET_INFO = (3 << 30) | (64 << 16) | (0xFF << 8) | 11
+_PIDFD_INFO_EXIT = 1 << 3
+_INFO = struct.Struct("=QQ11Ii")
+
+
+@attrs.frozen
+class ProcessId:
+    """A process that cannot be mistaken for another one: pid and start time."""
+
+    pid: int
+    start: int
+    """Start time in clock ticks since boot, field 22 of `/proc/PID/stat` (proc(5))."""
+
+
+@attrs.frozen
+class ProcessEntry:
+    """One line of the process table."""
+
+    id: ProcessId
+    ppid: int
+    sid: int
+    """Kernel session id (setsid(2)); not a kasmos session."""
+    comm: str
+    tty: int
+    """Controlling terminal, 0 for none."""
+    state: str
+    """One letter as in proc(5); `Z` is a process that has ended and was not yet waited for."""
+    exit_code: int | None = None
+    """The wait status, while the process is a zombie and we may see it."""
+    markers: frozenset[str] = frozenset()
+    """Session ids found in its environment, own and inherited ones."""
+
+
+def parse_stat(line: bytes) -> ProcessEntry:
+    """Read a `/proc/PID/stat` line.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    # The name is in parentheses and may itself hold parentheses and blanks: cut at the last one.
+    open_at, close_at = line.index(b"("), line.rindex(b")")
+    rest = line[close_at + 2 :].split()
+    state = rest[0].decode()
+    return ProcessEntry(
+        id=ProcessId(int(line[:open_at]), int(rest[19])),
+        ppid=int(rest[1]),
+        sid=int(rest[3]),
+        comm=line[open_at + 1 : close_at].decode(errors="replace"),
+        tty=int(rest[4]),
+        state=state,
+        exit_code=int(rest[49]) if state == "Z" and len(rest) > 49 else None,
+    )
+
+
+def read_entry(pid: int) -> ProcessEntry | None:
+    """The process that has this pid now, or None."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            return parse_stat(file.read(4096))
+    except (OSError, ValueError):
+        return None
+
+
+def read_markers(pid: int) -> frozenset[str] | None:
+    """The kasmos session ids in a process's environment; empty when there are none or we may not look.
+
+    Returns: None when the environment itself is empty: between two instants of an `execve` it seems so.
+    """
+    try:
+        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
+            data = file.read(1 << 20)
+    except OSError:
+        return frozenset()
+    if not data:
+        return None
+    if b"KASMOS_" not in data:
+        return frozenset()
+    found: set[str] = set()
+    for item in data.split(b"\0"):
+        if item.startswith((b"KASMOS_SESSION_ID=", b"KASMOS_ANCESTORS=")):
+            found.update(item.partition(b"=")[2].decode(errors="replace").split(":"))
+    return frozenset(found - {""})
+
+
+def scan(*, settled: Collection[int] = (), since: int = 0) -> list[ProcessEntry]:
+    """Look at every process once.
+
+    Args:
+        settled: kernel session ids whose processes need no look at their environment.
+        since: start time before which a process cannot be of interest and its environment is not read.
+
+    Returns: an entry for each process, without kernel threads. Blocks for about 10 us a process.
+    """
+    entries = []
+    in_exec = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        entry = read_entry(int(name))
+        if entry is None or entry.ppid == 2 or entry.id.pid == 2:
+            continue
+        if entry.id.start >= since and entry.sid not in settled and entry.state != "Z":
+            markers = read_markers(entry.id.pid)
+            if markers is None:
+                in_exec.append(entry)
+                continue
+            if markers:
+                entry = attrs.evolve(entry, markers=markers)
+        entries.append(entry)
+    for entry in in_exec:
+        entries.append(attrs.evolve(entry, markers=_markers_after_exec(entry.id)))
+    return entries
+
+
+def _markers_after_exec(identity: ProcessId) -> frozenset[str]:
+    """The markers of a process that seems to have no environment, when it is past its `execve`; bounded."""
+    for pause in (0.0005, 0.002, 0.008):
+        time.sleep(pause)
+        markers = read_markers(identity.pid)
+        if markers is not None:
+            return markers
+    return frozenset()
+
+
+def holders_of(path: str, entries: Iterable[ProcessEntry]) -> list[ProcessEntry]:
+    """Those of *entries* that have the file at *path* open. Blocks; reads every descriptor's identity."""
+    try:
+        wanted = os.stat(path)
+    except OSError:
+        return []
+    found = []
+    for entry in entries:
+        with contextlib.suppress(OSError):
+            for fd in os.listdir(f"/proc/{entry.id.pid}/fd"):
+                with contextlib.suppress(OSError):
+                    seen = os.stat(f"/proc/{entry.id.pid}/fd/{fd}")
+                    if (seen.st_dev, seen.st_ino) == (wanted.st_dev, wanted.st_ino):
+                        found.append(entry)
+                        break
+    return found
+
+
+def open_proven(identity: ProcessId) -> int | None:
+    """A pidfd of exactly this process, or None when it is gone.
+
+    The pidfd is opened first and the identity checked afterwards: from then on it cannot change.
+
+    Ownership: the caller closes it.
+    """
+    try:
+        fd = os.pidfd_open(identity.pid)
+    except OSError as error:
+        if error.errno in (errno.ESRCH, errno.EINVAL):
+            return None
+        raise
+    entry = read_entry(identity.pid)
+    if entry is None or entry.id != identity:
+        os.close(fd)
+        return None
+    return fd
+
+
+def send_signal(fd: int, signum: int) -> bool:
+    """Send a signal through a pidfd; False when the process is gone or may not be signalled."""
+    try:
+        signal.pidfd_send_signal(fd, signum)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def exit_status_of(fd: int, identity: ProcessId) -> ExitStatus | None:
+    """The exact exit status of a process whose pidfd has become readable, or None when the kernel will not say.
+
+    Two sources: `PIDFD_GET_INFO` once it was waited for (Linux 6.15), the stat line before.
+    """
+    # Waited for between the two looks: the first source has it then, hence the second round.
+    for _ in range(2):
+        status = _info_exit(fd)
+        if status is None:
+            entry = read_entry(identity.pid)
+            if entry is not None and entry.id == identity:
+                status = entry.exit_code
+        if status is not None:
+            return ExitStatus.from_wait_status(status)
+    return None
+
+
+def has_exit_info() -> bool:
+    """Whether this kernel tells the exit status of any process through its pidfd (Linux 6.15)."""
+    fd = os.pidfd_open(os.getpid())
+    try:
+        fcntl.ioctl(fd, _PIDFD_GET_INFO, bytearray(_INFO.pack(_PIDFD_INFO_EXIT, 0, *[0] * 12)))
+    except OSError as error:
+        # ESRCH: understood, but there is nothing to tell of the living.
+        return error.errno == errno.ESRCH
+    else:
+        return True
+    finally:
+        os.close(fd)
+
+
+def _info_exit(fd: int) -> int | None:
+    buffer = bytearray(_INFO.pack(_PIDFD_INFO_EXIT, 0, *[0] * 12))
+    try:
+        fcntl.ioctl(fd, _PIDFD_GET_INFO, buffer)
+    except OSError:
+        return None
+    fields = _INFO.unpack(buffer)
+    return int(fields[-1]) if fields[0] & _PIDFD_INFO_EXIT else None

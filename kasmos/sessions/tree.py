@@ -1,0 +1,253 @@
+"""A session's process tree: who belongs to it, who of them may be stopped, and stopping them.
+
+Membership is proven in one of three ways: the kernel session the doorman opened, the session's id in the
+environment, or the lease. Real agents start their tools in kernel sessions of their own and leave them behind,
+so the first way alone is not enough; the second alone would hit what a user's own daemon started.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from pathlib import Path
+
+import attrs
+import trio
+
+from kasmos.model.profile import LeftoverPolicy, Leftovers
+from kasmos.model.session import Leftover
+from kasmos.sessions import processes
+from kasmos.sessions.processes import ProcessEntry, ProcessId
+
+USER_DAEMONS = frozenset(
+    {
+        "tmux: server", "screen", "ssh-agent", "gpg-agent", "scdaemon", "dirmngr", "keyboxd", "dbus-daemon",
+        "watchman", "dockerd", "containerd", "docker", "podman", "conmon", "mosh-server", "sccache", "buck2d",
+    }
+)  # fmt: skip
+"""Daemons of the user that an agent may happen to start first (`/proc/PID/comm`); reported, never killed."""
+
+_DAEMON_ARGUMENTS = (b"GradleDaemon", b"KotlinCompileDaemon", b"bazel(")
+"""What the command line of a `java` holds when it is such a daemon."""
+
+
+class Scanner:
+    """One look at /proc shared by all who need one at the same time.
+
+    A look that had begun before the request could have missed what the caller waits for: it gets the next one.
+    """
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._limiter = trio.CapacityLimiter(1)
+        self._next: _Look | None = None
+        self.settled: set[int] = set()
+        """Kernel sessions of live sessions: nothing in them can have been left by another one."""
+
+    async def look(self, since: int) -> list[ProcessEntry]:
+        """Every process; the environment of those started at *since* (clock ticks) or later was read."""
+        look = self._next
+        if look is None:
+            look = self._next = _Look(since=since)
+            self._nursery.start_soon(self._run, look)
+        look.since = min(look.since, since)
+        await look.done.wait()
+        if look.error is not None:
+            raise look.error
+        return look.entries
+
+    async def _run(self, look: _Look) -> None:
+        def work() -> list[ProcessEntry]:
+            # From here on newcomers have to wait for the next look.
+            self._next = None
+            return processes.scan(settled=tuple(self.settled), since=look.since)
+
+        try:
+            # In a thread: /proc of a busy machine takes milliseconds.
+            look.entries = await trio.to_thread.run_sync(work, limiter=self._limiter)
+        except OSError as error:
+            self._next = None if self._next is look else self._next
+            look.error = error
+        finally:
+            look.done.set()
+
+
+@attrs.define(eq=False)
+class _Look:
+    since: int
+    done: trio.Event = attrs.field(factory=trio.Event)
+    entries: list[ProcessEntry] = attrs.field(factory=list)
+    error: OSError | None = None
+
+
+@attrs.frozen
+class Member:
+    """A process of a session, and how that is known."""
+
+    entry: ProcessEntry
+    known_by: str
+    """`session`, `marker` or `lease`."""
+
+
+@attrs.define
+class Kin:
+    """What is known of a session's own processes; filled in as the records appear."""
+
+    session_id: str
+    lease: Path
+    sid: int | None = None
+    """Kernel session id: the doorman's pid."""
+    since: int = 0
+    """Nothing of the session is older, in clock ticks since boot."""
+    helpers: set[int] = attrs.field(factory=set)
+    """Pids of doorman, shim, recorder and copier: never signalled together with the program."""
+
+
+class Tree:
+    """The processes of one session."""
+
+    def __init__(self, kin: Kin, scanner: Scanner, leftovers: Leftovers) -> None:
+        self.kin = kin
+        self._scanner = scanner
+        self._leftovers = leftovers
+
+    async def members(self) -> tuple[list[Member], list[ProcessEntry]]:
+        """The members, helpers left out, and the whole process table they were found in."""
+        kin = self.kin
+        entries = await self._scanner.look(kin.since)
+        helpers = kin.helpers | {
+            entry.id.pid for entry in entries if entry.ppid in kin.helpers and _is_copiers_cat(entry, kin)
+        }
+        found = []
+        for entry in entries:
+            if entry.id.pid in helpers or entry.state == "Z" or entry.id.start < kin.since:
+                continue
+            if kin.sid is not None and entry.sid == kin.sid:
+                found.append(Member(entry, "session"))
+            elif kin.session_id in entry.markers:
+                found.append(Member(entry, "marker"))
+        return found, entries
+
+    async def holders(self, entries: Sequence[ProcessEntry]) -> list[Member]:
+        """Members that are known by the lease alone. Slow: looks at every descriptor on the machine."""
+        own = self.kin.helpers | {os.getpid()}
+        young = [e for e in entries if e.id.start >= self.kin.since and e.id.pid not in own and e.state != "Z"]
+        # In a thread: thousands of readlinks.
+        held = await trio.to_thread.run_sync(processes.holders_of, str(self.kin.lease), young)
+        return [Member(entry, "lease") for entry in held]
+
+    def judge(self, members: Iterable[Member], entries: Sequence[ProcessEntry]) -> list[tuple[Member, Leftover]]:
+        """What is to be done with each member that outlived its program."""
+        members = list(members)
+        table = {entry.id.pid: entry for entry in entries}
+        ours = {member.entry.id.pid for member in members} | self.kin.helpers
+        above = _ancestors(os.getpid(), table) | {os.getpid(), 0, 1}
+        judged = []
+        for member in members:
+            why = self._spared(member, table, ours, above)
+            entry = member.entry
+            judged.append(
+                (
+                    member,
+                    Leftover(
+                        pid=entry.id.pid,
+                        name=entry.comm,
+                        action="reported" if why else "stopped",
+                        reason=why or f"known by {member.known_by}",
+                    ),
+                )
+            )
+        return judged
+
+    def _spared(
+        self, member: Member, table: dict[int, ProcessEntry], ours: Collection[int], above: Collection[int]
+    ) -> str:
+        entry = member.entry
+        if self._leftovers.policy is LeftoverPolicy.REPORT:
+            return "leftovers are only reported"
+        if entry.comm in self._leftovers.spare:
+            return "spared by name"
+        if member.known_by == "session":
+            return ""
+        line = [entry, *(table[pid] for pid in _ancestors(entry.id.pid, table) if pid in table and pid not in above)]
+        daemon = next((one for one in line if _is_user_daemon(one)), None)
+        if daemon is not None:
+            return f"belongs to the user's {daemon.comm}"
+        stranger = next((one for one in line if one.id.pid not in ours), None)
+        if stranger is not None:
+            return f"was started by {stranger.comm} (pid {stranger.id.pid}), which is not of this session"
+        return "has a terminal" if entry.tty else ""
+
+
+def _is_copiers_cat(entry: ProcessEntry, kin: Kin) -> bool:
+    return entry.comm == "cat" and entry.sid == kin.sid
+
+
+def _ancestors(pid: int, table: dict[int, ProcessEntry]) -> set[int]:
+    found: set[int] = set()
+    entry = table.get(pid)
+    while entry is not None and entry.ppid not in found and entry.ppid > 0:
+        found.add(entry.ppid)
+        entry = table.get(entry.ppid)
+    return found
+
+
+def _is_user_daemon(entry: ProcessEntry) -> bool:
+    if entry.comm in USER_DAEMONS:
+        return True
+    if entry.comm != "java":
+        return False
+    try:
+        with open(f"/proc/{entry.id.pid}/cmdline", "rb", buffering=0) as file:
+            line = file.read(65_536)
+    except OSError:
+        return False
+    return any(word in line for word in _DAEMON_ARGUMENTS)
+
+
+def signal_all(targets: Iterable[ProcessId], *signums: int) -> None:
+    """Send signals to processes whose identity is proven first; gone ones are passed over."""
+    for target in targets:
+        fd = processes.open_proven(target)
+        if fd is None:
+            continue
+        try:
+            for signum in signums:
+                processes.send_signal(fd, signum)
+        finally:
+            os.close(fd)
+
+
+async def wait_all_gone(targets: Iterable[ProcessId]) -> None:
+    """Wait until every one of these processes has ended."""
+    for target in targets:
+        await wait_gone(target)
+
+
+async def wait_gone(target: ProcessId) -> None:
+    """Wait until this process has ended; at once if it is gone."""
+    fd = processes.open_proven(target)
+    if fd is None:
+        return
+    try:
+        await trio.lowlevel.wait_readable(fd)
+    finally:
+        trio.lowlevel.notify_closing(fd)
+        os.close(fd)
+
+
+async def kill_until_none(targets: Callable[[], Awaitable[list[ProcessId]]], *, bound: float) -> tuple[ProcessId, ...]:
+    """Send SIGKILL to what *targets* finds, until it finds nothing.
+
+    Returns: what is still there after *bound* seconds; empty when all are gone.
+    """
+    left: tuple[ProcessId, ...] = ()
+    with trio.move_on_after(bound):
+        while True:
+            left = tuple(await targets())
+            if not left:
+                return ()
+            signal_all(left, signal.SIGKILL)
+            await wait_all_gone(left)
+    return left

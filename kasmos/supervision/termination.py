@@ -1,0 +1,72 @@
+"""The one stop ladder, for every backend: politely, then firmly, always within a bound.
+
+The stop signal with SIGCONT (a stopped process would sleep through it) -> `stop_grace` -> SIGKILL to the whole
+tree -> a bounded wait. What survives is reported as unkillable. Each rung is made durable before its signal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+
+import trio
+
+from kasmos.exceptions import SessionLostError
+from kasmos.failpoints import reach
+from kasmos.model import event as ev
+from kasmos.model.session import StopReason
+from kasmos.sessions.protocol import ExecutionSession
+
+
+async def terminate(
+    session: ExecutionSession,
+    *,
+    reason: StopReason = StopReason.INTERRUPTED,
+    hurry: trio.Event | None = None,
+    grace: float | None = None,
+    requested: bool = False,
+) -> None:
+    """Stop a session and wait until it has ended, or was found unkillable.
+
+    Args:
+        reason: why, for the journal; leaving a scope counts as an interruption.
+        hurry: when set, the grace is over at once.
+        grace: seconds left of the grace; None means the session's own policy.
+        requested: the request is durable already (a stop that is taken up again after a restart).
+
+    Cancellation: the signals sent so far stand; may be called again.
+    """
+    policy = session.spec.stop
+    if session.exit is not None:
+        return
+    if not requested:
+        await session.notify(ev.StopRequested(session.spec.id, reason))
+        reach("session.stop-requested")
+    await session.signal(signal.Signals[policy.stop_signal])
+    await session.signal(signal.SIGCONT)
+    reach("session.stop-signalled")
+    if await _ended_within(session, policy.stop_grace if grace is None else grace, hurry):
+        return
+    await session.notify(ev.KillSent(session.spec.id))
+    reach("session.kill-requested")
+    await session.kill()
+    reach("session.killed")
+    await _ended_within(session, policy.kill_grace, None)
+
+
+async def _ended_within(session: ExecutionSession, seconds: float, hurry: trio.Event | None) -> bool:
+    ended = False
+    with trio.move_on_after(max(0.0, seconds)):
+        async with trio.open_nursery() as nursery:
+
+            async def cut_short() -> None:
+                if hurry is not None:
+                    await hurry.wait()
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(cut_short)
+            with contextlib.suppress(SessionLostError):
+                await session.wait()
+            ended = True
+            nursery.cancel_scope.cancel()
+    return ended
