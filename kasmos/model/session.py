@@ -123,8 +123,12 @@ class SessionSpec:
     run_id: str | None = None
     task_id: str | None = None
     attempt: int = 1
+    check: int | None = None
+    """Index of the check, from 0, for sessions of kind `check`."""
     profile: str = ""
     profile_digest: str = ""
+    boot_id: str = ""
+    """The boot it was started in; filled in when it is stored."""
 
 
 @attrs.frozen

@@ -261,7 +261,7 @@ class HeadlessSession:
             raise
 
     def _prepare(self) -> None:
-        launch.prepare(self._directory, self._spec)
+        launch.prepare(self._directory, self._spec, self._boot_id)
         # Made here so that both the shim and the follower find it.
         os.close(os.open(self._directory / layout.OUTPUT, os.O_CREAT | os.O_CLOEXEC, 0o600))
 

@@ -125,7 +125,7 @@ class Records:
         return line if newline else None
 
 
-def prepare(directory: Path, spec: SessionSpec) -> None:
+def prepare(directory: Path, spec: SessionSpec, boot_id: str) -> None:
     """Make a session's directory with everything the shim needs. Blocks on the disk.
 
     Raises:
@@ -141,15 +141,16 @@ def prepare(directory: Path, spec: SessionSpec) -> None:
         _write(directory / layout.PROMPT, spec.prompt.encode("utf-8", "surrogateescape"))
         if spec.script is not None:
             _write(directory / layout.SCRIPT, spec.script.encode("utf-8", "surrogateescape"))
-        _write(directory / layout.SPEC, _stored(spec))
+        _write(directory / layout.SPEC, _stored(spec, boot_id))
     except OSError as error:
         shutil.rmtree(directory, ignore_errors=True)
         raise SessionStartError(f"cannot write to {directory}: {error.strerror}") from error
 
 
-def _stored(spec: SessionSpec) -> bytes:
+def _stored(spec: SessionSpec, boot_id: str) -> bytes:
     # Names of the environment are worth keeping, values may be secrets; prompt and script have own files.
-    return codec.encode(attrs.evolve(spec, env=dict.fromkeys(spec.env, ""), prompt="", script=None))
+    plain = attrs.evolve(spec, env=dict.fromkeys(spec.env, ""), prompt="", script=None, boot_id=boot_id)
+    return codec.encode(plain)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -131,7 +131,8 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
             session = attrs.evolve(session, detached=True)
         case ev.StopRequested():
             # The first reason counts: a timeout during a stop does not turn it into a timeout.
-            if session.stop_reason is None:
+            # A stop that came after the end explains nothing.
+            if session.stop_reason is None and session.state.live:
                 session = attrs.evolve(session, stop_reason=event.reason, stop_mono=record.mono)
             if session.state is SessionState.RUNNING:
                 session = attrs.evolve(session, state=SessionState.STOPPING)
@@ -178,9 +179,14 @@ def _run(world: World, event: RunEvent, record: Record) -> None:
             if run.state is RunState.PARKED:
                 run = attrs.evolve(run, state=RunState.RUNNING)
         case ev.RunParked():
-            run = attrs.evolve(run, state=RunState.PARKED)
+            run = attrs.evolve(run, state=RunState.PARKED if run.state is RunState.RUNNING else run.state)
         case ev.RunAdvanced():
-            run = attrs.evolve(run, state=RunState.RUNNING, advanced_to=max(run.advanced_to, event.wave))
+            # Whoever advances may come too late; a run that has ended stays ended.
+            run = attrs.evolve(
+                run,
+                state=RunState.RUNNING if run.state is RunState.PARKED else run.state,
+                advanced_to=max(run.advanced_to, event.wave),
+            )
         case ev.RunReopened():
             run = attrs.evolve(
                 run,

@@ -1,0 +1,118 @@
+"""The application: the service behind it, what holds for every request, and the routes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import trio
+from quart import Response, current_app, request
+from quart_trio import QuartTrio
+
+from kasmos.api.errors import register_error_handlers
+from kasmos.api.lines import LineCache
+from kasmos.daemon.service import Service
+from kasmos.daemon.status import StatusBoard
+from kasmos.exceptions import RequestError
+
+API_REVISION = "1"
+"""Raised when a client that was right is wrong from now on; new fields and routes do not raise it."""
+
+MAX_BODY = 16 * 1024 * 1024
+"""Bytes; a plan of this size has tens of thousands of tasks."""
+
+BODY_TIMEOUT = 30.0
+"""Seconds a request's body may take to arrive."""
+
+
+class KasmosApp(QuartTrio):
+    """Our routes over one service."""
+
+    def __init__(self, service: Service, started_at: float) -> None:
+        super().__init__("kasmos.api", static_folder=None)
+        self.service = service
+        self.board = StatusBoard(service, started_at)
+        self.lines = LineCache()
+        self._closing = False
+        self._waits: set[trio.CancelScope] = set()
+
+    @property
+    def closing(self) -> bool:
+        """Whether the server is shutting down: streams hand out what there is, and end."""
+        return self._closing
+
+    def close(self) -> None:
+        """Let every stream and every long poll come to its end. Idempotent."""
+        self._closing = True
+        for scope in self._waits:
+            scope.cancel()
+
+    @contextmanager
+    def waiting(self, seconds: float) -> Iterator[trio.CancelScope]:
+        """Bound a wait inside a request: by time, and by the server's end."""
+        with trio.move_on_after(max(0.0, seconds)) as scope:
+            if self._closing:
+                scope.cancel()
+            self._waits.add(scope)
+            try:
+                yield scope
+            finally:
+                self._waits.discard(scope)
+
+
+def this_app() -> KasmosApp:
+    """The application that handles the present request."""
+    return cast(KasmosApp, current_app._get_current_object())  # type: ignore[attr-defined]  # a werkzeug proxy
+
+
+def the_service() -> Service:
+    """The service behind the present request."""
+    return this_app().service
+
+
+def peer_allowed(peer_uid: int | None) -> bool:
+    """Whether a process of this user may talk to us: our own user, or root."""
+    return peer_uid in (os.getuid(), 0)
+
+
+def create_app(service: Service, *, started_at: float) -> KasmosApp:
+    """Make the application over *service*.
+
+    Args:
+        service: what is served.
+        started_at: when the supervisor started; wall clock.
+    """
+    # Here, because the routes need this module.
+    from kasmos.api import events, runs, sessions, status, tasks
+
+    app = KasmosApp(service, started_at)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.config["BODY_TIMEOUT"] = BODY_TIMEOUT
+    # The server has a deadline for every piece that it sends; an answer as a whole needs none.
+    app.config["RESPONSE_TIMEOUT"] = None
+    # Redirections for slashes would be answered in HTML, and nobody needs them.
+    app.url_map.strict_slashes = True
+    app.url_map.merge_slashes = False
+    app.url_map.redirect_defaults = False
+    register_error_handlers(app)
+    app.before_request(_admit)
+    app.after_request(_mark)
+    for room in (status, runs, tasks, sessions, events):
+        app.register_blueprint(room.routes)
+    return app
+
+
+async def _admit() -> None:
+    # The socket's mode keeps others out already; this holds if somebody loosens it.
+    peer = request.scope.get("state", {}).get("peer")
+    if not peer_allowed(peer.uid if peer is not None else None):
+        raise RequestError(403, "forbidden_peer", "only the supervisor's own user and root may talk to it")
+
+
+async def _mark(response: Response) -> Response:
+    response.headers["X-Kasmos-Api"] = API_REVISION
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response

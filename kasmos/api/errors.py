@@ -1,0 +1,112 @@
+"""Errors as `application/problem+json` (RFC 9457) with a stable `code`. Nothing else leaves us, never HTML."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import attrs
+from quart import Response
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from kasmos.exceptions import (
+    BackendUnavailableError,
+    ConfigError,
+    InteractiveOnlyError,
+    KasmosError,
+    Mistake,
+    PlanError,
+    RequestError,
+    SessionBusyError,
+    SessionClosedError,
+    SessionLostError,
+    StateLockedError,
+    StoreError,
+    SupervisionError,
+)
+from kasmos.model.codec import encode
+
+if TYPE_CHECKING:
+    from quart_trio import QuartTrio
+
+_log = logging.getLogger("kasmos.api")
+
+_CODES: dict[type[KasmosError], tuple[int, str]] = {
+    PlanError: (400, "invalid_plan"),
+    ConfigError: (400, "invalid_config"),
+    InteractiveOnlyError: (409, "interactive_only"),
+    SessionBusyError: (409, "session_busy"),
+    SessionClosedError: (409, "session_closed"),
+    SessionLostError: (409, "session_lost"),
+    SupervisionError: (409, "conflict"),
+    BackendUnavailableError: (409, "backend_unavailable"),
+    StateLockedError: (503, "state_locked"),
+    StoreError: (503, "store_unavailable"),
+}
+
+_HTTP_CODES = {
+    400: "bad_request",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    408: "request_timeout",
+    413: "too_large",
+    415: "unsupported_media_type",
+}
+
+RETRY_AFTER = 5
+"""Seconds after which a refused client may ask again."""
+
+
+@attrs.frozen
+class Problem:
+    """The body of every answer that is an error."""
+
+    title: str
+    status: int
+    code: str
+    detail: str
+    mistakes: tuple[Mistake, ...] = ()
+
+
+def register_error_handlers(app: QuartTrio) -> None:
+    """Answer every error as a problem, whoever raised it."""
+    app.register_error_handler(KasmosError, _from_kasmos)
+    app.register_error_handler(HTTPException, _from_http)
+    app.register_error_handler(Exception, _from_bug)
+
+
+def problem(status: int, code: str, detail: str, mistakes: Iterable[Mistake] = ()) -> Response:
+    """The answer for an error."""
+    title = code.replace("_", " ").capitalize()
+    body = Problem(title=title, status=status, code=code, detail=detail, mistakes=tuple(mistakes))
+    response = Response(encode(body), status=status, content_type="application/problem+json")
+    if status == 503:
+        response.headers["Retry-After"] = str(RETRY_AFTER)
+    return response
+
+
+async def _from_kasmos(error: KasmosError) -> Response:
+    if isinstance(error, RequestError):
+        return problem(error.status, error.code, error.detail, error.mistakes)
+    for kind, (status, code) in _CODES.items():
+        if isinstance(error, kind):
+            return problem(status, code, str(error), getattr(error, "mistakes", ()))
+    return await _from_bug(error)
+
+
+async def _from_http(error: HTTPException) -> Response:
+    status = error.code or 500
+    code = _HTTP_CODES.get(status, "bad_request" if status < 500 else "internal")
+    response = problem(status, code, error.description or error.name)
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    return response
+
+
+async def _from_bug(error: Exception) -> Response:
+    # A bug of ours: the reader is told that much and no more, the log has the rest.
+    _log.error("a request failed by a bug of kasmos", exc_info=error)
+    return problem(500, "internal", "kasmos has a bug; its log has the traceback")

@@ -1,0 +1,122 @@
+"""`/v1/events` and `/v1/tasks/{id}/events`: the journal as a stream that can be resumed anywhere.
+
+Every event has its journal number. A client that comes back with the last number it saw, as
+`after`, `cursor` or `Last-Event-ID`, misses nothing and sees nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import trio
+from quart import Blueprint, Response, request
+
+from kasmos.api.answers import must_accept
+from kasmos.api.app import KasmosApp, the_service, this_app
+from kasmos.api.lines import HEARTBEATS, NDJSON, SSE, pieces
+from kasmos.api.questions import Query
+from kasmos.daemon.bus import Subscription
+from kasmos.exceptions import Mistake
+from kasmos.model.event import Record, TaskEnded
+from kasmos.model.view import Ended
+
+routes = Blueprint("events", __name__)
+
+HEARTBEAT_INTERVAL = 15.0
+"""Seconds of silence after which a reader is told that we are still there."""
+
+MAX_SEQ = 2**62
+
+Wanted = Callable[[Record], bool]
+
+
+@routes.get("/v1/events")
+async def get_events() -> Response:
+    """Every event, or every event about one run, until the client leaves."""
+    query = Query(("after", "cursor", "run"))
+    after, run = _after(query), query.text("run")
+    query.done()
+    service = the_service()
+    run_id = service.get_run(run).id if run is not None else None
+
+    def wanted(record: Record) -> bool:
+        return run_id is None or service.concerns(record, run_id)
+
+    return await _stream(after, wanted, lambda record: False)
+
+
+@routes.get("/v1/tasks/<name>/events")
+async def get_task_events(name: str) -> Response:
+    """Every event about one task, until it has ended."""
+    query = Query(("after", "cursor"))
+    after = _after(query)
+    query.done()
+    service = the_service()
+    task = service.get_task(name)
+    run_id, task_id = task.run_id, task.spec.id
+
+    def wanted(record: Record) -> bool:
+        return service.concerns(record, run_id, task_id)
+
+    def last(record: Record) -> bool:
+        # An end that a retry has undone is not the last one.
+        present = service.world.runs[run_id].tasks[task_id]
+        return isinstance(record.event, TaskEnded) and isinstance(present.state, Ended)
+
+    return await _stream(after, wanted, last)
+
+
+def _after(query: Query) -> int:
+    """Where to resume: the query counts, else what a browser sends by itself, else the beginning."""
+    after = query.integer("after", -1, 0, MAX_SEQ)
+    cursor = query.integer("cursor", -1, 0, MAX_SEQ)
+    if after >= 0 and cursor >= 0 and after != cursor:
+        query.mistakes.append(Mistake("query.cursor", "it means the same as after", "one of them"))
+    header = request.headers.get("Last-Event-ID", "")
+    seen = int(header) if header.isascii() and header.isdecimal() and len(header) < 19 else 0
+    return next((number for number in (after, cursor) if number >= 0), seen)
+
+
+async def _stream(after: int, wanted: Wanted, last: Wanted) -> Response:
+    kind = must_accept(NDJSON, SSE)
+    subscription = await the_service().subscribe(after)
+    # Without this a HEAD would produce a stream that nobody is sent.
+    body = b"" if request.method == "HEAD" else _lines(this_app(), subscription, kind, wanted, last)
+    response = Response(body, content_type=kind)
+    response.timeout = None
+    response.headers["X-Accel-Buffering"] = "no"
+    return response
+
+
+async def _lines(
+    app: KasmosApp, subscription: Subscription, kind: str, wanted: Wanted, last: Wanted
+) -> AsyncIterator[bytes]:
+    beat_at = trio.current_time() + HEARTBEAT_INTERVAL
+    async with subscription:
+        while (records := await _next(app, subscription, beat_at)) is not None:
+            chosen = [record for record in records if wanted(record)]
+            end = next((i for i, record in enumerate(chosen) if last(record)), None)
+            text = b"".join(app.lines.render(record, kind) for record in chosen[: _stop(end)])
+            if not text and trio.current_time() < beat_at:
+                continue
+            for piece in pieces(text or HEARTBEATS[kind]):
+                yield piece
+            beat_at = trio.current_time() + HEARTBEAT_INTERVAL
+            if end is not None:
+                return
+
+
+async def _next(app: KasmosApp, subscription: Subscription, until: float) -> Sequence[Record] | None:
+    """The next records; none when it is time for a heartbeat; None when the stream is to end."""
+    records: Sequence[Record] | None = ()
+    with app.waiting(until - trio.current_time()):
+        # Empty only when the bus is closed.
+        records = await subscription.receive() or None
+    if not records and app.closing:
+        # What has happened until now is still handed out: a follower sees its run's end.
+        return await subscription.receive_ready() or None
+    return records
+
+
+def _stop(end: int | None) -> int | None:
+    return None if end is None else end + 1

@@ -1,0 +1,56 @@
+"""Events as lines: NDJSON or server-sent events, encoded once for all who listen."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from kasmos.model.codec import encode_record, event_kind
+from kasmos.model.event import Record
+
+NDJSON = "application/x-ndjson"
+SSE = "text/event-stream"
+
+KEEP = 2048
+"""Newest records whose lines are kept."""
+
+PIECE = 32_768
+"""Bytes; a piece of an answer has a deadline of its own, so pieces are small."""
+
+HEARTBEATS = {NDJSON: b'{"type":"heartbeat"}\n', SSE: b": heartbeat\n\n"}
+"""Sent when nothing happens. They have no number: a reader that resumes never sees one as its place."""
+
+
+class LineCache:
+    """The lines of the newest records, so that a thousand readers cost one encoding each."""
+
+    def __init__(self) -> None:
+        self._lines: OrderedDict[int, bytes] = OrderedDict()
+        self._newest = 0
+
+    def line(self, record: Record) -> bytes:
+        """The record as one line of JSON, without its end."""
+        line = self._lines.get(record.seq)
+        if line is not None:
+            return line
+        line = encode_record(record)
+        self._newest = max(self._newest, record.seq)
+        # Whoever reads old history must not push out what all the others are about to read.
+        if record.seq > self._newest - KEEP:
+            self._lines[record.seq] = line
+            if len(self._lines) > KEEP:
+                self._lines.popitem(last=False)
+        return line
+
+    def render(self, record: Record, kind: str) -> bytes:
+        """The record as this media type has it."""
+        line = self.line(record)
+        if kind == NDJSON:
+            return line + b"\n"
+        return b"id: %d\nevent: %s\ndata: %s\n\n" % (record.seq, event_kind(record.event).encode(), line)
+
+
+def pieces(data: bytes) -> Iterator[bytes]:
+    """Cut an answer into pieces."""
+    for start in range(0, len(data), PIECE):
+        yield data[start : start + PIECE]

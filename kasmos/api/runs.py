@@ -1,0 +1,127 @@
+"""`/v1/runs`: submit a plan, look at its run, let it go on, end it, try again."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os.path
+from typing import Any
+
+from quart import Blueprint, Response
+
+from kasmos.api.answers import answer, page_of
+from kasmos.api.app import the_service
+from kasmos.api.questions import (
+    Query,
+    a_count,
+    a_duration,
+    a_flag,
+    a_text,
+    a_word,
+    read_body,
+    some_words,
+)
+from kasmos.daemon.service import STDIN, RunOverrides
+from kasmos.daemon.wire import run_detail_wire, run_wire
+from kasmos.exceptions import Mistake, RequestError
+
+routes = Blueprint("runs", __name__)
+
+_SUBMISSION = {
+    "document": a_text,
+    "document_base64": a_text,
+    "source": a_word,
+    "fresh": a_flag,
+    "agent": a_word,
+    "mode": a_word,
+    "max_concurrent": a_count,
+    "task_timeout": a_duration,
+    "on_failure": a_word,
+}
+
+
+@routes.get("/v1/runs")
+async def get_runs() -> Response:
+    """Runs, newest first."""
+    query = Query(("limit", "cursor"))
+    page = query.page()
+    query.done()
+    runs = the_service().list_runs()
+    return answer(page_of(runs, page, key=lambda run: run.id, render=run_wire, name="runs"))
+
+
+@routes.post("/v1/runs")
+async def post_run() -> Response:
+    """Start, continue or join the run of a plan document."""
+    Query(()).done()
+    body = await read_body(_SUBMISSION)
+    submitted = await the_service().submit_run(
+        _document(body),
+        _source(body),
+        fresh=body.get("fresh", False),
+        overrides=RunOverrides(
+            agent=body.get("agent"),
+            mode=body.get("mode"),
+            max_concurrent=body.get("max_concurrent"),
+            task_timeout=body.get("task_timeout"),
+            on_failure=body.get("on_failure"),
+        ),
+    )
+    return answer(submitted, 202, location=f"/v1/runs/{submitted.run_id}")
+
+
+@routes.get("/v1/runs/<name>")
+async def get_run(name: str) -> Response:
+    """One run with its tasks."""
+    Query(()).done()
+    service = the_service()
+    return answer(run_detail_wire(service.world, service.get_run(name)))
+
+
+@routes.post("/v1/runs/<name>/advance")
+async def post_advance(name: str) -> Response:
+    """Let a parked run go on."""
+    Query(()).done()
+    await read_body({})
+    return answer(run_wire(await the_service().advance(name)), 202)
+
+
+@routes.post("/v1/runs/<name>/cancel")
+async def post_cancel(name: str) -> Response:
+    """End a run for good."""
+    Query(()).done()
+    body = await read_body({"reason": a_text})
+    run = await the_service().cancel_run(name, body.get("reason", "cancelled by request"))
+    return answer(run_wire(run), 202)
+
+
+@routes.post("/v1/runs/<name>/retry")
+async def post_retry(name: str) -> Response:
+    """Try tasks again; none named means all that did not succeed."""
+    Query(()).done()
+    body = await read_body({"tasks": some_words})
+    return answer(run_wire(await the_service().retry_run(name, body.get("tasks", ()))), 202)
+
+
+def _document(body: dict[str, Any]) -> bytes:
+    text, encoded = body.get("document"), body.get("document_base64")
+    if (text is None) == (encoded is None):
+        raise _wrong("document", "one of document and document_base64 is needed")
+    if encoded is None:
+        # Lone surrogates can be written in JSON; the parser reports them as what they are in UTF-8.
+        return str(text).encode("utf-8", "surrogatepass")
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _wrong("document_base64", f"it is not base64: {error}") from error
+
+
+def _source(body: dict[str, Any]) -> str:
+    source: str = body.get("source", STDIN)
+    if source != STDIN and (not os.path.isabs(source) or "\0" in source):
+        raise _wrong("source", "it is not a path that means the same here", "an absolute path, or -")
+    return source
+
+
+def _wrong(name: str, problem: str, cure: str = "") -> RequestError:
+    return RequestError(400, "invalid_body", "the body is wrong", [Mistake(f"$.{name}", problem, cure)])

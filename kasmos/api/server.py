@@ -1,0 +1,235 @@
+"""Serving the application on a Unix socket: the one module that knows Hypercorn.
+
+As released, Hypercorn 0.18 under Quart-Trio 0.12 can be frozen by one client. What is mended here,
+each with a test of its name in `tests/e2e/test_server.py`:
+
+1. Sending is shielded without a deadline, so a client that stops reading holds up shutdown for ever.
+2. The end of a response is handled inside the scope that Quart cancels at that moment, so
+   `Connection: close` is ignored and idle connections are never closed.
+3. With it: after an early answer to a large body, the connection wedges.
+4. Sending on a closed WebSocket does not yield, so a loop of sends freezes everything.
+5. An empty binary WebSocket message arrives as None.
+6. An existing socket file is removed even if it is in use. Ours may be removed, because whoever
+   serves holds the lock of the state root; anything that is not a socket is left alone.
+7. Listening sockets are made inheritable.
+8. The file's mode is made by changing the process's umask for a moment. Ours is set on the socket before it is bound.
+9. The peer's credentials are not in the scope.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import stat
+import struct
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import hypercorn.trio.run
+import trio
+from hypercorn.config import Config, Sockets
+from hypercorn.events import Closed, Event, RawData
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.typing import LifespanState
+from hypercorn.utils import wrap_app
+from quart_trio.asgi import TrioASGIWebsocketConnection
+
+from kasmos.exceptions import StoreError
+
+if TYPE_CHECKING:
+    from kasmos.api.app import KasmosApp
+
+_log = logging.getLogger("kasmos.api.server")
+
+SEND_TIMEOUT = 20.0
+"""Seconds that one piece of an answer may take to be taken by the client."""
+
+PIECE = 65_536
+"""Bytes sent under one deadline, so that a slow client which does read is not dropped."""
+
+CLOSE_TIMEOUT = 1.0
+"""Seconds that closing a connection, or making it ready for its next request, may take."""
+
+KEEP_ALIVE_TIMEOUT = 15.0
+"""Seconds that a connection may be idle, or take to send a request's head."""
+
+BACKLOG = 1024
+
+SOCKET_PATH_MAX = 107
+"""Bytes; `sun_path` of unix(7) less its final NUL."""
+
+
+@attrs.frozen
+class Peer:
+    """Who is at the other end of a Unix socket, as the kernel says."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+class SafeTCPServer(TCPServer):
+    """A connection that no client can keep open against our will."""
+
+    async def run(self) -> None:
+        """Serve one connection, with its peer's credentials in the scope (9)."""
+        self.state = LifespanState({**self.state, "peer": _peer_of(self.stream)})
+        await super().run()
+
+    async def protocol_send(self, event: Event) -> None:
+        """Do what the protocol asks for, within a bound."""
+        if isinstance(event, RawData):
+            await self._send(event.data)
+            return
+        # (2) Shielded: Quart cancels us exactly now, and the connection has to be closed or recycled.
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT) as scope:
+            await super().protocol_send(event)
+        if scope.cancelled_caught:
+            await trio.aclose_forcefully(self.stream)
+
+    async def _send(self, data: bytes) -> None:
+        # (1) Not shielded. A piece that was cut off leaves the stream useless, so then it is closed.
+        async with self.send_lock:
+            try:
+                for start in range(0, len(data), PIECE):
+                    with trio.fail_after(SEND_TIMEOUT):
+                        await self.stream.send_all(data[start : start + PIECE])
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass
+            except trio.TooSlowError:
+                _log.warning("a client was dropped: it did not read for %s s", SEND_TIMEOUT)
+                await trio.aclose_forcefully(self.stream)
+            except trio.Cancelled:
+                await trio.aclose_forcefully(self.stream)
+                raise
+            else:
+                return
+        await self.protocol.handle(Closed())
+
+    async def _initiate_server_close(self) -> None:
+        with trio.move_on_after(CLOSE_TIMEOUT):
+            await self.protocol.handle(Closed())
+        await trio.aclose_forcefully(self.stream)
+
+
+class SafeWS(TrioASGIWebsocketConnection):
+    """A WebSocket whose handler cannot spin."""
+
+    async def handle_messages(self, nursery: trio.Nursery, receive: Any) -> None:  # type: ignore[override]
+        """Hand over messages, the empty ones too (5)."""
+        await super().handle_messages(nursery, partial(_with_payload, receive))
+
+    async def send_data(self, send: Any, data: str | bytes) -> None:
+        """Send a message, and let others run (4)."""
+        await super().send_data(send, data)
+        await trio.lowlevel.checkpoint()
+
+
+async def _with_payload(receive: Any) -> Any:
+    event = await receive()
+    if event["type"] == "websocket.receive" and not event.get("bytes") and event.get("text") is None:
+        return {**event, "text": ""}
+    return event
+
+
+async def serve_api(
+    app: KasmosApp,
+    socket_path: Path,
+    *,
+    shutdown: trio.Event,
+    grace: float = 5.0,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve *app* on a Unix socket until *shutdown* is set.
+
+    The caller holds the lock of the state root: a socket file that is there is a dead supervisor's.
+    Reports to *task_status* once clients can connect. When *shutdown* is set, no connection is
+    accepted any more, streams hand out what there is and end, and whatever is left after *grace*
+    seconds is cut off. The socket file is removed at the end.
+
+    Raises:
+        StoreError: the socket cannot be made; nothing is served.
+
+    Cancellation: as a shutdown without grace.
+    """
+    listener = _listen(socket_path)
+    made = os.lstat(socket_path)
+    app.asgi_websocket_class = SafeWS
+    # The class is looked up when serving begins: the one seam there is. Versions are pinned for it.
+    hypercorn.trio.run.TCPServer = SafeTCPServer  # type: ignore[attr-defined]
+
+    async def asked_to_end() -> None:
+        await shutdown.wait()
+        app.close()
+
+    try:
+        await hypercorn.trio.run.worker_serve(
+            wrap_app(app, 0, "asgi"),
+            _config(grace),
+            sockets=Sockets([], [listener], []),
+            shutdown_trigger=asked_to_end,
+            task_status=task_status,
+        )
+    finally:
+        listener.close()
+        _remove(socket_path, made)
+
+
+def _config(grace: float) -> Config:
+    config = Config()
+    config.graceful_timeout = grace
+    config.keep_alive_timeout = KEEP_ALIVE_TIMEOUT
+    config.include_server_header = False
+    config.accesslog = None
+    config.errorlog = _log
+    return config
+
+
+def _listen(path: Path) -> socket.socket:
+    if len(os.fsencode(path)) > SOCKET_PATH_MAX:
+        raise StoreError(f"{path} is too long for a socket ({SOCKET_PATH_MAX} bytes): use a shorter state root")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)  # Not inheritable (7).
+    try:
+        _remove_stale(path)
+        os.fchmod(sock.fileno(), 0o600)  # The file gets the mode that the socket has (8).
+        sock.bind(str(path))
+        sock.setblocking(False)
+        sock.listen(BACKLOG)
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, OSError):
+            raise StoreError(f"the socket {path} cannot be made: {error.strerror}") from error
+        raise
+    return sock
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a dead supervisor's socket (6)."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise StoreError(f"{path} is in the way of the socket: it is something else; move it away")
+    path.unlink()
+
+
+def _remove(path: Path, made: os.stat_result) -> None:
+    """Remove our socket, unless somebody has put another file in its place."""
+    try:
+        found = path.lstat()
+        if (found.st_dev, found.st_ino) == (made.st_dev, made.st_ino):
+            path.unlink()
+    except OSError:
+        pass  # The next supervisor removes it.
+
+
+def _peer_of(stream: Any) -> Peer | None:
+    sock = stream.socket
+    if sock.family != socket.AF_UNIX:
+        return None
+    packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return Peer(*struct.unpack("3i", packed))

@@ -1,0 +1,70 @@
+"""`/v1/tasks`: tasks of all runs, their output, and what can be done with one."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from quart import Blueprint, Response
+
+from kasmos.api.answers import answer, page_of
+from kasmos.api.app import the_service
+from kasmos.api.output import output_answer
+from kasmos.api.questions import Query, read_body
+from kasmos.daemon.wire import task_status, task_wire
+from kasmos.model.task import Outcome
+from kasmos.model.view import TaskView
+
+routes = Blueprint("tasks", __name__)
+
+STATUSES = ("queued", "running", "waiting", *(outcome.value for outcome in Outcome))
+
+
+@routes.get("/v1/tasks")
+async def get_tasks() -> Response:
+    """Tasks, newest run first, in plan order."""
+    query = Query(("run", "status", "agent", "limit", "cursor"))
+    status = query.choice("status", STATUSES)
+    run, agent, page = query.text("run"), query.text("agent"), query.page()
+    query.done()
+    service = the_service()
+
+    def wanted(task: TaskView) -> bool:
+        return status in (None, task_status(task))
+
+    tasks = service.list_tasks(run=run, agent=agent, status=wanted)
+    render = partial(task_wire, service.world)
+    return answer(page_of(tasks, page, key=lambda task: task.id, render=render, name="tasks"))
+
+
+@routes.get("/v1/tasks/<name>")
+async def get_task(name: str) -> Response:
+    """One task."""
+    Query(()).done()
+    return _answer_task(the_service().get_task(name))
+
+
+@routes.get("/v1/tasks/<name>/output")
+async def get_task_output(name: str) -> Response:
+    """The output of a task's newest session."""
+    service = the_service()
+    return await output_answer(service.get_task_session(name).id)
+
+
+@routes.post("/v1/tasks/<name>/cancel")
+async def post_cancel(name: str) -> Response:
+    """Stop a task for good."""
+    Query(()).done()
+    await read_body({})
+    return _answer_task(await the_service().cancel_task(name), 202)
+
+
+@routes.post("/v1/tasks/<name>/retry")
+async def post_retry(name: str) -> Response:
+    """Try a task again."""
+    Query(()).done()
+    await read_body({})
+    return _answer_task(await the_service().retry_task(name), 202)
+
+
+def _answer_task(task: TaskView, status: int = 200) -> Response:
+    return answer(task_wire(the_service().world, task), status)

@@ -1,0 +1,246 @@
+"""An asynchronous client for programs on Trio. The one module that imports httpx.
+
+Streams of events come back by themselves: when a supervisor dies and another takes its place, or a
+connection breaks, the stream resumes at the number after the last event it gave out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import trio
+
+from kasmos.client.shapes import (
+    NDJSON,
+    SILENCE,
+    TIMEOUT,
+    OutputPiece,
+    events_path,
+    output_path,
+    output_piece,
+    read_json,
+    refusal,
+    submission,
+)
+from kasmos.exceptions import ClientError
+from kasmos.model.codec import CodecError, decode_record
+from kasmos.model.event import Record
+
+PATIENCE = 30.0
+"""Seconds for which a stream tries to reach a supervisor again before it gives up."""
+
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 1.0
+
+
+@asynccontextmanager
+async def connect(socket_path: str | os.PathLike[str], *, timeout: float = TIMEOUT) -> AsyncIterator[Client]:
+    """Open a client of the supervisor that listens on a socket. Nothing is sent yet.
+
+    Every stream of the client is closed when the scope is left.
+    """
+    transport = httpx.AsyncHTTPTransport(uds=os.fspath(socket_path))
+    async with httpx.AsyncClient(transport=transport, base_url="http://kasmos", timeout=timeout) as http:
+        client = Client(http, timeout)
+        try:
+            yield client
+        finally:
+            # Closing a connection waits for nobody; the shield lets it happen although we are cancelled.
+            with trio.move_on_after(1.0, shield=True):
+                await client.close_streams()
+
+
+class Client:
+    """A supervisor's commands and queries; made by `connect`.
+
+    Raises:
+        ClientError: in every method: it could not be reached, or broke off its answer.
+        RequestError: in every method: it refused.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, timeout: float) -> None:
+        self._http = http
+        self._timeout = timeout
+        self._streams: set[EventStream] = set()
+
+    async def get(self, path: str) -> Any:
+        """Ask, and give back the answer's JSON."""
+        return read_json((await self._exchange("GET", path)).content)
+
+    async def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Command, and give back the answer's JSON.
+
+        Cancellation: the command may have been carried out.
+        """
+        return read_json((await self._exchange("POST", path, json=dict(body or {}))).content)
+
+    async def status(self) -> Any:
+        """The snapshot of `GET /v1/status`."""
+        return await self.get("/v1/status")
+
+    async def submit_run(self, document: bytes, source: str, **options: Any) -> Any:
+        """Submit a plan document, and give back what became of it.
+
+        Args:
+            source: the document's absolute path, or `-`.
+            options: `fresh`, `agent`, `mode`, `max_concurrent`, `task_timeout`, `on_failure`.
+
+        Cancellation: the run may have been started.
+        """
+        return await self.post("/v1/runs", submission(document, source, options))
+
+    async def output(self, session: str, offset: int = 0, *, limit: int = 65_536, wait: float = 0.0) -> OutputPiece:
+        """Read a session's output from an absolute offset; a negative one counts from the end.
+
+        Args:
+            wait: seconds to wait for something to read.
+        """
+        path = output_path(session, offset, limit, wait)
+        response = await self._exchange("GET", path, timeout=self._timeout + wait)
+        return output_piece(response.headers.get, response.content)
+
+    def events(self, after: int = 0, *, run: str | None = None, patience: float = PATIENCE) -> EventStream:
+        """Every event with a number above *after*, history first, then as they happen, for ever.
+
+        Args:
+            run: only those about this run.
+            patience: seconds without a supervisor after which the stream fails with `ClientError`.
+        """
+        stream = EventStream(self._http, after, run, patience)
+        self._streams.add(stream)
+        return stream
+
+    async def close_streams(self) -> None:
+        """Close every stream that is still open."""
+        while self._streams:
+            await self._streams.pop().aclose()
+
+    async def _exchange(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            response = await self._http.request(method, path, **options)
+        except httpx.HTTPError as error:
+            raise _unreached(error) from error
+        if response.is_error:
+            raise refusal(response.status_code, response.headers.get("Content-Type", ""), response.content)
+        return response
+
+
+class EventStream:
+    """Events in order, without a gap or a repeat, over as many connections as it takes.
+
+    Iterate over it, once and in one Trio task.
+
+    Raises:
+        ClientError: while iterating: no supervisor was reached for as long as the patience lasts.
+        RequestError: while iterating: it refused, for instance because the run is unknown.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, after: int, run: str | None, patience: float) -> None:
+        self._http = http
+        self._cursor = after
+        self._run = run
+        self._patience = patience
+        self._response: httpx.Response | None = None
+        self._pieces: AsyncIterator[bytes] | None = None
+        self._rest = b""
+        self._records: deque[Record] = deque()
+        self._closed = False
+        self._pause = 0.0
+        self._silent_since: float | None = None
+
+    @property
+    def cursor(self) -> int:
+        """Number of the newest event that was given out; where another stream would resume."""
+        return self._cursor
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    async def __anext__(self) -> Record:
+        """The next event.
+
+        Cancellation: nothing is skipped; may be called again.
+        """
+        if self._closed:
+            raise StopAsyncIteration
+        while not self._records:
+            await self._receive()
+        record = self._records.popleft()
+        self._cursor = record.seq
+        return record
+
+    async def aclose(self) -> None:
+        """Leave the stream. Idempotent."""
+        self._closed = True
+        await self._hang_up()
+
+    async def _receive(self) -> None:
+        """Wait for a piece of the answer, on a new connection if need be."""
+        try:
+            if self._pieces is None:
+                self._pieces = await self._open()
+            self._take(await anext(self._pieces))
+        except StopAsyncIteration:
+            # It left in order. Whoever takes its place has the same journal.
+            await self._hang_up()
+            await self._wait_to_retry(httpx.RemoteProtocolError("the stream has ended"))
+        except httpx.HTTPError as error:
+            await self._hang_up()
+            await self._wait_to_retry(error)
+        except trio.Cancelled:
+            # Maybe in the middle of a piece: a new connection starts after the last whole event.
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1.0):
+                await self._hang_up()
+            raise
+
+    def _take(self, piece: bytes) -> None:
+        self._pause, self._silent_since = 0.0, None
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        for line in lines:
+            try:
+                record = decode_record(line)
+            except CodecError:
+                continue  # A heartbeat, or an event that only a newer kasmos knows.
+            self._records.append(record)
+
+    async def _wait_to_retry(self, error: httpx.HTTPError) -> None:
+        now = trio.current_time()
+        since = self._silent_since = now if self._silent_since is None else self._silent_since
+        if now + self._pause > since + self._patience:
+            raise _unreached(error) from error
+        # Nobody listens: there is no event to wait for, so it is tried again, ever less often.
+        await trio.sleep(self._pause)
+        self._pause = min(max(2 * self._pause, FIRST_PAUSE), LONGEST_PAUSE)
+
+    async def _open(self) -> AsyncIterator[bytes]:
+        request = self._http.build_request(
+            "GET",
+            events_path(self._cursor, self._run),
+            headers={"Accept": NDJSON},
+            timeout=httpx.Timeout(TIMEOUT, read=SILENCE),
+        )
+        response = await self._http.send(request, stream=True)
+        if response.is_error:
+            body = await response.aread()
+            raise refusal(response.status_code, response.headers.get("Content-Type", ""), body)
+        self._response = response
+        return response.aiter_raw()
+
+    async def _hang_up(self) -> None:
+        response, self._response = self._response, None
+        self._pieces, self._rest = None, b""
+        if response is not None:
+            await response.aclose()
+
+
+def _unreached(error: httpx.HTTPError) -> ClientError:
+    if isinstance(error, httpx.ConnectError):
+        return ClientError("no supervisor is running (nobody listens on its socket)")
+    if isinstance(error, httpx.TimeoutException):
+        return ClientError("the supervisor does not answer")
+    return ClientError(f"the supervisor broke off its answer: {error or type(error).__name__}")

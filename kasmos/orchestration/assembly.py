@@ -1,0 +1,171 @@
+"""From a plan's task and its profile to the sessions that are run for it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+
+import attrs
+
+from kasmos.exceptions import BackendUnavailableError, ConfigError, Mistake
+from kasmos.model import codec
+from kasmos.model.profile import AgentProfile, ExecutionMode, OutputMode, RestartPolicy
+from kasmos.model.session import SessionKind, SessionSpec
+from kasmos.model.view import RunView, SessionView, TaskView
+from kasmos.plans import compile_task
+from kasmos.sessions.environment import child_environment
+from kasmos.sessions.protocol import Backend
+
+
+@attrs.frozen
+class Kitchen:
+    """What sessions are made of, apart from the plan: profiles, environment, backends."""
+
+    profiles: Callable[[], Mapping[str, AgentProfile]]
+    """The present configuration: a mended profile counts from the next attempt on."""
+    environ: Mapping[str, str] = attrs.field(repr=False)
+    """The supervisor's own environment."""
+    backends: Mapping[ExecutionMode, Backend]
+    new_suffix: Callable[[], str]
+    """Random letters that make a session id unique on this machine."""
+    buffer_bytes: int = 65_536
+    max_log_bytes: int | None = None
+
+
+def mode_of(run: RunView, profile: AgentProfile) -> ExecutionMode:
+    """The backend a profile's sessions run in, as this run was started."""
+    override = run.settings.execution_mode
+    return ExecutionMode(override) if override is not None else profile.execution_mode
+
+
+def require_backend(backends: Mapping[ExecutionMode, Backend], mode: ExecutionMode) -> Backend:
+    """The backend for this mode.
+
+    Raises:
+        BackendUnavailableError: there is none here.
+    """
+    backend = backends.get(mode)
+    if backend is None:
+        raise BackendUnavailableError(
+            f'execution_mode = "{mode}" is not available in this version of kasmos; use "headless"'
+        )
+    return backend
+
+
+def agent_name(run: RunView, task: TaskView) -> str | None:
+    """The profile a task runs with."""
+    return task.spec.agent or run.settings.default_agent
+
+
+class TaskRecipe:
+    """How one task's sessions are made; see `kasmos.supervision.child.Recipe`."""
+
+    def __init__(self, run: RunView, task: TaskView, kitchen: Kitchen) -> None:
+        self._run = run
+        self._task = task
+        self._kitchen = kitchen
+        profile = self._find_profile()
+        self.policy = profile.restart if profile is not None else RestartPolicy()
+        self.retries = task.spec.retries if task.spec.retries is not None else run.settings.retries
+        self.checks = len(task.spec.checks)
+        self.retry_lost = profile is not None and profile.retry_lost
+        first = (task.spec.timeout, profile.timeout if profile is not None else None, run.settings.task_timeout)
+        self.timeout = next((seconds for seconds in first if seconds is not None), None)
+
+    def _find_profile(self) -> AgentProfile | None:
+        name = agent_name(self._run, self._task)
+        return self._kitchen.profiles().get(name) if name is not None else None
+
+    def _profile(self) -> AgentProfile:
+        profile = self._find_profile()
+        if profile is None or not profile.enabled:
+            name = agent_name(self._run, self._task)
+            what = f"agent {name!r} is not configured" if profile is None else f"agent {name!r} is disabled"
+            raise ConfigError([Mistake(f"task {self._task.spec.id}", what, f"add or enable [agents.{name}]")])
+        return profile
+
+    def agent(self, attempt: int) -> SessionSpec:
+        """The session of an attempt."""
+        profile = self._profile()
+        wave = next(wave for wave in self._run.plan.waves if wave.number == self._task.spec.wave)
+        command = compile_task(self._run.plan, self._task.spec, profile, peers=len(wave.tasks) - 1)
+        mode = mode_of(self._run, profile)
+        session_id = f"{self._run.id}-{self._task.spec.id}a{attempt}-{self._kitchen.new_suffix()}"
+        return SessionSpec(
+            id=session_id,
+            name=self._task.spec.name,
+            argv=command.argv,
+            cwd=self._run.project,
+            backend=mode,
+            env=self._environment(session_id, profile, len(wave.tasks) - 1),
+            prompt=command.prompt,
+            script=command.script,
+            stdin_prompt=command.stdin_prompt,
+            output=profile.output_mode,
+            leftovers=profile.leftovers,
+            stop=profile.stop,
+            limits=profile.limits,
+            buffer_bytes=self._kitchen.buffer_bytes,
+            max_log_bytes=self._kitchen.max_log_bytes,
+            run_id=self._run.id,
+            task_id=self._task.spec.id,
+            attempt=attempt,
+            profile=profile.name,
+            profile_digest=_digest(profile),
+        )
+
+    def check(self, attempt: int, index: int) -> SessionSpec:
+        """The session of a check: a shell command, in the task's surroundings."""
+        profile = self._profile()
+        wave = next(wave for wave in self._run.plan.waves if wave.number == self._task.spec.wave)
+        session_id = f"{self._run.id}-{self._task.spec.id}a{attempt}c{index}-{self._kitchen.new_suffix()}"
+        mode = mode_of(self._run, profile)
+        return SessionSpec(
+            id=session_id,
+            name=f"{self._task.spec.name}-check{index + 1}",
+            argv=("sh", "-c", self._task.spec.checks[index].command),
+            cwd=self._run.project,
+            # A check needs no terminal: it runs headless beside any real backend.
+            backend=mode if mode is ExecutionMode.SCRIPTED else ExecutionMode.HEADLESS,
+            kind=SessionKind.CHECK,
+            env=self._environment(session_id, profile, len(wave.tasks) - 1),
+            output=OutputMode.PIPE,
+            stop=profile.stop,
+            buffer_bytes=self._kitchen.buffer_bytes,
+            max_log_bytes=self._kitchen.max_log_bytes,
+            run_id=self._run.id,
+            task_id=self._task.spec.id,
+            attempt=attempt,
+            check=index,
+            profile=profile.name,
+        )
+
+    def check_timeout(self, index: int) -> float | None:
+        """Seconds a check may take: its own limit, else the task's."""
+        own = self._task.spec.checks[index].timeout
+        return own if own is not None else self.timeout
+
+    def backend(self, spec: SessionSpec | SessionView) -> Backend:
+        """Where a session runs."""
+        return require_backend(self._kitchen.backends, spec.backend)
+
+    def _environment(self, session_id: str, profile: AgentProfile, peers: int) -> dict[str, str]:
+        return child_environment(
+            self._kitchen.environ,
+            env_pass=profile.env_pass,
+            env={**profile.env, **self._task.spec.env},
+            own={
+                "KASMOS_MANAGED": "1",
+                "KASMOS_PROJECT": self._run.project,
+                "KASMOS_SESSION_ID": session_id,
+                "KASMOS_TASK": self._task.spec.id,
+                "KASMOS_WAVE": str(self._task.spec.wave),
+                "KASMOS_PEERS": str(peers),
+            },
+        )
+
+
+def _digest(profile: AgentProfile) -> str:
+    # Without the values of the environment: they may be secrets.
+    plain = attrs.evolve(profile, env=dict.fromkeys(profile.env, ""))
+    return hashlib.sha256(codec.encode(plain)).hexdigest()[:16]

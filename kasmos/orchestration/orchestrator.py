@@ -1,0 +1,433 @@
+"""The orchestrator: drives every run by asking the scheduler and doing what it says.
+
+One Trio task per run. It decides from the journal, makes the decision durable, acts, and waits until something
+has changed. It keeps nothing that a new supervisor would miss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from kasmos.exceptions import SupervisionError
+from kasmos.failpoints import reach
+from kasmos.model import event as ev
+from kasmos.model.plan import Plan, RunSettings
+from kasmos.model.session import StopReason
+from kasmos.model.task import Cause, CauseKind, Outcome
+from kasmos.model.view import Ended, RunState, RunView, TaskView, World
+from kasmos.orchestration.assembly import Kitchen, TaskRecipe, agent_name, mode_of, require_backend
+from kasmos.orchestration.scheduler import RunDecision, decide_run
+from kasmos.sessions.protocol import ExecutionSession
+from kasmos.supervision.child import Child, Ledger
+from kasmos.supervision.supervisor import Supervisor
+
+STOP_REASONS = {
+    CauseKind.FAIL_FAST: StopReason.FAIL_FAST,
+    CauseKind.RUN_CANCELLED: StopReason.CANCELLED,
+}
+
+
+@attrs.frozen
+class Accepted:
+    """What became of a plan that was handed in."""
+
+    run_id: str
+    continued: bool = False
+    """An unfinished run of the same plan goes on."""
+    following: bool = False
+    """That run was under way already."""
+
+
+@attrs.define(eq=False)
+class _Drive:
+    """A run that this supervisor is at work on."""
+
+    wake: trio.Event = attrs.field(factory=trio.Event)
+    """Set when something has changed that may matter to the run."""
+    over: trio.Event = attrs.field(factory=trio.Event)
+
+
+class LiveSessions:
+    """The sessions that run at this moment, by id."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, ExecutionSession] = {}
+
+    def started(self, session: ExecutionSession) -> None:
+        """A session runs."""
+        self._sessions[session.spec.id] = session
+
+    def ended(self, session_id: str) -> None:
+        """A session has ended."""
+        self._sessions.pop(session_id, None)
+
+    def get(self, session_id: str) -> ExecutionSession | None:
+        """The live session with this id."""
+        return self._sessions.get(session_id)
+
+
+class Orchestrator:
+    """Drives runs; made by `open_orchestrator`."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        ledger: Ledger,
+        supervisor: Supervisor,
+        kitchen: Kitchen,
+        live: LiveSessions,
+        *,
+        max_concurrent: int,
+        new_run_id: Callable[[], str],
+    ) -> None:
+        self._nursery = nursery
+        self._ledger = ledger
+        self._supervisor = supervisor
+        self._kitchen = kitchen
+        self._live = live
+        self._max_concurrent = max_concurrent
+        self._new_run_id = new_run_id
+        self._drives: dict[str, _Drive] = {}
+        self._leaving: str | None = None
+        self._idle = trio.Event()
+        self._idle.set()
+        self._submitting = trio.Lock()
+
+    # --- what can be asked -------------------------------------------------------------
+
+    @property
+    def world(self) -> World:
+        """The present, as of the last commit."""
+        return self._ledger.world
+
+    @property
+    def accepting(self) -> bool:
+        """Whether new work is taken."""
+        return self._leaving is None
+
+    def live_session(self, session_id: str) -> ExecutionSession | None:
+        """The session with this id, if it runs here and now."""
+        return self._live.get(session_id)
+
+    def is_driven(self, run_id: str) -> bool:
+        """Whether this supervisor is at work on the run."""
+        return run_id in self._drives
+
+    async def wait_idle(self) -> None:
+        """Wait until no run is under way."""
+        await self._idle.wait()
+
+    # --- runs --------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        plan: Plan,
+        *,
+        source: str,
+        key: str,
+        digest: str,
+        settings: RunSettings,
+        project: str,
+        fresh: bool = False,
+    ) -> Accepted:
+        """Start a run of a plan, or go on with the unfinished run of the same plan.
+
+        Raises:
+            SupervisionError: the document has changed since its unfinished run began; or the supervisor is leaving.
+            BackendUnavailableError: a task's backend cannot run here.
+
+        Cancellation: the run may have been accepted; asking again then follows it.
+        """
+        self._require_accepting()
+        async with self._submitting:
+            old = self._unfinished(key)
+            if old is not None and not fresh:
+                if old.digest != digest:
+                    raise SupervisionError(_changed(old))
+                following = self.is_driven(old.id)
+                if not following:
+                    await self.continue_run(old.id)
+                return Accepted(old.id, continued=True, following=following)
+            if old is not None:
+                await self._abandon(old)
+            run_id = self._new_run_id()
+            started = ev.RunStarted(
+                run_id=run_id, plan=plan, source=source, key=key, digest=digest, settings=settings, project=project
+            )
+            self._require_backends(started)
+            await self._ledger.append(started)
+            reach("run.accepted")
+            self._drive(run_id)
+            return Accepted(run_id)
+
+    async def continue_run(self, run_id: str) -> None:
+        """Take up an unfinished run.
+
+        Raises:
+            SupervisionError: unknown, ended, or the supervisor is leaving.
+        """
+        self._require_accepting()
+        run = self._run(run_id)
+        if not run.unfinished:
+            raise SupervisionError(f"run {run_id} has ended; `kas retry {run_id}` takes it up again")
+        if not self.is_driven(run_id):
+            await self._ledger.append(ev.RunContinued(run_id))
+            self._drive(run_id)
+
+    async def advance(self, run_id: str) -> None:
+        """Let a parked run go on to its next wave.
+
+        Raises:
+            SupervisionError: unknown, or not parked.
+        """
+        run = self._run(run_id)
+        if run.state is not RunState.PARKED:
+            raise SupervisionError(f"run {run_id} is not parked: it is {run.outcome or run.state}")
+        await self._ledger.append(ev.RunAdvanced(run_id, max(run.waves_ended, default=0)))
+        self._wake(run_id)
+
+    async def cancel_run(self, run_id: str, reason: str = "requested") -> None:
+        """End a run for good; its tasks are stopped.
+
+        Raises:
+            SupervisionError: unknown, or ended already.
+        """
+        run = self._run(run_id)
+        if not run.unfinished:
+            raise SupervisionError(f"run {run_id} has ended already: {run.outcome}")
+        if run.cancel_reason is None:
+            await self._ledger.append(ev.RunCancelRequested(run_id, reason))
+        if self.is_driven(run_id):
+            self._wake(run_id)
+        elif self._leaving is None:
+            self._drive(run_id)
+
+    async def retry(self, run_id: str, task_ids: tuple[str, ...] = ()) -> None:
+        """Run tasks that did not succeed again, and what was skipped because of them.
+
+        Args:
+            run_id: the run.
+            task_ids: the plan's ids; empty means every task that did not succeed.
+
+        Raises:
+            SupervisionError: unknown, or nothing to retry.
+        """
+        self._require_accepting()
+        run = self._run(run_id)
+        chosen = self._to_retry(run, task_ids)
+        events: list[ev.RunEvent] = [] if run.unfinished else [ev.RunReopened(run_id)]
+        events += [ev.TaskPutBack(run_id, task_id, "retried") for task_id in chosen]
+        await self._ledger.append(*events)
+        if self.is_driven(run_id):
+            self._wake(run_id)
+        else:
+            self._drive(run_id)
+
+    def _to_retry(self, run: RunView, task_ids: tuple[str, ...]) -> list[str]:
+        failed = {
+            task_id
+            for task_id, task in run.tasks.items()
+            if isinstance(task.state, Ended) and task.state.outcome is not Outcome.SUCCEEDED
+        }
+        unknown = [task_id for task_id in task_ids if task_id not in run.tasks]
+        if unknown:
+            raise SupervisionError(f"run {run.id} has no task {', '.join(unknown)}; it has {', '.join(run.tasks)}")
+        wrong = [task_id for task_id in task_ids if task_id not in failed]
+        if wrong or not failed:
+            named = f"task {', '.join(wrong)}" if wrong else f"run {run.id}"
+            raise SupervisionError(f"nothing to retry: {named} has succeeded or is still under way")
+        if not task_ids:
+            return [task_id for task_id in run.tasks if task_id in failed]
+        chosen = set(task_ids)
+        # What was skipped because of them is worth trying again as well.
+        grown = True
+        while grown:
+            more = {task_id for task_id in failed - chosen if _skipped_because_of(run.tasks[task_id], chosen)}
+            grown = bool(more)
+            chosen |= more
+        return [task_id for task_id in run.tasks if task_id in chosen]
+
+    async def stop_task(self, run_id: str, task_id: str) -> None:
+        """Stop a task for good: cancelled, whatever it is doing.
+
+        Raises:
+            SupervisionError: unknown, or not under way.
+        """
+        run = self._run(run_id)
+        if task_id not in run.tasks:
+            raise SupervisionError(f"run {run_id} has no task {task_id}; it has {', '.join(run.tasks)}")
+        child = self._supervisor.children(run_id).get(task_id)
+        if child is not None:
+            child.request_stop(StopReason.REQUESTED)
+            return
+        if run.tasks[task_id].outcome is not None:
+            raise SupervisionError(f"task {run.tasks[task_id].id} has ended already: {run.tasks[task_id].outcome}")
+        cause = Cause(CauseKind.STOPPED, "stopped by request before it started")
+        await self._ledger.append(ev.TaskEnded(run_id, task_id, Outcome.CANCELLED, cause))
+        self._wake(run_id)
+
+    async def stop_session(self, session_id: str) -> None:
+        """Stop the task a session belongs to.
+
+        Raises:
+            SupervisionError: unknown, or not under way.
+        """
+        session = self.world.sessions.get(session_id)
+        if session is None or session.run_id is None or session.task_id is None:
+            raise SupervisionError(f"there is no session {session_id}")
+        if not session.state.live:
+            raise SupervisionError(f"session {session.name} has ended already")
+        await self.stop_task(session.run_id, session.task_id)
+
+    # --- leaving -----------------------------------------------------------------------
+
+    async def interrupt(self, reason: str) -> None:
+        """Stop what runs and put unfinished tasks back; returns when nothing runs any more.
+
+        Cancellation: the stop has been asked for; what is left running is detached by the supervisor's scope.
+        """
+        self._leaving = reason
+        self._supervisor.request_stop_all(StopReason.INTERRUPTED)
+        self._wake_all()
+        await self._idle.wait()
+
+    def hurry(self) -> None:
+        """Cut every stop short. Never blocks."""
+        self._supervisor.hurry_all()
+
+    # --- the drive ---------------------------------------------------------------------
+
+    def _drive(self, run_id: str) -> None:
+        drive = self._drives[run_id] = _Drive()
+        self._idle = trio.Event()
+        self._nursery.start_soon(self._drive_run, run_id, drive)
+
+    async def _drive_run(self, run_id: str, drive: _Drive) -> None:
+        try:
+            while not await self._turn(run_id):
+                await drive.wake.wait()
+                drive.wake = trio.Event()
+        finally:
+            del self._drives[run_id]
+            drive.over.set()
+            if not self._drives:
+                self._idle.set()
+
+    async def _turn(self, run_id: str) -> bool:
+        """Decide once and act; True when this supervisor is done with the run."""
+        children = self._supervisor.children(run_id)
+        if self._leaving is not None:
+            if children:
+                return False
+            if self.world.runs[run_id].unfinished:
+                await self._ledger.append(ev.RunInterrupted(run_id, self._leaving))
+            return True
+        run = self.world.runs[run_id]
+        free = max(0, min(self._max_concurrent - len(self._supervisor), run.settings.max_concurrent - len(children)))
+        decision = decide_run(run, busy=frozenset(children), free_slots=free)
+        await self._commit(decision)
+        for task_id, cause in decision.stop:
+            children[task_id].request_stop(STOP_REASONS.get(cause.kind, StopReason.REQUESTED), cause)
+        for task_id in decision.start:
+            self._start(run_id, task_id)
+        return self.world.runs[run_id].state is RunState.ENDED and not self._supervisor.children(run_id)
+
+    async def _commit(self, decision: RunDecision) -> None:
+        if not decision.events:
+            return
+        await self._ledger.append(*decision.events)
+        for event in decision.events:
+            match event:
+                case ev.WaveStarted():
+                    reach("wave.started")
+                case ev.WaveEnded():
+                    reach("wave.ended")
+                case ev.RunEnded():
+                    reach("run.ended")
+
+    def _start(self, run_id: str, task_id: str) -> None:
+        run = self.world.runs[run_id]
+        recipe = TaskRecipe(run, run.tasks[task_id], self._kitchen)
+        child = Child(run_id, task_id, recipe, self._supervisor.surroundings)
+        # A slot that becomes free may be another run's.
+        self._supervisor.start(child, self._wake_all)
+
+    def _wake(self, run_id: str) -> None:
+        if run_id in self._drives:
+            self._drives[run_id].wake.set()
+
+    def _wake_all(self) -> None:
+        for drive in self._drives.values():
+            drive.wake.set()
+
+    # --- checks ------------------------------------------------------------------------
+
+    def _require_accepting(self) -> None:
+        if self._leaving is not None:
+            raise SupervisionError("the supervisor is leaving and takes no new work; try again when it has left")
+
+    def _run(self, run_id: str) -> RunView:
+        run = self.world.runs.get(run_id)
+        if run is None:
+            raise SupervisionError(f"there is no run {run_id}; `kas runs` lists them")
+        return run
+
+    def _unfinished(self, key: str) -> RunView | None:
+        found = [run for run in self.world.runs.values() if run.key == key and run.unfinished]
+        return found[-1] if found else None
+
+    async def _abandon(self, run: RunView) -> None:
+        """End the unfinished run that a fresh one replaces, and wait until nothing of it runs."""
+        await self.cancel_run(run.id, "a fresh run of the same plan was asked for")
+        drive = self._drives.get(run.id)
+        if drive is not None:
+            await drive.over.wait()
+
+    def _require_backends(self, started: ev.RunStarted) -> None:
+        run = RunView(
+            id=started.run_id, plan=started.plan, source="", key="", digest="", settings=started.settings,
+            project="", started_at=0, started_mono=0, tasks={},
+        )  # fmt: skip
+        profiles = self._kitchen.profiles()
+        for task in started.plan.tasks:
+            name = agent_name(run, TaskView(run_id=run.id, spec=task))
+            profile = profiles.get(name) if name is not None else None
+            if profile is not None:
+                require_backend(self._kitchen.backends, mode_of(run, profile))
+
+
+def _skipped_because_of(task: TaskView, chosen: set[str]) -> bool:
+    return isinstance(task.state, Ended) and bool(chosen.intersection(task.state.cause.because_of))
+
+
+def _changed(run: RunView) -> str:
+    return (
+        f"the plan {run.source} has changed since its unfinished run {run.id} began; "
+        f"choose: `kas run --fresh` ends that run and starts anew with the document as it is now, "
+        f"`kas resume {run.id}` goes on with the plan as it was"
+    )
+
+
+@asynccontextmanager
+async def open_orchestrator(
+    ledger: Ledger,
+    supervisor: Supervisor,
+    kitchen: Kitchen,
+    live: LiveSessions,
+    *,
+    max_concurrent: int,
+    new_run_id: Callable[[], str],
+) -> AsyncGenerator[Orchestrator, None]:
+    """Open the orchestrator's nursery.
+
+    Leaving the scope ends the driving, not the children: they are the supervisor's.
+    """
+    async with trio.open_nursery() as nursery:
+        yield Orchestrator(
+            nursery, ledger, supervisor, kitchen, live, max_concurrent=max_concurrent, new_run_id=new_run_id
+        )
+        nursery.cancel_scope.cancel()

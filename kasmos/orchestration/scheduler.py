@@ -1,0 +1,298 @@
+"""What a run does next, decided from its folded state alone. Pure.
+
+`decide_run` first settles what has become certain (tasks that will never run, waves and the run that have
+ended), then says which children to start and to stop. Children are not its business: it knows them by the
+set of tasks that have one. A run that goes on after its supervisor was killed is decided like any other.
+
+Words used here: a task is *idle* while it is pending and has no child; it is *under way* while it has a
+child, a session or a back-off; an ending is a *root failure* unless it follows from another task's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+import attrs
+
+from kasmos.model.event import RunEnded, RunEvent, RunParked, TaskEnded, WaveEnded, WaveStarted
+from kasmos.model.plan import OnFailure, PlanTask, Wave
+from kasmos.model.task import Cause, CauseKind, Outcome
+from kasmos.model.view import Active, BackingOff, Ended, Pending, RunState, RunView, TaskView
+from kasmos.store.fold import run_outcome
+
+_CONSEQUENCES = (CauseKind.NEED_FAILED, CauseKind.WAVE_FAILED, CauseKind.FAIL_FAST, CauseKind.RUN_CANCELLED)
+
+_VERBS = {
+    Outcome.SUCCEEDED: "succeeded",
+    Outcome.FAILED: "failed",
+    Outcome.TIMED_OUT: "timed out",
+    Outcome.CANCELLED: "was cancelled",
+    Outcome.SKIPPED: "was skipped",
+    Outcome.LOST: "was lost",
+}
+
+
+@attrs.frozen
+class RunDecision:
+    """What is to be done, in this order: commit, start, stop. All tasks by the plan's id."""
+
+    events: tuple[RunEvent, ...] = ()
+    """To be committed in this order, before anything else is done."""
+    start: tuple[str, ...] = ()
+    """Tasks that get a child: first those that are under way already and lost theirs, then fresh ones."""
+    stop: tuple[tuple[str, Cause], ...] = ()
+    """Tasks whose child is to stop, and why. Named again in every decision until they have ended."""
+
+
+def decide_run(run: RunView, *, busy: frozenset[str], free_slots: int) -> RunDecision:
+    """Decide what *run* does next.
+
+    Deciding again after the events were committed gives no further events, except for tasks started meanwhile.
+
+    Args:
+        run: the run as folded.
+        busy: tasks that have a live child.
+        free_slots: children that may be started beyond the present ones, whatever run they are of. A child
+            that takes up a task already under way is started in any case, and counts.
+    """
+    if run.state in (RunState.ENDED, RunState.INTERRUPTED):
+        return RunDecision()
+    draft = _Draft(run, busy, dict(run.tasks))
+    halt = _settle(draft)
+    ready = _ready(draft)
+    gate = _gate(draft)
+    if not ready and gate is None and not any(draft.under_way(task) for task in draft.tasks.values()):
+        ready = _unlock(draft)
+
+    resumed = tuple(name for name, task in draft.tasks.items() if draft.orphaned(task))
+    occupied = sum(draft.under_way(task) for task in draft.tasks.values())
+    slots = min(free_slots - len(resumed), run.settings.max_concurrent - occupied)
+    fresh = tuple(ready[: max(0, slots)])
+
+    _end_waves(draft)
+    _start_waves(draft, {*resumed, *fresh})
+    if gate is not None and run.state is not RunState.PARKED:
+        draft.events.append(RunParked(run.id, gate))
+    if all(isinstance(task.state, Ended) for task in draft.tasks.values()):
+        outcome = run_outcome(draft.tasks.values(), run.cancel_reason is not None)
+        draft.events.append(RunEnded(run.id, outcome))
+    stop = ((name, halt) for name, task in draft.tasks.items() if draft.under_way(task)) if halt else ()
+    return RunDecision(tuple(draft.events), resumed + fresh, tuple(stop))
+
+
+def parked_after(run: RunView) -> int | None:
+    """The number of the wave that *run* waits to be advanced past, None if it does not wait."""
+    return _gate(_Draft(run, frozenset(), dict(run.tasks)))
+
+
+# --- the run as it is being decided -----------------------------------------------
+
+
+@attrs.define
+class _Draft:
+    """The run with the decisions made so far."""
+
+    run: RunView
+    busy: frozenset[str]
+    tasks: dict[str, TaskView]
+    events: list[RunEvent] = attrs.field(factory=list)
+
+    def end(self, task: TaskView, outcome: Outcome, cause: Cause) -> None:
+        self.events.append(TaskEnded(self.run.id, task.spec.id, outcome, cause))
+        # The instant is the journal's to give; no decision looks at it.
+        self.tasks[task.spec.id] = attrs.evolve(task, state=Ended(outcome, cause, at=0.0))
+
+    def idle(self) -> Iterator[TaskView]:
+        """Tasks for which nothing has been begun, in plan order."""
+        return (task for task in tuple(self.tasks.values()) if self.is_idle(task))
+
+    def is_idle(self, task: TaskView) -> bool:
+        return isinstance(task.state, Pending) and task.spec.id not in self.busy
+
+    def orphaned(self, task: TaskView) -> bool:
+        """Whether it is under way and has no child: its supervisor died."""
+        return isinstance(task.state, Active | BackingOff) and task.spec.id not in self.busy
+
+    def under_way(self, task: TaskView) -> bool:
+        return not self.is_idle(task) and not isinstance(task.state, Ended)
+
+    def has_ended(self, wave: Wave) -> bool:
+        return all(isinstance(self.tasks[spec.id].state, Ended) for spec in wave.tasks)
+
+    def needs_met(self, spec: PlanTask) -> bool:
+        return all(self.tasks[need].outcome is Outcome.SUCCEEDED for need in spec.needs)
+
+
+# --- tasks that will never run ----------------------------------------------------
+
+
+def _settle(draft: _Draft) -> Cause | None:
+    """End every task that is certain never to run; the cause for which all the others are to stop, if any."""
+    if draft.run.cancel_reason is not None:
+        reason = draft.run.cancel_reason
+        halt = Cause(CauseKind.RUN_CANCELLED, f"the run was cancelled: {reason}" if reason else "the run was cancelled")
+        for task in draft.idle():
+            draft.end(task, Outcome.CANCELLED, halt)
+        _end_back_offs(draft, halt)
+        return halt
+    # A skipped task may fail its wave, and a failed wave may skip what others need: until nothing changes.
+    count = -1
+    while count != len(draft.events):
+        count = len(draft.events)
+        _skip_unmet_needs(draft)
+        if draft.run.settings.on_failure is OnFailure.STOP:
+            _skip_after_failed_wave(draft)
+    roots = [name for name, task in draft.tasks.items() if has_failed(task) and not is_consequence(task)]
+    if draft.run.settings.on_failure is not OnFailure.FAIL_FAST or not roots:
+        return None
+    halt = Cause(CauseKind.FAIL_FAST, _say(draft, roots), because_of=tuple(roots))
+    for task in draft.idle():
+        draft.end(task, Outcome.SKIPPED, halt)
+    _end_back_offs(draft, halt)
+    return halt
+
+
+def _end_back_offs(draft: _Draft, halt: Cause) -> None:
+    # Between two attempts nothing runs, so nobody needs to be started only to be stopped.
+    for task in tuple(draft.tasks.values()):
+        if isinstance(task.state, BackingOff) and draft.orphaned(task):
+            draft.end(task, Outcome.CANCELLED, halt)
+
+
+def _skip_unmet_needs(draft: _Draft) -> None:
+    for task in draft.idle():
+        unknown = [need for need in task.spec.needs if need not in draft.tasks]
+        if unknown:
+            message = f"needs task {unknown[0]}, which is not in the plan"
+            draft.end(task, Outcome.SKIPPED, Cause(CauseKind.NEED_FAILED, message))
+            continue
+        failed = [need for need in task.spec.needs if has_failed(draft.tasks[need])]
+        if failed:
+            roots = _roots(draft, failed)
+            via = _say(draft, failed[:1])
+            message = f"needs a task that did not succeed: {via}"
+            if failed[0] not in roots:
+                message += f", because {_say(draft, _roots(draft, failed[:1]))}"
+            draft.end(task, Outcome.SKIPPED, Cause(CauseKind.NEED_FAILED, message, because_of=roots))
+
+
+def _skip_after_failed_wave(draft: _Draft) -> None:
+    cause: Cause | None = None
+    for wave in draft.run.plan.waves:
+        if cause is not None:
+            for spec in wave.tasks:
+                if draft.is_idle(draft.tasks[spec.id]):
+                    draft.end(draft.tasks[spec.id], Outcome.SKIPPED, cause)
+        elif draft.has_ended(wave):
+            failed = [spec.id for spec in wave.tasks if has_failed(draft.tasks[spec.id])]
+            if failed:
+                roots = _roots(draft, failed)
+                message = f"wave {wave.number} did not succeed: {_say(draft, roots)}"
+                cause = Cause(CauseKind.WAVE_FAILED, message, because_of=roots)
+
+
+# --- tasks that may start ---------------------------------------------------------
+
+
+def _ready(draft: _Draft) -> list[str]:
+    """Tasks that may start now, slots aside, in document order."""
+    ready = []
+    barrier_open = True
+    held = False
+    for wave in draft.run.plan.waves:
+        for spec in wave.tasks:
+            free = draft.needs_met(spec) if spec.needs else barrier_open
+            if free and not held and draft.is_idle(draft.tasks[spec.id]):
+                ready.append(spec.id)
+        barrier_open = barrier_open and draft.has_ended(wave)
+        # Needs override the barrier, not the person: what stands after a wave that has not been advanced past
+        # waits for `advance`, or it would depend on the speed of siblings what is there to be looked at.
+        held = held or _holds(draft, wave)
+    return ready
+
+
+def _holds(draft: _Draft, wave: Wave) -> bool:
+    """Whether nothing after this wave may start before it was advanced past."""
+    settings = draft.run.settings
+    if settings.auto_advance_waves or wave.number <= draft.run.advanced_to:
+        return False
+    # A wave of which nothing has run gives nobody anything to look at.
+    return wave.number in draft.run.waves_started or not draft.has_ended(wave)
+
+
+def _gate(draft: _Draft) -> int | None:
+    """The wave at which the run is to be parked: all is done up to it, idle tasks stand after it."""
+    gate = None
+    for wave in draft.run.plan.waves:
+        if not draft.has_ended(wave):
+            break
+        if _holds(draft, wave):
+            gate = wave.number
+    return gate if any(True for _ in draft.idle()) else None
+
+
+def _unlock(draft: _Draft) -> list[str]:
+    """Choose a task for a run that would stand still, or end what can never run.
+
+    Comes to pass where tasks wait for later waves. A barrier is there to order the work, not to prevent it,
+    so the first task whose needs are met goes ahead. Without one, needs wait for each other.
+    """
+    waiting = list(draft.idle())
+    for task in waiting:
+        if draft.needs_met(task.spec):
+            return [task.spec.id]
+    for task in waiting:
+        draft.end(task, Outcome.SKIPPED, Cause(CauseKind.NEED_FAILED, "needs a task that waits for this one"))
+    return []
+
+
+# --- waves ------------------------------------------------------------------------
+
+
+def _end_waves(draft: _Draft) -> None:
+    run = draft.run
+    for wave in run.plan.waves:
+        # A wave that never started has no end either; its tasks say what became of them.
+        if wave.number in run.waves_started and wave.number not in run.waves_ended and draft.has_ended(wave):
+            outcome = run_outcome((draft.tasks[spec.id] for spec in wave.tasks), run.cancel_reason is not None)
+            draft.events.append(WaveEnded(run.id, wave.number, outcome))
+
+
+def _start_waves(draft: _Draft, starting: Collection[str]) -> None:
+    for wave in draft.run.plan.waves:
+        if wave.number not in draft.run.waves_started and any(spec.id in starting for spec in wave.tasks):
+            draft.events.append(WaveStarted(draft.run.id, wave.number))
+
+
+# --- causes -----------------------------------------------------------------------
+
+
+def has_failed(task: TaskView) -> bool:
+    """Whether it has ended and did not succeed."""
+    return isinstance(task.state, Ended) and task.state.outcome is not Outcome.SUCCEEDED
+
+
+def is_consequence(task: TaskView) -> bool:
+    """Whether it ended as it did because of something else than itself."""
+    return isinstance(task.state, Ended) and task.state.cause.kind in _CONSEQUENCES
+
+
+def because_of(task: TaskView) -> tuple[str, ...]:
+    """The tasks that led to its end, if it has ended and there are any."""
+    return task.state.cause.because_of if isinstance(task.state, Ended) else ()
+
+
+def _roots(draft: _Draft, failed: Iterable[str]) -> tuple[str, ...]:
+    """The tasks whose own failure led to the failure of these."""
+    roots = (root for name in failed for root in because_of(draft.tasks[name]) or (name,))
+    return tuple(dict.fromkeys(roots))
+
+
+def _say(draft: _Draft, names: Iterable[str]) -> str:
+    """What happened to these tasks, in words."""
+    said = []
+    for name in names:
+        task = draft.tasks.get(name)
+        outcome = task.outcome if task else None
+        said.append(f"task {name} {_VERBS[outcome] if outcome else 'did not succeed'}")
+    return ", ".join(said)

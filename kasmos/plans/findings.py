@@ -1,0 +1,65 @@
+"""What is wrong or doubtful in one document, gathered while it is read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+import attrs
+
+from kasmos.exceptions import Mistake
+
+_LONGEST_GUESSED = 64
+"""Longer words get no "did you mean": comparing is quadratic and nobody mistypes them."""
+
+
+@attrs.define(eq=False)
+class Findings:
+    """The mistakes and warnings of one document; reading goes on after each."""
+
+    source: str
+    """The document's path, or `-`."""
+    _mistakes: list[tuple[int, Mistake]] = attrs.field(factory=list)
+    _warnings: list[tuple[int, Mistake]] = attrs.field(factory=list)
+
+    def mistake(self, line: int, problem: str, cure: str = "") -> None:
+        """Note something that must be put right."""
+        self._mistakes.append((line, Mistake(place_of(self.source, line), problem, cure)))
+
+    def warn(self, line: int, problem: str, cure: str = "") -> None:
+        """Note something that is allowed but hardly meant."""
+        self._warnings.append((line, Mistake(place_of(self.source, line), problem, cure)))
+
+    @property
+    def mistakes(self) -> tuple[Mistake, ...]:
+        """Every mistake, in document order."""
+        return _in_order(self._mistakes)
+
+    @property
+    def warnings(self) -> tuple[Mistake, ...]:
+        """Every warning, in document order."""
+        return _in_order(self._warnings)
+
+
+def place_of(source: str, line: int) -> str:
+    """Say where: `FILE:LINE`."""
+    return f"{'<stdin>' if source == '-' else source}:{line}"
+
+
+def quote(text: str) -> str:
+    """Render a word from the document for a message: quoted, and never long."""
+    short = text if len(text) <= 60 else text[:57] + "..."
+    return '"' + "".join(c if c.isprintable() else repr(c)[1:-1] for c in short) + '"'
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Suggest the known word that is most like this one; empty when none is."""
+    if len(word) > _LONGEST_GUESSED:
+        return ""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f'did you mean "{close[0]}"?' if close else ""
+
+
+def _in_order(found: list[tuple[int, Mistake]]) -> tuple[Mistake, ...]:
+    # One cause may be met several times, such as an unknown agent in the defaults: it is told once.
+    return tuple(dict.fromkeys(mistake for _, mistake in sorted(found, key=lambda pair: pair[0])))

@@ -1,0 +1,156 @@
+"""Which line of a TOML text holds which key, so that a mistake in a value can say where it stands."""
+
+from __future__ import annotations
+
+import bisect
+import re
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+Path = tuple[str | int, ...]
+
+_KEY_PART = re.compile(r"[A-Za-z0-9_-]++|\"(?:[^\"\\\n]|\\.)*+\"|'[^'\n]*+'")
+_BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*+)*+")
+_TOKEN = re.compile(
+    r'"""(?:[^"\\]|\\.|"(?!""))*+"{3,5}'
+    r"|'''(?:[^']|'(?!''))*+'{3,5}"
+    r'|"(?:[^"\\\n]|\\.)*+"'
+    r"|'[^'\n]*+'"
+    r"|#[^\n]*+|[\[\]{}\n]",
+    re.S,
+)
+_AT_LINE = re.compile(r" \(at (?:line (?P<line>[0-9]+), column [0-9]+|end of document)\)$")
+
+
+class TomlSyntaxError(ValueError):
+    """The text is not TOML; translated by the reader of the document."""
+
+    def __init__(self, line: int, problem: str) -> None:
+        self.line = line
+        """From 1."""
+        self.problem = problem
+        super().__init__(problem)
+
+
+@attrs.frozen
+class LocatedTable:
+    """A parsed TOML text together with the lines its keys stand in."""
+
+    values: dict[str, Any]
+    _lines: Mapping[Path, int]
+
+    def line(self, path: Path) -> int:
+        """The line of this key, else of what it stands in, from 1."""
+        while path:
+            if path in self._lines:
+                return self._lines[path]
+            path = path[:-1]
+        return 1
+
+
+def read_toml(text: str) -> LocatedTable:
+    """Parse TOML and find out where its keys stand.
+
+    Raises:
+        TomlSyntaxError: it is not TOML, or nested beyond all reason.
+    """
+    try:
+        values = tomllib.loads(text)
+    except RecursionError as error:
+        raise TomlSyntaxError(1, "values are nested too deeply") from error
+    except ValueError as error:  # TOMLDecodeError, or an integer of thousands of digits
+        message = str(error)
+        where = _AT_LINE.search(message)
+        last = text.rstrip("\n").count("\n") + 1
+        line = int(where["line"]) if where and where["line"] else last
+        raise TomlSyntaxError(line, _AT_LINE.sub("", message)) from error
+    return LocatedTable(values, _Locator(text).lines())
+
+
+@attrs.define(eq=False)
+class _Locator:
+    """Walks over a text that tomllib has accepted; it need not be checked again."""
+
+    _text: str
+    _lines: dict[Path, int] = attrs.field(factory=dict)
+    _counts: dict[Path, int] = attrs.field(factory=dict)
+    """How many tables each array of tables has so far."""
+
+    def lines(self) -> dict[Path, int]:
+        text = self._text
+        newlines = [match.start() for match in re.finditer("\n", text)]
+        table: Path = ()
+        position = _end(_BLANK, text, 0)
+        while position < len(text):
+            line = bisect.bisect_left(newlines, position) + 1
+            if text[position] == "[":
+                is_array = text.startswith("[[", position)
+                names, position = self._key(position + (2 if is_array else 1))
+                table = self._resolve(names, is_array=is_array)
+                self._note((), table, line)
+                position = self._end_of_value(position + (2 if is_array else 1))
+            else:
+                names, position = self._key(position)
+                self._note(table, table + tuple(names), line)
+                position = self._end_of_value(position)
+            position = _end(_BLANK, text, position)
+        return self._lines
+
+    def _key(self, position: int) -> tuple[list[str], int]:
+        names: list[str] = []
+        while True:
+            position = _end(_SPACES, self._text, position)
+            part = _KEY_PART.match(self._text, position)
+            if part is None:
+                return names, len(self._text)
+            names.append(_unquote(part[0]))
+            position = _end(_SPACES, self._text, part.end())
+            if not self._text.startswith(".", position):
+                return names, position
+            position += 1
+
+    def _resolve(self, names: list[str], *, is_array: bool) -> Path:
+        """Put the index of the current element after each name that is an array of tables."""
+        path: Path = ()
+        for number, name in enumerate(names):
+            path = (*path, name)
+            if is_array and number == len(names) - 1:
+                self._counts[path] = self._counts.get(path, 0) + 1
+            if path in self._counts:
+                path = (*path, self._counts[path] - 1)
+        return path
+
+    def _note(self, table: Path, path: Path, line: int) -> None:
+        for length in range(len(table) + 1, len(path) + 1):
+            self._lines.setdefault(path[:length], line)
+
+    def _end_of_value(self, position: int) -> int:
+        depth = 0
+        for token in _TOKEN.finditer(self._text, position):
+            mark = token[0]
+            if mark in ("[", "{"):
+                depth += 1
+            elif mark in ("]", "}"):
+                depth -= 1
+            elif mark == "\n" and depth <= 0:
+                return token.end()
+        return len(self._text)
+
+
+_SPACES = re.compile(r"[ \t]*+")
+
+
+def _end(pattern: re.Pattern[str], text: str, position: int) -> int:
+    match = pattern.match(text, position)
+    return match.end() if match else position
+
+
+def _unquote(part: str) -> str:
+    if part[0] == "'":
+        return part[1:-1]
+    if part[0] == '"':
+        return next(iter(tomllib.loads(f"{part} = 0")))
+    return part

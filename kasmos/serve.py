@@ -1,0 +1,222 @@
+"""The composition root: the nursery tree of the whole process, to be read in one sitting.
+
+    state lock -> journal -> bus -> headless sessions -> supervisor -> orchestrator -> API
+
+What opens later closes earlier. Signals never cancel anything here: they set an event, the body leaves, and the
+levels close from the inside, each within its own bound. `kas run` is this tree with one plan in it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import attrs
+import trio
+
+from kasmos import __version__
+from kasmos.config.schema import Config
+from kasmos.daemon.bus import Bus
+from kasmos.daemon.recovery import Findings, end_stray, take_stock
+from kasmos.daemon.service import Service
+from kasmos.daemon.service import Surroundings as ServiceSurroundings
+from kasmos.exceptions import StoreError
+from kasmos.model import event as ev
+from kasmos.model.clock import Clock
+from kasmos.model.event import Record
+from kasmos.model.profile import ExecutionMode
+from kasmos.model.view import SessionView
+from kasmos.orchestration.assembly import Kitchen, require_backend
+from kasmos.orchestration.orchestrator import LiveSessions, Orchestrator, open_orchestrator
+from kasmos.sessions.headless import open_headless
+from kasmos.sessions.protocol import Backend, ExecutionSession, OutputChunk
+from kasmos.sessions.scripted import ScriptedBackend
+from kasmos.store.journal import Journal, open_journal, read_records
+from kasmos.store.lock import boot_id
+from kasmos.store.stateroot import StateRoot
+from kasmos.supervision.child import Surroundings
+from kasmos.supervision.supervisor import Supervisor, open_supervisor
+from kasmos.supervision.termination import terminate
+
+LOCK_WAIT = 2.0
+"""Seconds to wait for the lock: a child of a killed supervisor holds it until its `exec`."""
+API_GRACE = 2.0
+"""Seconds that readers of the API are given when the supervisor leaves."""
+
+
+@attrs.frozen
+class Options:
+    """What a supervisor is started with."""
+
+    project: Path
+    root: StateRoot
+    configure: Callable[[Mapping[str, object]], Config]
+    """Loads the configuration, with these key paths on top. Blocks on the disk."""
+    environ: Mapping[str, str] = attrs.field(repr=False)
+    announce: Callable[[str], None]
+    """Tells the person at the terminal, or the log, what they should know."""
+    lock_wait: float = LOCK_WAIT
+    clock: Clock = Clock(time.time, time.monotonic)
+
+
+@attrs.frozen
+class Engine:
+    """A supervisor at work."""
+
+    service: Service
+    orchestrator: Orchestrator
+    journal: Journal
+    bus: Bus
+    findings: Findings
+    """What recovery found; runs in `to_continue` are under way again."""
+    abandon: Callable[[], None]
+    """Leaves every running program to the next supervisor; never blocks. Cancel the scope afterwards."""
+
+    async def serve_api(self, socket: Path, shutdown: trio.Event, announce: Callable[[str], None]) -> None:
+        """Serve the API until *shutdown* is set. A socket that cannot be had is announced and ends nothing.
+
+        Cancellation: cuts readers off.
+        """
+        # In a thread: the web stack takes half a second to import, and the work is already under way.
+        api = await trio.to_thread.run_sync(_import_api)
+        app = api.create_app(self.service, started_at=time.time())
+        try:
+            await api.serve_api(app, socket, shutdown=shutdown, grace=API_GRACE)
+        except (StoreError, OSError) as error:
+            announce(f"the API cannot be served, so `kas stop` and its like will not reach this supervisor: {error}")
+
+
+class _Api:
+    """The web stack, imported late."""
+
+    def __init__(self) -> None:
+        from kasmos.api.app import create_app
+        from kasmos.api.server import serve_api
+
+        self.create_app = create_app
+        self.serve_api = serve_api
+
+
+def _import_api() -> _Api:
+    return _Api()
+
+
+@asynccontextmanager
+async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
+    """Take the state root and bring everything up; what an earlier supervisor left is taken up again.
+
+    Raises:
+        StateLockedError: another supervisor owns the state root.
+        StoreError: the state root cannot be used.
+        ConfigError: the configuration is wrong.
+
+    Cancellation: programs that run are left running, for adoption.
+    """
+    root = options.root
+    root.prepare(announce=options.announce)
+    config = options.configure({})
+    async with root.acquire_lock(options.lock_wait) as lock, _open_journal(options) as (journal, bus):
+        boot = boot_id()
+        await journal.append(ev.SupervisorStarted(os.getpid(), boot, __version__))
+        live = LiveSessions()
+        async with open_headless(root.path, terminate=terminate, boot_id=boot, warn=options.announce) as headless:
+            backends: dict[ExecutionMode, Backend] = {
+                ExecutionMode.HEADLESS: headless,
+                ExecutionMode.SCRIPTED: ScriptedBackend(terminate=terminate),
+            }
+
+            def started(session: ExecutionSession) -> None:
+                live.started(session)
+                if not lock.still_ours():
+                    options.announce(f"{root.lock_path} was removed or replaced: this supervisor's state is at risk")
+                root.link_log(session.spec.name, session.spec.id)
+
+            around = Surroundings(journal, boot, time.monotonic, random.random, started, live.ended)
+            kitchen = _kitchen(options, config, backends)
+            async with (
+                open_supervisor(around, report=options.announce) as supervisor,
+                open_orchestrator(
+                    journal,
+                    supervisor,
+                    kitchen,
+                    live,
+                    max_concurrent=config.orchestration.max_concurrent,
+                    new_run_id=lambda: _letters(6),
+                ) as orchestrator,
+            ):
+                findings = await _recover(journal, headless, backends, orchestrator, supervisor, boot)
+                service = Service(orchestrator, bus, _service_surroundings(options, backends))
+                yield Engine(service, orchestrator, journal, bus, findings, supervisor.detach_all)
+                journal.append_nowait(ev.SupervisorStopped("left in order"))
+
+
+@asynccontextmanager
+async def _open_journal(options: Options) -> AsyncGenerator[tuple[Journal, Bus], None]:
+    buses: list[Bus] = []
+
+    def on_commit(records: Sequence[Record]) -> None:
+        for bus in buses:
+            bus.publish(records)
+
+    db = options.root.db
+    async with open_journal(db, clock=options.clock, announce=options.announce, on_commit=on_commit) as journal:
+
+        def history(after: int, limit: int) -> list[Record]:
+            return read_records(db, after=after, limit=limit)
+
+        bus = Bus(history, position=journal.world.seq)
+        buses.append(bus)
+        try:
+            yield journal, bus
+        finally:
+            bus.close()
+
+
+def _kitchen(options: Options, config: Config, backends: Mapping[ExecutionMode, Backend]) -> Kitchen:
+    return Kitchen(
+        profiles=lambda: config.agents,
+        environ=options.environ,
+        backends=backends,
+        new_suffix=lambda: _letters(5),
+        buffer_bytes=config.logs.buffer_bytes,
+        max_log_bytes=config.logs.max_bytes,
+    )
+
+
+def _service_surroundings(options: Options, backends: Mapping[ExecutionMode, Backend]) -> ServiceSurroundings:
+    def read_ended(view: SessionView, offset: int, limit: int) -> OutputChunk:
+        return require_backend(backends, view.backend).read_output(view.id, offset, limit)
+
+    return ServiceSurroundings(project=str(options.project), configure=options.configure, read_ended=read_ended)
+
+
+async def _recover(
+    journal: Journal,
+    headless: Backend,
+    backends: Mapping[ExecutionMode, Backend],
+    orchestrator: Orchestrator,
+    supervisor: Supervisor,
+    boot: str,
+) -> Findings:
+    findings = await take_stock(journal, headless, boot)  # type: ignore[arg-type]  # headless is an Archive too
+    for session_id in findings.strays:
+        view = journal.world.sessions[session_id]
+        supervisor.start_stray(session_id, partial(end_stray, journal, backends[view.backend], view))
+    for run_id in findings.to_continue:
+        await orchestrator.continue_run(run_id)
+    return findings
+
+
+_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+
+
+def _letters(count: int) -> str:
+    """Random letters without look-alikes, the first one never a digit."""
+    first = secrets.choice(_ALPHABET[:23])
+    return first + "".join(secrets.choice(_ALPHABET) for _ in range(count - 1))

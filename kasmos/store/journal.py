@@ -1,0 +1,269 @@
+"""The journal: every fact, durable before anybody acts on it, and the world that the facts fold to.
+
+One Trio task writes. It takes everything that waits, crosses into a thread once, and commits one
+transaction; so many appenders at once cost little more than one. The world is advanced in the Trio
+thread, in the order of commits, and never shows what is not durable.
+
+A disk that takes nothing stops nobody's agents: the writer keeps what it has and tries again, and
+appenders wait, so that nothing new begins. Only damage to the file itself ends the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import trio
+
+from kasmos.exceptions import StoreError
+from kasmos.model.clock import Clock
+from kasmos.model.codec import encode_event, event_kind
+from kasmos.model.event import Event, Record, SessionStarting
+from kasmos.model.view import World
+from kasmos.store.chain import Row, link_of
+from kasmos.store.database import UnwritableError
+from kasmos.store.fold import apply
+from kasmos.store.reader import read_records, read_world
+from kasmos.store.salvage import Opened, open_or_salvage
+
+__all__ = ["Journal", "open_journal", "read_records", "read_world"]
+
+_FIRST_DELAY = 0.1
+_LONGEST_DELAY = 2.0
+
+
+@attrs.define(eq=False)
+class _Job:
+    """What one call wants written, together and in order."""
+
+    records: tuple[Record, ...]
+    rows: list[Row]
+    over: trio.Event | None
+    """Set when it is durable, or never will be."""
+    durable: bool = False
+
+
+class Journal:
+    """An open journal. Made by `open_journal`; belongs to one Trio thread."""
+
+    def __init__(
+        self,
+        opened: Opened,
+        clock: Clock,
+        on_commit: Callable[[Sequence[Record]], None],
+        announce: Callable[[str], None],
+    ) -> None:
+        self.world: World = opened.world
+        """The fold of everything that is durable. Read it; only the journal advances it."""
+        self.healthy = True
+        """False while nothing can be written."""
+        self._database = opened.database
+        self._clock = clock
+        self._on_commit = on_commit
+        self._announce = announce
+        self._seq = opened.last_seq
+        self._link = opened.last_link
+        self._run_of = {session.id: session.run_id for session in opened.world.sessions.values()}
+        self._waiting: list[_Job] = []
+        self._writing: list[_Job] = []
+        self._work = trio.lowlevel.ParkingLot()
+        self._thread = trio.CapacityLimiter(1)
+        self._closing = False
+        self._over = False
+        # The journal outlives the cancellation of what writes to it; `_finish` gives this shield its deadline.
+        self._scope = trio.CancelScope(shield=True)
+
+    async def append(self, *events: Event) -> tuple[Record, ...]:
+        """Record *events*, all or none, next to each other; return when they are durable and folded.
+
+        Raises:
+            StoreError: the journal is closed, or ended before they were durable.
+
+        Cancellation: they are recorded nevertheless: only the waiting is given up.
+        """
+        job = self._enqueue(events, trio.Event())
+        await self._wait(job)
+        return job.records
+
+    def append_nowait(self, *events: Event) -> None:
+        """Record *events*, all or none, next to each other, after everything that was appended before.
+
+        They are durable no later than whatever is appended after them, and at the latest when the journal is closed.
+
+        Raises:
+            StoreError: the journal is closed.
+        """
+        self._enqueue(events, None)
+
+    async def flush(self) -> None:
+        """Return when everything that has been appended so far is durable and folded.
+
+        Raises:
+            StoreError: the journal is closed, or ended before that.
+
+        Cancellation: only the waiting is given up.
+        """
+        await self._wait(self._enqueue((), trio.Event()))
+
+    def _enqueue(self, events: Sequence[Event], over: trio.Event | None) -> _Job:
+        if self._over:
+            raise StoreError("the journal is closed: nothing can be recorded any more")
+        # Encoded first: an event that cannot be encoded must not leave a hole.
+        encoded = [(event, event_kind(event), encode_event(event)) for event in events]
+        at, mono = self._clock.wall(), self._clock.mono()
+        job = _Job(tuple(Record(self._seq + 1 + i, at, mono, event) for i, event in enumerate(events)), [], over)
+        for event, kind, body in encoded:
+            self._seq += 1
+            self._link = link_of(self._link, self._seq, at, mono, kind, body)
+            run_id, session_id = self._belongs_to(event)
+            job.rows.append((self._seq, at, mono, kind, run_id, session_id, body.decode(), self._link))
+        self._waiting.append(job)
+        self._work.unpark_all()
+        return job
+
+    def _belongs_to(self, event: Event) -> tuple[str | None, str | None]:
+        session_id: str | None = getattr(event, "session_id", None)
+        if isinstance(event, SessionStarting):
+            self._run_of[event.session_id] = event.run_id
+        if session_id is not None:
+            return self._run_of.get(session_id), session_id
+        return getattr(event, "run_id", None), None
+
+    async def _wait(self, job: _Job) -> None:
+        assert job.over is not None
+        await job.over.wait()
+        if not job.durable:
+            raise StoreError("the journal ended before this could be recorded")
+
+    async def _write(self) -> None:
+        """Write whatever waits, until the journal is closed and nothing waits any more."""
+        try:
+            with self._scope:
+                while self._waiting or not self._closing:
+                    if not self._waiting:
+                        await self._work.park()
+                        continue
+                    await self._write_all()
+        finally:
+            self._over = True
+            for job in (*self._writing, *self._waiting):
+                if job.over is not None:
+                    job.over.set()
+
+    async def _write_all(self) -> None:
+        """Make everything that waits durable, however long it takes, and fold it."""
+        delay, since = 0.0, 0.0
+        while True:
+            self._writing += self._waiting
+            self._waiting = []
+            rows = [row for job in self._writing for row in job.rows]
+            try:
+                if rows:
+                    await trio.to_thread.run_sync(self._append, rows, bool(delay), limiter=self._thread)
+                break
+            except UnwritableError as error:
+                if self.healthy:
+                    since = self._clock.mono()
+                    self._fell_ill(error)
+                delay = min(delay * 2 or _FIRST_DELAY, _LONGEST_DELAY)
+                await trio.sleep(delay)
+        if not self.healthy:
+            self.healthy = True
+            waited = self._clock.mono() - since
+            self._announce(f"the journal can be written again after {waited:.1f} s; nothing was lost")
+        self._fold()
+
+    def _append(self, rows: list[Row], again: bool) -> None:
+        self._database.append(rows, again=again)
+
+    def _fell_ill(self, error: UnwritableError) -> None:
+        self.healthy = False
+        waits = "waits for space" if error.full else "tries again"
+        self._announce(f"the journal cannot be written: {error}; kasmos goes on supervising and {waits}")
+
+    def _fold(self) -> None:
+        committed = [record for job in self._writing for record in job.records]
+        for record in committed:
+            apply(self.world, record)
+        for job in self._writing:
+            job.durable = True
+        if committed:
+            self._on_commit(committed)
+        for job in self._writing:
+            if job.over is not None:
+                job.over.set()
+        self._writing = []
+
+    def _finish(self, within: float) -> None:
+        self._closing = True
+        self._scope.deadline = trio.current_time() + within
+        self._work.unpark_all()
+
+    def _unwritten(self) -> int:
+        return sum(len(job.records) for job in (*self._writing, *self._waiting) if not job.durable)
+
+
+def _ignore(records: Sequence[Record]) -> None:
+    """Do nothing about what was committed."""
+
+
+@asynccontextmanager
+async def open_journal(
+    path: Path,
+    *,
+    clock: Clock,
+    announce: Callable[[str], None],
+    on_commit: Callable[[Sequence[Record]], None] = _ignore,
+    close_timeout: float = 10.0,
+) -> AsyncIterator[Journal]:
+    """Open the journal at *path*, make it if there is none, salvage it if it is damaged.
+
+    The caller holds the lock of the state root. When the scope is left, what was appended is written first.
+
+    Args:
+        path: the database file.
+        clock: gives the instants of the records.
+        announce: is given sentences that somebody has to read: damage, a full disk, recovery.
+        on_commit: is given the records of each commit, in the Trio thread, after they were folded and before
+            the appenders go on. It must neither block nor fail.
+        close_timeout: how long leaving may take while nothing can be written.
+
+    Raises:
+        JournalCorruptError: nothing of it can be read, and it was left as it is; or it was damaged under us.
+        StoreError: it cannot be opened, or belongs to a newer kasmos; somebody else writes to it;
+            or, on leaving, not everything could be written.
+
+    Cancellation: what was appended before is still written, within *close_timeout*.
+    """
+    notes: list[str] = []
+    opened = await trio.to_thread.run_sync(open_or_salvage, path, notes.append)
+    try:
+        for note in notes:
+            announce(note)
+        if opened.foreign:
+            kinds = ", ".join(sorted(opened.foreign))
+            announce(f"{opened.foreign.total()} events of a newer kasmos were passed over in the journal: {kinds}")
+        journal = Journal(opened, clock, on_commit, announce)
+        failure: BaseException | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(journal._write)
+                try:
+                    yield journal
+                finally:
+                    journal._finish(close_timeout)
+        except BaseExceptionGroup as group:
+            if len(group.exceptions) > 1:
+                raise
+            failure = group.exceptions[0]
+        if failure is not None:
+            # The nursery is ours: what the body raised leaves as it came.
+            raise failure
+        if lost := journal._unwritten():
+            raise StoreError(f"the journal could not be written within {close_timeout} s: {lost} events are lost")
+    finally:
+        # A thread cannot be given a deadline; closing writes at most one log's worth.
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(opened.database.close)

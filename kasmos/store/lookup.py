@@ -1,0 +1,128 @@
+"""Finding runs, tasks and sessions by what people call them. Pure.
+
+One set of rules for every door, most exact first: an id, a name, `RUN.TASK`, a task of the
+newest run, the unique beginning of an id.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from kasmos.exceptions import SupervisionError
+from kasmos.model.session import SessionKind
+from kasmos.model.view import RunView, SessionView, TaskView, World
+
+T = TypeVar("T")
+
+_SHOWN = 5
+
+
+def match_runs(world: World, name: str) -> tuple[RunView, ...]:
+    """Runs that *name* may mean: an id, or all whose ids begin with it, newest first."""
+    if name in world.runs:
+        return (world.runs[name],)
+    return tuple(run for run in _newest_first(world.runs.values()) if name and run.id.startswith(name))
+
+
+def match_tasks(world: World, name: str) -> tuple[TaskView, ...]:
+    """Tasks that *name* may mean: `RUN.TASK`, a task's id or session name in the newest run that has it."""
+    for run_name, task_id in _splits(name):
+        found = [run.tasks[task_id] for run in match_runs(world, run_name) if task_id in run.tasks]
+        if found:
+            return tuple(found)
+    for run in _newest_first(world.runs.values()):
+        if name in run.tasks:
+            return (run.tasks[name],)
+        # Only the newest run is meant by a bare number; names are looked for in all.
+        if name.replace(".", "").isdigit():
+            break
+        for task in run.tasks.values():
+            if task.spec.name == name:
+                return (task,)
+    return ()
+
+
+def match_sessions(world: World, name: str) -> tuple[SessionView, ...]:
+    """Sessions that *name* may mean; several only where it is the beginning of several ids."""
+    if name in world.sessions:
+        return (world.sessions[name],)
+    for session in _newest_first(world.sessions.values()):
+        if session.name == name:
+            return (session,)
+    tasks = match_tasks(world, name)
+    if tasks:
+        newest = (newest_session(world, task) for task in tasks)
+        return tuple(session for session in newest if session is not None)
+    return tuple(session for session in _newest_first(world.sessions.values()) if name and session.id.startswith(name))
+
+
+def newest_session(world: World, task: TaskView) -> SessionView | None:
+    """The newest session of a task that ran its agent; of any kind if there is none; None before the first."""
+    sessions = [world.sessions[item] for item in reversed(task.sessions) if item in world.sessions]
+    agents = (session for session in sessions if session.kind is SessionKind.AGENT)
+    return next(agents, sessions[0] if sessions else None)
+
+
+def find_run(world: World, name: str) -> RunView:
+    """The run that *name* means.
+
+    Raises:
+        SupervisionError: none, or several; the message lists what is near.
+    """
+    found = match_runs(world, name)
+    return _the_one("run", name, found, [run.id for run in found], list(world.runs))
+
+
+def find_task(world: World, name: str) -> TaskView:
+    """The task that *name* means.
+
+    Raises:
+        SupervisionError: none, or several; the message lists what is near.
+    """
+    found = match_tasks(world, name)
+    names = [word for run in world.runs.values() for task in run.tasks.values() for word in _words(task)]
+    return _the_one("task", name, found, [task.id for task in found], names)
+
+
+def find_session(world: World, name: str) -> SessionView:
+    """The session that *name* means.
+
+    Raises:
+        SupervisionError: none, or several; the message lists what is near.
+    """
+    found = match_sessions(world, name)
+    if not found and match_tasks(world, name):
+        raise SupervisionError(f"task {name!r} has had no session yet")
+    names = [word for session in world.sessions.values() for word in (session.name, session.id)]
+    return _the_one("session", name, found, [session.id for session in found], names)
+
+
+def _the_one(what: str, name: str, found: tuple[T, ...], ids: list[str], names: list[str]) -> T:
+    if len(found) == 1:
+        return found[0]
+    if found:
+        shown = ", ".join(ids[:_SHOWN]) + (", ..." if len(ids) > _SHOWN else "")
+        raise SupervisionError(f"{name!r} may mean {len(found)} {what}s: {shown}")
+    near = difflib.get_close_matches(name, list(dict.fromkeys(names)), n=3)
+    if near:
+        raise SupervisionError(f"no {what} {name!r}; did you mean {' or '.join(near)}?")
+    raise SupervisionError(f"no {what} {name!r}" + ("" if names else f"; there is no {what} yet"))
+
+
+def _words(task: TaskView) -> tuple[str, ...]:
+    return (task.id, task.spec.name)
+
+
+def _splits(name: str) -> Iterator[tuple[str, str]]:
+    """Every way to read *name* as `RUN.TASK`: task ids may have dots of their own."""
+    at = name.find(".")
+    while at != -1:
+        yield name[:at], name[at + 1 :]
+        at = name.find(".", at + 1)
+
+
+def _newest_first(views: Iterable[T]) -> Iterator[T]:
+    # The journal's order: a world's dictionaries are filled in the order in which things began.
+    return reversed(list(views))

@@ -1,0 +1,324 @@
+"""A child: one task under supervision, from its first attempt to its outcome.
+
+A child keeps no state of its own that matters. At each turn it asks `transitions.decide_task` what follows from
+the journal, does that one thing, makes the result durable, and asks again. So a child that is taken up by a new
+supervisor after a crash does exactly what the old one would have done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import attrs
+import trio
+
+from kasmos.exceptions import KasmosError, SessionLostError, SessionStartError
+from kasmos.failpoints import reach
+from kasmos.model import event as ev
+from kasmos.model.event import Event, Record
+from kasmos.model.profile import RestartPolicy
+from kasmos.model.session import ExitStatus, SessionHandle, SessionKind, SessionSpec, StopReason
+from kasmos.model.task import Cause, CauseKind, Outcome
+from kasmos.model.view import SessionView, TaskView, World
+from kasmos.sessions.protocol import Backend, ExecutionSession, SessionNeverStarted
+from kasmos.supervision import transitions
+from kasmos.supervision.termination import terminate
+
+TAIL_BYTES = 4096
+TAIL_LINES = 20
+
+STOP_CAUSES = {
+    StopReason.REQUESTED: Cause(CauseKind.STOPPED, "stopped by request"),
+    StopReason.CANCELLED: Cause(CauseKind.RUN_CANCELLED, "its run was ended"),
+    StopReason.FAIL_FAST: Cause(CauseKind.FAIL_FAST, "stopped because another task of the run failed"),
+}
+"""What a task ends with that was stopped before, or between, its sessions."""
+
+
+class Ledger(Protocol):
+    """**Protocol.** What a child needs of the journal."""
+
+    @property
+    def world(self) -> World:
+        """The present, as of the last commit."""
+
+    async def append(self, *events: Event) -> tuple[Record, ...]:
+        """Make events durable; see `Journal.append`."""
+
+    def append_nowait(self, *events: Event) -> None:
+        """Make events durable soon, in order; see `Journal.append_nowait`."""
+
+
+class Recipe(Protocol):
+    """**Protocol.** How a task's sessions are made; the task's configuration, resolved."""
+
+    policy: RestartPolicy
+    retries: int
+    checks: int
+    retry_lost: bool
+    timeout: float | None
+
+    def agent(self, attempt: int) -> SessionSpec:
+        """The session of an attempt."""
+
+    def check(self, attempt: int, index: int) -> SessionSpec:
+        """The session of a check."""
+
+    def check_timeout(self, index: int) -> float | None:
+        """Seconds a check may take."""
+
+    def backend(self, spec: SessionSpec | SessionView) -> Backend:
+        """Where a session runs.
+
+        Raises:
+            BackendUnavailableError: nowhere on this machine.
+        """
+
+
+@attrs.frozen
+class Surroundings:
+    """What all children are given."""
+
+    ledger: Ledger
+    boot_id: str
+    now: Callable[[], float]
+    """CLOCK_MONOTONIC."""
+    rand: Callable[[], float]
+    """Uniform in [0, 1)."""
+    started: Callable[[ExecutionSession], None]
+    """Told of each session that runs, and of its end by `ended`."""
+    ended: Callable[[str], None]
+
+
+class Child:
+    """Supervises one task; made by the orchestrator, run by the supervisor."""
+
+    def __init__(self, run_id: str, task_id: str, recipe: Recipe, around: Surroundings) -> None:
+        self.run_id = run_id
+        self.task_id = task_id
+        self._recipe = recipe
+        self._around = around
+        self._ledger = around.ledger
+        self._session: ExecutionSession | None = None
+        self._stop = trio.Event()
+        self._stop_reason: StopReason | None = None
+        self._stop_cause: Cause | None = None
+        self._hurry = trio.Event()
+
+    # --- what others ask of it -------------------------------------------------------
+
+    def request_stop(self, reason: StopReason, cause: Cause | None = None) -> None:
+        """Stop the task, whatever it is doing; the first reason counts. Never blocks."""
+        if self._stop_reason is None:
+            self._stop_reason = reason
+            self._stop_cause = cause
+            self._stop.set()
+
+    def hurry(self) -> None:
+        """Cut the grace of the stop to nothing. Never blocks."""
+        self._hurry.set()
+
+    def detach(self) -> None:
+        """Leave the running program to the next supervisor. Cancel `run` afterwards. Never blocks."""
+        if self._session is not None and self._session.exit is None:
+            self._session.detach()
+            self._ledger.append_nowait(ev.SessionDetached(self._session.spec.id))
+
+    # --- the loop --------------------------------------------------------------------
+
+    @property
+    def _task(self) -> TaskView:
+        return self._ledger.world.runs[self.run_id].tasks[self.task_id]
+
+    async def run(self) -> None:
+        """Take the task from where the journal says it is to its outcome, or put it back.
+
+        Cancellation: a session under way is stopped, or left running if it was detached; the journal says so.
+        """
+        while True:
+            step = self._decide()
+            settled = isinstance(step, transitions.Supervise | transitions.Finish | transitions.PutBack)
+            if self._stop_reason is not None and not settled:
+                await self._end_stopped(self._stop_reason)
+                return
+            try:
+                if await self._perform(step):
+                    return
+            except KasmosError as error:
+                # The task cannot be run as configured: its own failure, nobody else's.
+                await self._finish(Outcome.FAILED, Cause(CauseKind.CONFIG, str(error)))
+                return
+
+    def _decide(self) -> transitions.Step:
+        recipe, world = self._recipe, self._ledger.world
+        task = self._task
+        return transitions.decide_task(
+            task,
+            world.sessions,
+            policy=recipe.policy,
+            retries=recipe.retries,
+            checks=recipe.checks,
+            retry_lost=recipe.retry_lost,
+            now=self._around.now(),
+            rand=self._around.rand(),
+            same_boot=self._same_boot(task),
+        )
+
+    def _same_boot(self, task: TaskView) -> bool:
+        """Whether the task's newest session is of this boot, so that its monotonic instants can be compared."""
+        newest = self._ledger.world.sessions.get(task.sessions[-1]) if task.sessions else None
+        return newest is None or newest.boot_id == self._around.boot_id
+
+    async def _perform(self, step: transitions.Step) -> bool:
+        """Do one thing; True when the child is done."""
+        match step:
+            case transitions.StartAgent(attempt):
+                await self._open(self._recipe.agent(attempt), None)
+            case transitions.StartCheck(attempt, index):
+                await self._open(self._recipe.check(attempt, index), index)
+            case transitions.Supervise(session_id):
+                await self._adopt(self._ledger.world.sessions[session_id])
+            case transitions.BackOff(until):
+                with trio.move_on_after(max(0.0, until - self._around.now())):
+                    await self._stop.wait()
+            case transitions.Retry(event):
+                await self._ledger.append(event)
+                reach("task.retry-scheduled")
+            case transitions.PutBack(reason):
+                await self._put_back(reason)
+                return True
+            case transitions.Finish(outcome, cause):
+                await self._finish(outcome, cause)
+                return True
+        return False
+
+    async def _finish(self, outcome: Outcome, cause: Cause) -> None:
+        await self._ledger.append(ev.TaskEnded(self.run_id, self.task_id, outcome, cause))
+        reach("task.ended")
+
+    async def _put_back(self, reason: str) -> None:
+        await self._ledger.append(ev.TaskPutBack(self.run_id, self.task_id, reason))
+        reach("task.put-back")
+
+    async def _end_stopped(self, reason: StopReason) -> None:
+        if reason is StopReason.INTERRUPTED:
+            await self._put_back("interrupted")
+        else:
+            cause = self._stop_cause or STOP_CAUSES.get(reason) or Cause(CauseKind.STOPPED, "stopped")
+            await self._finish(Outcome.CANCELLED, cause)
+
+    # --- one session -----------------------------------------------------------------
+
+    async def _open(self, spec: SessionSpec, check: int | None) -> None:
+        backend = self._recipe.backend(spec)
+        await self._ledger.append(
+            ev.SessionStarting(
+                session_id=spec.id,
+                name=spec.name,
+                kind=spec.kind,
+                backend=spec.backend,
+                boot_id=self._around.boot_id,
+                run_id=self.run_id,
+                task_id=self.task_id,
+                attempt=spec.attempt,
+                check=check,
+                profile=spec.profile,
+            )
+        )
+        reach("session.intent" if check is None else "check.intent")
+        try:
+            async with backend.open(spec, notify=self._notify) as session:
+                self._ledger.append_nowait(ev.SessionStarted(spec.id, session.pid))
+                reach("session.started")
+                started = self._around.now()
+                await self._supervise(session, self._deadline(spec.kind, check, started), None)
+        except SessionStartError as error:
+            await self._ledger.append(ev.SessionStartFailed(spec.id, str(error)))
+
+    async def _adopt(self, view: SessionView) -> None:
+        spec = SessionSpec(
+            id=view.id, name=view.name, argv=(), cwd="/", backend=view.backend, kind=view.kind,
+            run_id=view.run_id, task_id=view.task_id, attempt=view.attempt, profile=view.profile,
+        )  # fmt: skip
+        handle = SessionHandle(session_id=view.id, backend=view.backend, boot_id=view.boot_id)
+        try:
+            async with self._recipe.backend(view).adopt(spec, handle, notify=self._notify) as session:
+                if session.exit is None:
+                    self._ledger.append_nowait(ev.SessionAdopted(view.id, session.pid))
+                started = view.started_mono if view.started_mono is not None else view.starting_mono
+                await self._supervise(session, self._deadline(view.kind, view.check, started), view)
+        except SessionNeverStarted:
+            await self._ledger.append(ev.SessionNeverStarted(view.id))
+        except SessionLostError as error:
+            await self._ledger.append(ev.SessionLost(view.id, str(error)))
+
+    def _deadline(self, kind: SessionKind, check: int | None, started: float) -> float:
+        recipe = self._recipe
+        seconds = recipe.timeout
+        if kind is SessionKind.CHECK and check is not None and check < recipe.checks:
+            seconds = recipe.check_timeout(check)
+        return float("inf") if seconds is None else started + seconds
+
+    async def _supervise(self, session: ExecutionSession, deadline: float, view: SessionView | None) -> None:
+        """Stay with a session until it has ended, or nothing more can be done."""
+        self._session = session
+        self._around.started(session)
+        try:
+            ended = await self._until_ended(session, deadline, view)
+        finally:
+            self._session = None
+            self._around.ended(session.spec.id)
+        await self._ledger.append(ended)
+        reach("session.ended")
+
+    async def _until_ended(
+        self, session: ExecutionSession, deadline: float, view: SessionView | None
+    ) -> ev.SessionEnded | ev.SessionLost:
+        found: list[ExitStatus | SessionLostError] = [] if session.exit is None else [session.exit]
+        if not found:
+            async with trio.open_nursery() as nursery:
+
+                async def stop_when_asked() -> None:
+                    await self._stop_when_asked(session, deadline, view)
+                    # Either it has ended, or it never will.
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(stop_when_asked)
+                found.append(await _end_of(session))
+                nursery.cancel_scope.cancel()
+        status = found[0] if found else session.exit or SessionLostError("its processes survived SIGKILL")
+        if isinstance(status, SessionLostError):
+            return ev.SessionLost(session.spec.id, str(status))
+        tail = tail_of(session, 1 if status.succeeded else TAIL_LINES)
+        return ev.SessionEnded(session.spec.id, status, session.output_bytes, tail)
+
+    async def _stop_when_asked(self, session: ExecutionSession, deadline: float, view: SessionView | None) -> None:
+        if view is not None and view.stop_reason is not None:
+            # A stop was under way when the earlier supervisor died: it goes on where it was.
+            spent = self._around.now() - view.stop_mono if view.stop_mono is not None else 0.0
+            left = 0.0 if view.killed else max(0.0, session.spec.stop.stop_grace - spent)
+            await terminate(session, reason=view.stop_reason, hurry=self._hurry, grace=left, requested=True)
+            return
+        with trio.move_on_after(max(0.0, deadline - self._around.now())):
+            await self._stop.wait()
+        reason = self._stop_reason if self._stop_reason is not None else StopReason.TIMEOUT
+        await terminate(session, reason=reason, hurry=self._hurry)
+
+    async def _notify(self, event: Event) -> None:
+        await self._ledger.append(event)
+
+
+async def _end_of(session: ExecutionSession) -> ExitStatus | SessionLostError:
+    # As a value: an exception would leave the nursery as a group.
+    try:
+        return await session.wait()
+    except SessionLostError as error:
+        return error
+
+
+def tail_of(session: ExecutionSession, lines: int) -> str:
+    """The last *lines* lines of a session's output as text, at most `TAIL_BYTES` of it."""
+    end = session.output_bytes
+    chunk = session.read_nowait(max(0, end - TAIL_BYTES), TAIL_BYTES)
+    return "\n".join(chunk.data.decode(errors="replace").splitlines()[-lines:])

@@ -1,0 +1,264 @@
+"""The next step of one task, decided from the folded journal alone. Pure.
+
+Because nothing but the journal is asked, a fresh task, one whose supervisor has just been
+killed and one that was put back are all the same case. Who takes the step commits its
+events and asks again; after `Finish` or `PutBack` there is nothing more to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from kasmos.model.event import TaskRetryScheduled
+from kasmos.model.profile import RestartPolicy
+from kasmos.model.session import UNKNOWN_EXIT, SessionKind, StopReason
+from kasmos.model.task import Cause, CauseKind, Outcome
+from kasmos.model.view import BackingOff, Ended, SessionState, SessionView, TaskView
+from kasmos.supervision.restart import decide_restart
+
+# --- steps ------------------------------------------------------------------------
+
+
+@attrs.frozen
+class StartAgent:
+    """Start the task's program."""
+
+    attempt: int
+
+
+@attrs.frozen
+class StartCheck:
+    """Start one of the task's checks."""
+
+    attempt: int
+    index: int
+    """From 0."""
+
+
+@attrs.frozen
+class Supervise:
+    """See a live session through to its end; adopt it if it is not open yet."""
+
+    session_id: str
+
+
+@attrs.frozen
+class BackOff:
+    """Wait until a monotonic instant, then ask again."""
+
+    until_mono: float
+
+
+@attrs.frozen
+class Retry:
+    """Commit the event: the attempt did not succeed and another will follow."""
+
+    event: TaskRetryScheduled
+
+
+@attrs.frozen
+class PutBack:
+    """The task goes back to pending."""
+
+    reason: str
+
+
+@attrs.frozen
+class Finish:
+    """The task has its outcome."""
+
+    outcome: Outcome
+    cause: Cause
+
+
+Step = StartAgent | StartCheck | Supervise | BackOff | Retry | PutBack | Finish
+
+
+# --- decisions --------------------------------------------------------------------
+
+_ENDED_BY_STOP: dict[StopReason, tuple[CauseKind, str]] = {
+    StopReason.REQUESTED: (CauseKind.STOPPED, "stopped on request"),
+    StopReason.CANCELLED: (CauseKind.RUN_CANCELLED, "stopped because its run was cancelled"),
+    StopReason.FAIL_FAST: (CauseKind.FAIL_FAST, "stopped because another task failed"),
+}
+"""Stops that end the task for good."""
+
+
+@attrs.frozen
+class _Rules:
+    """What a task is judged by: everything but what has happened."""
+
+    policy: RestartPolicy
+    retries: int
+    checks: int
+    retry_lost: bool
+    now: float
+    rand: float
+
+
+def decide_task(
+    task: TaskView,
+    sessions: Mapping[str, SessionView],
+    *,
+    policy: RestartPolicy,
+    retries: int,
+    checks: int,
+    retry_lost: bool,
+    now: float,
+    rand: float,
+    same_boot: bool,
+) -> Step:
+    """Decide the next step of *task*.
+
+    Args:
+        task: the task as folded.
+        sessions: every session of the task, by id; others do not matter.
+        policy: the profile's restart policy.
+        retries: attempts allowed after the first.
+        checks: how many checks the task has.
+        retry_lost: whether an attempt whose fate is unknown may be tried again.
+        now: the present monotonic instant.
+        rand: a random number from 0 to below 1.
+        same_boot: whether the task's monotonic instants are of the present boot.
+    """
+    match task.state:
+        case Ended(outcome=outcome, cause=cause):
+            return Finish(outcome, cause)
+        case BackingOff() as state:
+            # The monotonic clock starts with the boot. A back-off of an earlier boot began before instant 0,
+            # so at *delay* it is over for certain, and asking again always comes to an end.
+            until = state.since_mono + state.delay if same_boot else state.delay
+            return StartAgent(task.attempts + 1) if now >= until else BackOff(until)
+        case _:
+            rules = _Rules(policy, retries, checks, retry_lost, now, rand)
+            counted = [session for session in _counted(task, sessions) if session.kind is not SessionKind.HOOK]
+            return _after(task, counted, rules) if counted else StartAgent(task.attempts + 1)
+
+
+def _counted(task: TaskView, sessions: Mapping[str, SessionView]) -> list[SessionView]:
+    return [sessions[session_id] for session_id in task.sessions[task.epoch :]]
+
+
+def _after(task: TaskView, counted: list[SessionView], rules: _Rules) -> Step:
+    """Decide what follows the newest session."""
+    newest = counted[-1]
+    if newest.state.live:
+        return Supervise(newest.id)
+    # 1. A fate that is unknown stays unknown, stop or no stop.
+    if newest.state is SessionState.LOST:
+        return _after_loss(task, newest, rules)
+    # 2. A stop explains whatever came of the session. The fold takes none that came after the end.
+    if newest.stop_reason is not None:
+        return _after_stop(task, counted, newest.stop_reason, rules)
+    match newest.state:
+        # 3. Nothing ran, so nothing was tried: the same once more.
+        case SessionState.NEVER_STARTED:
+            return StartAgent(newest.attempt) if newest.check is None else StartCheck(newest.attempt, newest.check)
+        # 4. It could not be started: an attempt like any other.
+        case SessionState.START_FAILED:
+            return _failed(task, Outcome.FAILED, _start_cause(task, newest), 0.0, rules)
+        # 5. It ended by itself: its exit status counts.
+        case _:
+            return _after_exit(task, counted, rules)
+
+
+def _after_loss(task: TaskView, lost: SessionView, rules: _Rules) -> Step:
+    cause = Cause(CauseKind.LOST, f"{_subject(task, lost)}lost: {lost.reason}", lost.id, tail=lost.tail)
+    # What was to end for good is never tried again, even where losses are.
+    if not rules.retry_lost or lost.stop_reason in _ENDED_BY_STOP:
+        return Finish(Outcome.LOST, cause)
+    # How long it ran is as unknown as how it ended, so the loss never counts as a quiet period.
+    return _failed(task, Outcome.LOST, cause, 0.0, rules)
+
+
+def _after_stop(task: TaskView, counted: list[SessionView], reason: StopReason, rules: _Rules) -> Step:
+    stopped = counted[-1]
+    match reason:
+        case StopReason.INTERRUPTED:
+            # Exit 0 is no exception: many agents answer a signal by leaving politely with their work half done,
+            # and whether this one had finished by itself just before the signal cannot be known. Doing the work
+            # twice is what the next supervisor expects of a task that was interrupted; skipping half of it is not.
+            return PutBack("interrupted")
+        case StopReason.TIMEOUT:
+            if stopped.state is SessionState.START_FAILED:
+                return _failed(task, Outcome.FAILED, _start_cause(task, stopped), 0.0, rules)
+            # Exit 0 does not make up for it: the limit had passed before the stop was committed.
+            ran = f" after {_format_seconds(_elapsed(stopped.started_mono, stopped.stop_mono))}"
+            message = f"{_subject(task, stopped)}timed out{ran if stopped.started_mono is not None else ''}"
+            cause = _cause(CauseKind.TIMEOUT, message, stopped)
+            return _failed(task, Outcome.TIMED_OUT, cause, _ran_for(counted), rules)
+        case _:
+            kind, message = _ENDED_BY_STOP[reason]
+            return Finish(Outcome.CANCELLED, _cause(kind, message, stopped))
+
+
+def _after_exit(task: TaskView, counted: list[SessionView], rules: _Rules) -> Step:
+    ended = counted[-1]
+    status = ended.exit or UNKNOWN_EXIT
+    if not status.succeeded:
+        kind = CauseKind.EXIT if ended.check is None else CauseKind.CHECK
+        cause = _cause(kind, f"{_subject(task, ended)}{status}", ended)
+        return _failed(task, Outcome.FAILED, cause, _ran_for(counted), rules)
+    following = 0 if ended.check is None else ended.check + 1
+    if following < rules.checks:
+        return StartCheck(ended.attempt, following)
+    passed = {0: "", 1: ", 1 check passed"}.get(rules.checks, f", {rules.checks} checks passed")
+    return Finish(Outcome.SUCCEEDED, _cause(CauseKind.DONE, f"exit 0{passed}", ended))
+
+
+def _failed(task: TaskView, outcome: Outcome, cause: Cause, ran_for: float, rules: _Rules) -> Step:
+    """Decide what follows an attempt that did not succeed."""
+    verdict = decide_restart(
+        rules.policy,
+        retries=rules.retries,
+        failures=task.failures,
+        ran_for=ran_for,
+        now=rules.now,
+        rand=rules.rand,
+    )
+    if verdict.again:
+        return Retry(TaskRetryScheduled(task.run_id, task.spec.id, task.attempts, verdict.delay, cause))
+    if rules.retries > 0:
+        cause = attrs.evolve(cause, message=f"{cause.message} ({verdict.reason})")
+    return Finish(outcome, cause)
+
+
+# --- causes -----------------------------------------------------------------------
+
+
+def _cause(kind: CauseKind, message: str, session: SessionView) -> Cause:
+    return Cause(kind, message, session_id=session.id, exit=session.exit, tail=session.tail)
+
+
+def _start_cause(task: TaskView, session: SessionView) -> Cause:
+    return _cause(CauseKind.START, f"{_subject(task, session)}could not be started: {session.reason}", session)
+
+
+def _subject(task: TaskView, session: SessionView) -> str:
+    """The words that lead a message about a check; nothing for the program itself."""
+    if session.check is None:
+        return ""
+    commands = [check.command for check in task.spec.checks]
+    lines = commands[session.check].strip().splitlines() if session.check < len(commands) else []
+    first = lines[0] if lines else ""
+    shown = first if len(lines) <= 1 and len(first) <= 60 else f"{first[:57]}..."
+    return f"check {session.check + 1} ({shown}): " if shown else f"check {session.check + 1}: "
+
+
+def _ran_for(counted: list[SessionView]) -> float:
+    """Seconds the newest attempt's program ran; a check's time is not the program's."""
+    for session in reversed(counted):
+        if session.kind is SessionKind.AGENT:
+            return _elapsed(session.started_mono, session.ended_mono)
+    return 0.0
+
+
+def _elapsed(start: float | None, end: float | None) -> float:
+    # Instants of two boots cannot be subtracted; where that shows, the time is taken as none.
+    return max(0.0, end - start) if start is not None and end is not None else 0.0
+
+
+def _format_seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds:.0f} s"

@@ -1,0 +1,126 @@
+"""What every test gets: a home of its own, nothing of the surrounding world, and the leak gate behind it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+
+from tests.leaks import close_gate, open_gate
+
+_FOREIGN = ("KASMOS_", "GITHUB_")
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """A directory of the test's own with a short path: a Unix socket's path has room for 107 bytes."""
+    path = Path(tempfile.mkdtemp(prefix="kas-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def leak_gate(request: pytest.FixtureRequest, root: Path) -> Iterator[None]:
+    """Fail a test that leaves processes, descriptors, threads or listeners behind, and remove them."""
+    roots = [root]
+    if "tmp_path" in request.fixturenames:
+        roots.append(request.getfixturevalue("tmp_path"))
+    # Unit tests start no processes; they are many, so only their children are looked for.
+    gate = open_gate(roots, everywhere="unit" not in request.node.path.parts)
+    yield
+    if leaks := close_gate(gate):
+        pytest.fail("the test left behind:\n  " + "\n  ".join(leaks), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def state_home(leak_gate: None, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where `kas` keeps its state in this test: `XDG_STATE_HOME`. Home and configuration are empty."""
+    for name in os.environ:
+        if name.startswith(_FOREIGN) or name == "CI":
+            monkeypatch.delenv(name)
+    for name, folder in (("HOME", "home"), ("XDG_CONFIG_HOME", "config"), ("XDG_STATE_HOME", "state")):
+        (root / folder).mkdir()
+        monkeypatch.setenv(name, str(root / folder))
+    return root / "state"
+
+
+@attrs.frozen
+class Result:
+    """What a `kas` command did."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Kas:
+    """Runs the command line as a user does: in a process of its own."""
+
+    def __init__(self, cwd: Path) -> None:
+        self.cwd = cwd
+
+    def __call__(
+        self,
+        *arguments: str | os.PathLike[str],
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str = "",
+        timeout: float = 60.0,
+    ) -> Result:
+        """Run `kas ARGUMENTS` to its end. Blocks; in a Trio test, use a thread."""
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=cwd or self.cwd,
+            env={**os.environ, **(env or {})},
+            input=stdin,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    @contextmanager
+    def running(
+        self,
+        *arguments: str | os.PathLike[str],
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Iterator[subprocess.Popen[str]]:
+        """Run `kas ARGUMENTS` beside the block, with its output in pipes; it is killed if it outlives the block."""
+        with subprocess.Popen(
+            self.command(*arguments),
+            cwd=cwd or self.cwd,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+        ) as process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    process.kill()
+
+    @staticmethod
+    def command(*arguments: str | os.PathLike[str]) -> list[str]:
+        """The command that is run."""
+        return [sys.executable, "-m", "kasmos", *(os.fspath(argument) for argument in arguments)]
+
+
+@pytest.fixture
+def kas(root: Path, state_home: Path) -> Kas:
+    """The `kas` command, in an empty project directory of this test."""
+    project = root / "project"
+    project.mkdir()
+    return Kas(project)
