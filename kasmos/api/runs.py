@@ -108,8 +108,7 @@ def _document(body: dict[str, Any]) -> bytes:
     if (text is None) == (encoded is None):
         raise _wrong("document", "one of document and document_base64 is needed")
     if encoded is None:
-        # Lone surrogates can be written in JSON; the parser reports them as what they are in UTF-8.
-        return str(text).encode("utf-8", "surrogatepass")
+        return str(text).encode()
     try:
         return base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:

@@ -13,6 +13,7 @@ import click
 if TYPE_CHECKING:
     from kasmos.cli.probes import Finding
     from kasmos.cli.tree import LiveTree
+    from kasmos.config.load import Loaded
     from kasmos.store.stateroot import StateRoot
 
 _MARKS = {"fine": "ok     ", "note": "note   ", "problem": "PROBLEM"}
@@ -39,37 +40,50 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 
     Exits 0 when everything that is needed is there, 1 when there are problems. Changes nothing.
     """
-    diagnosis = diagnose(ctx)
+    from kasmos.config.load import find_project
+
+    options = ctx.find_root().params
+    named = options.get("project")
+    project = Path(named).resolve() if named else find_project(Path.cwd())
+    diagnosis = examine(project, os.environ, options.get("state_root"))
     click.echo(render_json(diagnosis) if as_json else render_text(diagnosis))
     ctx.exit(1 if diagnosis.problems else 0)
 
 
-def examine(project: Path, root: StateRoot, environ: Mapping[str, str]) -> Diagnosis:
-    """Look at the machine, a project and its state root. Changes nothing."""
+def examine(project: Path, environ: Mapping[str, str], state_root: str | None = None) -> Diagnosis:
+    """Look at the machine, a project and its state root. Changes nothing.
+
+    Raises:
+        StoreError: there is no telling where the state root is.
+    """
     from kasmos.cli import probes
+    from kasmos.store.stateroot import find_state_root
 
-    findings = [*probes.machine(), *probes.programs(environ), *probes.state(root)]
-    findings += _configuration(project, environ)
+    loaded, findings = _configuration(project, environ)
+    # With a configuration that cannot be read, the place is the one that holds without it.
+    configured = loaded.config.state_root if loaded else None
+    root = find_state_root(project, environ=environ, override=state_root, configured=configured)
     sessions, tree = _alive(root)
-    return Diagnosis((*findings, *sessions), tree)
+    agents = probes.agents(loaded.config, environ, project) if loaded else ()
+    around = (*probes.machine(), *probes.programs(environ), *probes.state(root))
+    return Diagnosis((*around, *findings, *agents, *sessions), tree)
 
 
-def _configuration(project: Path, environ: Mapping[str, str]) -> Iterator[Finding]:
-    from kasmos.cli.probes import Finding, Level, agents
+def _configuration(project: Path, environ: Mapping[str, str]) -> tuple[Loaded | None, list[Finding]]:
+    from kasmos.cli.probes import Finding, Level
     from kasmos.config.load import load_config
     from kasmos.exceptions import ConfigError
 
     try:
         loaded = load_config(project, environ=environ)
     except ConfigError as error:
-        for mistake in error.mistakes:
-            yield Finding("project", Level.PROBLEM, f"{mistake.place}: {mistake.problem}", mistake.cure)
-        return
-    read = ", ".join(str(file) for file in loaded.files) or "no configuration file, defaults only"
-    yield Finding("project", Level.FINE, f"{project}: {read}")
-    for warning in loaded.warnings:
-        yield Finding("project", Level.NOTE, warning)
-    yield from agents(loaded.config, environ, project)
+        return None, [
+            Finding("project", Level.PROBLEM, f"{mistake.place}: {mistake.problem}", mistake.cure)
+            for mistake in error.mistakes
+        ]
+    read = ", ".join(str(file) for file in loaded.files) or "no configuration file, only defaults"
+    findings = [Finding("project", Level.FINE, f"{project}: {read}")]
+    return loaded, findings + [Finding("project", Level.NOTE, warning) for warning in loaded.warnings]
 
 
 def _alive(root: StateRoot) -> tuple[list[Finding], LiveTree]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,24 @@ def gc(ctx: click.Context, older_than: str, max_size: str | None, dry_run: bool,
     for failure in result.failures:
         click.echo(f"kas gc: {failure}", err=True)
     ctx.exit(1 if result.failures else 0)
+
+
+def _parsed(option: str, parse: Callable[[str], float], text: str) -> float:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=option) from error
+
+
+def _state_root(ctx: click.Context) -> StateRoot:
+    from kasmos.config.load import find_project, load_config
+    from kasmos.store.stateroot import find_state_root
+
+    options = ctx.find_root().params
+    named = options.get("project")
+    project = Path(named).resolve() if named else find_project(Path.cwd())
+    configured = load_config(project, environ=os.environ).config.state_root
+    return find_state_root(project, environ=os.environ, override=options.get("state_root"), configured=configured)
 
 
 def collect(

@@ -76,7 +76,9 @@ def build_tree(world: World, entries: Iterable[ProcessEntry], supervisor: int | 
     homes = {run.id for run in unfinished}
     return LiveTree(
         supervisor=supervisor,
-        runs=tuple(_run_node(run, [session for session in live if session.run_id == run.id], nodes) for run in unfinished),
+        runs=tuple(
+            _run_node(run, [session for session in live if session.run_id == run.id], nodes) for run in unfinished
+        ),
         sessions=tuple(nodes[session.id] for session in live if session.run_id not in homes),
     )
 

@@ -21,7 +21,6 @@ from kasmos.exceptions import (
     ConfigError,
     InteractiveOnlyError,
     Mistake,
-    PlanError,
     RequestError,
     SessionClosedError,
     SupervisionError,
@@ -30,7 +29,7 @@ from kasmos.model.event import Record
 from kasmos.model.plan import Plan, RunSettings
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.view import RunView, SessionView, TaskView, World
-from kasmos.plans import check_plan, parse_plan
+from kasmos.plans import load_plan
 from kasmos.sessions.protocol import ExecutionSession, OutputChunk
 from kasmos.store.lookup import match_runs, match_sessions, match_tasks, newest_session
 
@@ -361,18 +360,13 @@ class Service:
         settings = config.run_settings()
         if overrides.mode is not None:
             settings = attrs.evolve(settings, execution_mode=_mode(overrides.mode))
-        parsed = parse_plan(document, source)
-        checked = check_plan(parsed, config.agents, settings.default_agent)
-        if checked.mistakes:
-            raise PlanError(checked.mistakes)
-        # Both may tell the same; the order is the document's.
-        warnings = dict.fromkeys((*parsed.warnings, *checked.warnings))
+        parsed = load_plan(document, source, config.agents, settings.default_agent)
         return _Prepared(
             plan=parsed.plan,
             source=source if source == STDIN else os.path.realpath(source),
             digest=hashlib.sha256(document).hexdigest(),
             settings=settings,
-            warnings=tuple(warnings),
+            warnings=parsed.warnings,
         )
 
     async def advance(self, name: str) -> RunView:

@@ -53,8 +53,12 @@ def event_kinds() -> tuple[str, ...]:
 
 
 def encode_event(event: Event) -> bytes:
-    """Render an event's fields as a JSON object, without its kind."""
-    return _ENCODER.encode(event)
+    """Render an event's fields as a JSON object, without its kind.
+
+    Raises:
+        CodecError: a text in it is not Unicode (a lone surrogate, as in a file name that is not UTF-8).
+    """
+    return encode(event)
 
 
 def decode_event(kind: str, body: bytes | str) -> Event:
@@ -98,13 +102,24 @@ def decode_record(line: bytes | str) -> Record:
 
 
 def encode(value: Any) -> bytes:
-    """Render any of our values as compact JSON."""
-    return _ENCODER.encode(value)
+    """Render any of our values as compact JSON.
+
+    Raises:
+        CodecError: a text in it is not Unicode.
+    """
+    try:
+        return _ENCODER.encode(value)
+    except UnicodeEncodeError as error:
+        raise CodecError(f"{type(value).__name__}: {error}") from error
 
 
 def encode_pretty(value: Any) -> str:
-    """Render any of our values as indented JSON, for people."""
-    return msgspec.json.format(_ENCODER.encode(value), indent=2).decode()
+    """Render any of our values as indented JSON, for people.
+
+    Raises:
+        CodecError: a text in it is not Unicode.
+    """
+    return msgspec.json.format(encode(value), indent=2).decode()
 
 
 def decode(text: bytes | str, kind: type[T]) -> T:

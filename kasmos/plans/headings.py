@@ -8,7 +8,7 @@ import attrs
 
 from kasmos.plans.findings import quote
 
-_WORD = re.compile(r"(?P<lead>\*{0,3}|__)(?P<word>wave|task)\s{1,8}#?(?P<number>[0-9]+)(?P<rest>.*)", re.I)
+_WORD = re.compile(r"(?P<lead>\*{0,3}|__)(?P<word>wave|task)[\s_-]{1,8}#?(?P<number>[0-9]+)(?P<rest>.*)", re.I)
 _DOTTED = re.compile(r"[.]([0-9]+)(?![0-9.])")
 _SEPARATOR = re.compile(r"(?::|：|—|–|-{1,3}|[.)](?=\s|$))\s*")
 _ASIDE = re.compile(r"\(([^()]{1,200})\)\s*")

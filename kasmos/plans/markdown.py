@@ -47,6 +47,8 @@ def read_markdown(text: str, findings: Findings) -> Draft:
     _judge_hidden(lines, outline, findings)
     if not any(isinstance(section.heading, WaveHeading) for section in sections):
         cure = "add `## Wave 1` with `### Task 1: title` under it"
+        if sections:
+            cure = f"add `## Wave 1` above the first task, `### Task` in line {sections[0].start + 1}"
         findings.mistake(1, "the plan has no waves", cure)
         sections = []
     end = sections[0].start if sections else len(lines)

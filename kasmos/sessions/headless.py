@@ -206,7 +206,9 @@ class HeadlessSession:
         """The program's record has appeared, or the doorman has ended without one."""
         self._done = trio.Event()
         self._exit: ExitStatus | None = None
-        self._failure: BaseException | None = None
+        self._failure: Exception | None = None
+        self._live_scope = trio.CancelScope()
+        self._live_over: trio.Event | None = None
         self._detached = False
         self._closed = False
 
@@ -391,7 +393,7 @@ class HeadlessSession:
             if self._program is None:
                 said = self._records.shim_log() or "its shell ended before it could run"
                 raise SessionStartError(f"cannot start {self._spec.name}: {said}")
-        self._services.nursery.start_soon(self._live)
+        self._watch_over()
 
     async def _undo(self) -> None:
         """Nothing is left behind: what was started is killed; a claimed directory stays as evidence."""
@@ -413,18 +415,25 @@ class HeadlessSession:
 
     # --- the end -------------------------------------------------------------------
 
-    async def _live(self) -> None:
+    def _watch_over(self) -> None:
+        """From now on somebody waits for the program's end."""
+        self._live_over = trio.Event()
+        self._services.nursery.start_soon(self._live, self._live_over)
+
+    async def _live(self, over: trio.Event) -> None:
         """Wait for the program's end, then find out how it ended and what it left."""
         try:
-            if self._pidfd is not None:
-                await trio.lowlevel.wait_readable(self._pidfd)
-            await self._finish()
-        except BaseException as error:
+            with self._live_scope:
+                await trio.lowlevel.checkpoint()
+                if self._pidfd is not None:
+                    await trio.lowlevel.wait_readable(self._pidfd)
+                await self._finish()
+        # Whatever goes wrong here is told to whoever waits for this session, and to nobody else.
+        except Exception as error:
             self._failure = error
-            if not isinstance(error, Exception):
-                raise
         finally:
             self._done.set()
+            over.set()
 
     async def _finish(self) -> None:
         reach("session.program-ended")
@@ -629,7 +638,7 @@ class HeadlessSession:
     def _adopt_live(self) -> None:
         reach("recovery.adopted")
         self._adopt_log()
-        self._services.nursery.start_soon(self._live)
+        self._watch_over()
 
     def _adopt_log(self) -> None:
         path = self._directory / layout.OUTPUT
@@ -665,9 +674,12 @@ class HeadlessSession:
             bound = self._spec.stop.stop_grace + 2 * self._spec.stop.kill_grace + 10
             with trio.CancelScope(shield=True, deadline=trio.current_time() + bound):
                 await self._services.terminate(self)
-        if self._doorman is not None and not self._doorman_done.is_set():
-            self._doorman_scope.cancel()
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + RECORD_GRACE):
+        self._live_scope.cancel()
+        self._doorman_scope.cancel()
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + RECORD_GRACE):
+            if self._live_over is not None:
+                await self._live_over.wait()
+            if self._doorman is not None:
                 await self._doorman_done.wait()
         self._drop()
 
@@ -694,11 +706,13 @@ class HeadlessSession:
     async def wait(self) -> ExitStatus:
         """Wait for the program's end; see `ExecutionSession.wait`."""
         await self._done.wait()
-        if self._exit is None:
-            if isinstance(self._failure, SessionLostError):
-                raise self._failure
-            raise SessionLostError(f"{self._spec.name}: its end could not be followed") from self._failure
-        return self._exit
+        if self._exit is not None:
+            return self._exit
+        if isinstance(self._failure, SessionLostError):
+            raise self._failure
+        if self._failure is None:
+            raise SessionClosedError(f"{self._spec.name}: its scope was left while it ran")
+        raise SessionLostError(f"{self._spec.name}: its end could not be followed") from self._failure
 
     async def signal(self, signum: int) -> None:
         """Signal the processes of the program's kernel session, helpers excepted."""

@@ -132,7 +132,15 @@ class Tree:
     async def holders(self, entries: Sequence[ProcessEntry]) -> list[Member]:
         """Members that are known by the lease alone. Slow: looks at every descriptor on the machine."""
         own = self.kin.helpers | {os.getpid()}
-        young = [e for e in entries if e.id.start >= self.kin.since and e.id.pid not in own and e.state != "Z"]
+        # A child of ours that is between its fork and its exec holds copies of all our descriptors, for an instant.
+        young = [
+            entry
+            for entry in entries
+            if entry.id.start >= self.kin.since
+            and entry.id.pid not in own
+            and entry.ppid != os.getpid()
+            and entry.state != "Z"
+        ]
         # In a thread: thousands of readlinks.
         held = await trio.to_thread.run_sync(processes.holders_of, str(self.kin.lease), young)
         return [Member(entry, "lease") for entry in held]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
+from kasmos.exceptions import StoreError
+
 _MOUNTINFO = Path("/proc/self/mountinfo")
 
 # fmt: off
@@ -50,3 +52,21 @@ def is_network(kind: str) -> bool:
     """Whether locks and shared memory on a file system of this type reach beyond this machine, or do not hold."""
     family, _, name = kind.partition(".")
     return kind in _NETWORK or (family in ("fuse", "fuseblk") and name in _NETWORK_FUSE)
+
+
+def refuse_network(path: Path, mountinfo: str | None = None) -> None:
+    """Require that *path* is on a file system of this machine.
+
+    Args:
+        path: need not exist.
+        mountinfo: the text of /proc/self/mountinfo, read if not given.
+
+    Raises:
+        StoreError: it is not; with the reason and the cure.
+    """
+    kind = filesystem_type(path.resolve(), mountinfo)
+    if is_network(kind):
+        raise StoreError(
+            f"{path} is on a network file system ({kind}), where locks do not hold: "
+            "choose a local directory with --state-root or KASMOS_STATE_ROOT"
+        )

@@ -80,6 +80,7 @@ class Journal:
 
         Raises:
             StoreError: the journal is closed, or ended before they were durable.
+            CodecError: one of them cannot be encoded; none was recorded.
 
         Cancellation: they are recorded nevertheless: only the waiting is given up.
         """
@@ -94,6 +95,7 @@ class Journal:
 
         Raises:
             StoreError: the journal is closed.
+            CodecError: one of them cannot be encoded; none was recorded.
         """
         self._enqueue(events, None)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import attrs
 
 from kasmos.exceptions import StoreError
-from kasmos.store.filesystem import filesystem_type, is_network
+from kasmos.store.filesystem import refuse_network
 from kasmos.store.lock import StateLock, acquire_lock, acquire_lock_nowait, boot_id
 
 __all__ = ["StateRoot", "boot_id", "find_state_root", "log_name"]
@@ -95,7 +95,7 @@ class StateRoot:
             StoreError: it cannot be used; with the reason and the cure.
         """
         try:
-            self._refuse_network()
+            refuse_network(self.path)
             _make_private(self.path)
             for directory in (self.sessions, self.logs):
                 directory.mkdir(mode=0o700, exist_ok=True)
@@ -129,14 +129,6 @@ class StateRoot:
         except OSError as error:
             raise StoreError(f"the link {link} cannot be made: {error.strerror}") from error
         return link
-
-    def _refuse_network(self) -> None:
-        kind = filesystem_type(self.path.resolve())
-        if is_network(kind):
-            raise StoreError(
-                f"the state root {self.path} is on a network file system ({kind}), where locks do not hold: "
-                "choose a local directory with --state-root or KASMOS_STATE_ROOT"
-            )
 
     def _require_space(self) -> None:
         # Some file systems find out only when they write.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import os
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -40,11 +40,11 @@ class Stage:
     """Whether the program of a session runs."""
     scripts: dict[str, Script]
     events: list[Event] = attrs.field(factory=list)
-    _ids: itertools.count[int] = attrs.field(factory=itertools.count)
 
     def spec(self, program: Program, **changes: Any) -> SessionSpec:
         """A new session that is to run this program."""
-        session_id = f"{program.name}-{next(self._ids)}"
+        # Unique on the machine: other tests run at the same time, and processes are told apart by it.
+        session_id = f"{program.name}-{uuid.uuid4().hex[:12]}"
         self.scripts[session_id] = program.script
         spec = SessionSpec(
             id=session_id,

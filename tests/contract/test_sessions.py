@@ -19,7 +19,7 @@ from kasmos.exceptions import (
 )
 from kasmos.model.event import Event, KillSent, OutputLost, StopRequested
 from kasmos.model.profile import StopPolicy
-from kasmos.model.session import ExitStatus, SessionHandle
+from kasmos.model.session import ExitStatus, SessionHandle, StopReason
 from kasmos.sessions.protocol import ExecutionSession, OutputChunk, SessionNeverStarted
 from tests.contract import programs
 from tests.contract.conftest import LIMIT, Stage, ended, until, wrote
@@ -170,10 +170,10 @@ async def test_wait_cancelled(stage: Stage) -> None:
 async def test_exit_after_wait(stage: Stage) -> None:
     """The exit status stays known after the wait, and after the scope."""
     async with stage.open(programs.crasher(7)) as session:
-        assert session.exit is None
+        seen = [session.exit]
         await ended(session)
-        assert session.exit == ExitStatus(code=7)
-    assert session.exit == ExitStatus(code=7)
+        seen.append(session.exit)
+    assert [*seen, session.exit] == [None, ExitStatus(code=7), ExitStatus(code=7)]
 
 
 # --- signals ----------------------------------------------------------------------
@@ -324,12 +324,13 @@ async def test_older_output_than_the_buffer_holds(stage: Stage) -> None:
 
 
 async def test_truncated_output_is_told(stage: Stage) -> None:
-    """Output that a program destroyed is declared lost, by an event and to the reader, and offsets go on."""
+    """Output that a program destroyed is declared lost, by an event and to readers, and offsets go on."""
     async with stage.open(programs.TRUNCATOR) as session:
         await wrote(session, b"before\n")
         await ended(session)
-        assert session.read_nowait(0) == OutputChunk(7, b"after\n", lost=7)
+        assert session.read_nowait(7) == OutputChunk(7, b"after\n")
         assert session.output_bytes == 13
+    assert stage.backend.read_output(session.spec.id, 0, 100) == OutputChunk(7, b"after\n", lost=7)
     (lost,) = [event for event in stage.events if isinstance(event, OutputLost)]
     assert (lost.session_id, lost.offset) == (session.spec.id, 7)
 
@@ -516,6 +517,19 @@ async def test_adopted_and_detached_again(stage: Stage) -> None:
         async with stage.another() as backend, backend.adopt(left.spec, left.handle, notify=stage.notify):
             pass
     assert not stage.lives(left.spec.id)
+
+
+async def test_adopted_and_detached_at_once(stage: Stage) -> None:
+    """A session that was let go of is left alone, although the supervisor that let go of it lives on."""
+    async with left_running(stage, programs.WAITER) as left, stage.another() as backend:
+        async with backend.adopt(left.spec, left.handle, notify=stage.notify) as session:
+            session.detach()
+        with trio.move_on_after(0.3):
+            await until(lambda: not stage.lives(left.spec.id))
+        assert stage.lives(left.spec.id)
+        async with backend.adopt(left.spec, left.handle, notify=stage.notify):
+            pass
+    assert stage.events == [StopRequested(left.spec.id, StopReason.INTERRUPTED)]
 
 
 async def test_adopt_what_has_ended(stage: Stage) -> None:

@@ -5,7 +5,7 @@ Only the orchestrator and the sessions are stand-ins; what happens is what a tes
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -92,6 +92,7 @@ class FakeSession:
         self.over = False
         self.typed: list[str] = []
         self.capabilities = Capabilities(interactive=interactive)
+        self.waited_for = trio.Event()
         self._news = trio.Event()
 
     @property
@@ -116,6 +117,7 @@ class FakeSession:
 
     async def read(self, offset: int, limit: int = 65_536) -> OutputChunk:
         while len(self.data) <= offset and not self.over:
+            self.waited_for.set()
             await self._news.wait()
         return self.read_nowait(offset, limit)
 
@@ -204,9 +206,7 @@ class FakeOrchestrator:
             ev.WaveStarted(run_id, 1),
         )
 
-    def start_session(
-        self, run_id: str, task_id: str, backend: ExecutionMode = ExecutionMode.HEADLESS
-    ) -> FakeSession:
+    def start_session(self, run_id: str, task_id: str, backend: ExecutionMode = ExecutionMode.HEADLESS) -> FakeSession:
         """A live session of a task; its id is `s-RUN-TASK-N`."""
         attempt = self.world.runs[run_id].tasks[task_id].attempts + 1
         session_id = f"s-{run_id}-{task_id}-{attempt}"
@@ -265,19 +265,20 @@ class Api:
 
 def make_app(orchestrator: FakeOrchestrator) -> KasmosApp:
     """The application over a stand-in."""
-    surroundings = Surroundings(
-        project="/project", configure=configure, read_ended=orchestrator.read_ended
-    )
+    surroundings = Surroundings(project="/project", configure=configure, read_ended=orchestrator.read_ended)
     return create_app(Service(orchestrator, orchestrator.bus, surroundings), started_at=1_700_000_000.0)
 
 
 @asynccontextmanager
-async def open_api(root: Path, *, grace: float = 5.0, path: Path | None = None) -> AsyncIterator[Api]:
+async def open_api(
+    root: Path, *, grace: float = 5.0, prepare: Callable[[KasmosApp], None] = lambda app: None
+) -> AsyncIterator[Api]:
     """Serve the API on a socket; it is shut down in order at the end."""
     orchestrator = FakeOrchestrator()
     app = make_app(orchestrator)
+    prepare(app)
     shutdown = trio.Event()
-    path = path or root / "kas.sock"
+    path = root / "kas.sock"
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             await nursery.start(partial(serve_api, app, path, shutdown=shutdown, grace=grace))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from kasmos.model.clock import Clock
 from kasmos.model.event import Record, SupervisorStopped
 from kasmos.store.journal import open_journal, read_records, read_world
 from kasmos.store.salvage import open_or_salvage
+from tests.faults.namespace import in_mount_namespace
 
 EVENTS = 150
 LIMIT = 60.0
@@ -104,16 +104,18 @@ def open_damaged(path: Path, history: Sequence[Record]) -> tuple[int, list[str]]
     return opened.last_seq, said
 
 
-def test_torn_log_at_every_offset_of_its_tail(torn: Specimen, path: Path) -> None:
+@pytest.mark.parametrize("part", range(4))
+def test_torn_log_at_every_offset_of_its_tail(torn: Specimen, path: Path, part: int) -> None:
     """A write-ahead log cut off anywhere costs at most the events behind the cut, and needs no salvage."""
     size, previous = len(torn.wal), 0
-    for cut in (*range(0, size - 4200, 397), *range(size - 4200, size + 1)):
+    offsets = (*range(0, size - 4200, 397), *range(size - 4200, size + 1))
+    for cut in offsets[part * len(offsets) // 4 : (part + 1) * len(offsets) // 4]:
         torn.place(path, wal=torn.wal[:cut])
         length, said = open_damaged(path, torn.history)
         assert said == []
         assert length >= previous
         previous = length
-    assert previous == EVENTS
+    assert previous == EVENTS or part < 3
 
 
 @pytest.mark.parametrize("part", range(4))
@@ -324,16 +326,6 @@ def test_error_at_a_commit(path: Path, point: str) -> None:
     assert len(said) == 2
     assert "tries again" in said[0]
     assert "can be written again" in said[1]
-
-
-def in_mount_namespace(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a shell script where it may mount what it likes; skip where the kernel does not let us."""
-    unshare = ["unshare", "--map-root-user", "--mount"]
-    if shutil.which("unshare") is None or subprocess.run([*unshare, "true"], capture_output=True).returncode:
-        pytest.skip("this machine has no private mount namespaces")
-    return subprocess.run(
-        [*unshare, "sh", "-euc", script, "sh", *arguments], capture_output=True, text=True, timeout=LIMIT
-    )
 
 
 FULL_DISK = """

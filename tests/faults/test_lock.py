@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from kasmos.exceptions import StateLockedError, StoreError
 from kasmos.store.lock import acquire_lock, acquire_lock_nowait, boot_id, read_holder
 from kasmos.store.stateroot import StateRoot
+from tests.faults.namespace import in_mount_namespace
 
 LIMIT = 60.0
 
@@ -111,7 +113,7 @@ async def test_waiting_for_the_lock_can_be_cancelled(tmp_path: Path) -> None:
         pass
 
 
-def test_child_about_to_exec_holds_the_lock_until_then(tmp_path: Path) -> None:
+def test_started_program_does_not_inherit_the_lock(tmp_path: Path) -> None:
     """A program that a supervisor starts never inherits its lock."""
     path = tmp_path / "lock"
     with acquire_lock_nowait(path):
@@ -171,17 +173,23 @@ async def test_lock_of_a_state_root_survives_a_clean_project(tmp_path: Path) -> 
             pass
 
 
-def test_network_file_system_is_refused(tmp_path: Path) -> None:
-    """A state root on a network file system is refused with its reason and a cure."""
-    script = (
-        "import sys; from pathlib import Path; from kasmos.store import filesystem;"
-        "filesystem._MOUNTINFO = Path(sys.argv[1]);"
-        "from kasmos.store.stateroot import StateRoot; StateRoot(Path(sys.argv[2])).prepare()"
+FILL = """
+import sys
+from pathlib import Path
+from kasmos.store.stateroot import StateRoot
+try:
+    with Path(sys.argv[1], "ballast").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+except OSError:
+    StateRoot(Path(sys.argv[1], "root")).prepare()
+"""
+
+
+def test_state_root_on_a_full_disk_is_refused(tmp_path: Path) -> None:
+    """A state root without a page of free space is refused before anything is started in it."""
+    done = in_mount_namespace(
+        'mount -t tmpfs -o size=256k none "$1"; exec "$2" -c "$3" "$1"', str(tmp_path), sys.executable, FILL
     )
-    mounts = tmp_path / "mountinfo"
-    mounts.write_text("22 1 0:1 / / rw - nfs4 server:/ rw\n")
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(mounts), str(tmp_path / "root")], capture_output=True, text=True
-    )
-    assert "on a network file system (nfs4), where locks do not hold: choose a local directory" in done.stderr
-    assert not (tmp_path / "root").exists()
+    assert done.returncode == 1
+    assert "cannot be used: No space left on device; choose another one" in done.stderr.splitlines()[-1]

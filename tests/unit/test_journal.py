@@ -12,7 +12,7 @@ import trio
 
 from kasmos.exceptions import StoreError
 from kasmos.model.clock import Clock
-from kasmos.model.codec import encode_event
+from kasmos.model.codec import CodecError, encode_event
 from kasmos.model.event import (
     Event,
     Record,
@@ -186,7 +186,7 @@ async def test_closed_journal_refuses(desk: Desk) -> None:
 async def test_event_that_cannot_be_encoded_leaves_no_hole(desk: Desk) -> None:
     """If one event of a call cannot be encoded, none of the call is recorded and no number is used up."""
     async with desk.open() as journal:
-        with pytest.raises(UnicodeEncodeError):
+        with pytest.raises(CodecError):
             await journal.append(stopped(1), SupervisorStopped("\udc80"))
         assert (await journal.append(stopped(2)))[0].seq == 1
 

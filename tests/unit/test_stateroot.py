@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from kasmos.exceptions import StoreError
-from kasmos.store.filesystem import filesystem_type, is_network
+from kasmos.store.filesystem import filesystem_type, is_network, refuse_network
 from kasmos.store.stateroot import StateRoot, find_state_root, log_name
 
 MOUNTS = """\
@@ -40,6 +40,13 @@ def test_filesystem_of_a_path(path: str, kind: str, network: bool) -> None:
     """The file system of a path is that of the innermost and newest mount over it."""
     assert filesystem_type(Path(path), MOUNTS) == kind
     assert is_network(kind) is network
+
+
+def test_network_file_system_is_refused() -> None:
+    """A state root on a network file system is refused with its reason and a cure; a local one is not."""
+    with pytest.raises(StoreError, match=r"network file system \(nfs4\), where locks do not hold.*--state-root"):
+        refuse_network(Path("/home/somebody/.local/state/kasmos/x"), MOUNTS)
+    refuse_network(Path("/var/lib"), MOUNTS)
 
 
 @pytest.mark.parametrize("kind", ["", "overlay", "btrfs", "tmpfs", "fuse.fuse-overlayfs", "fuseblk", "virtiofs"])
@@ -185,24 +192,16 @@ def long_root(tmp_path: Path, runtime_dir: Path | None) -> StateRoot:
     return StateRoot(tmp_path / ("x" * 100), runtime_dir=runtime_dir)
 
 
-def test_socket_of_a_long_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_socket_of_a_long_path(tmp_path: Path) -> None:
     """With a path that is too long, the socket is in a private directory elsewhere, where every process finds it."""
-    monkeypatch.chdir(tmp_path)
-    short = Path("/tmp") / f"kasmos-test-{os.getpid()}"
-    short.mkdir()
-    try:
-        root = long_root(tmp_path, runtime_dir=short)
+    with tempfile.TemporaryDirectory(dir="/tmp") as runtime:
+        root = long_root(tmp_path, runtime_dir=Path(runtime))
         root.prepare()
-        assert root.socket.parent == short / "kasmos"
+        assert root.socket.parent == Path(runtime, "kasmos")
         assert root.socket.parent.stat().st_mode & 0o777 == 0o700
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(root.socket))
+        assert len(bytes(root.socket)) <= 107
         # Another process, with another environment.
         assert long_root(tmp_path, runtime_dir=None).socket == root.socket
-        root.socket.unlink()
-        root.socket.parent.rmdir()
-    finally:
-        short.rmdir()
 
 
 def test_socket_of_a_long_path_without_runtime_directory(tmp_path: Path) -> None:

@@ -1,0 +1,176 @@
+"""`kas plan`: what a plan document says, and what is wrong with it, before anything runs."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from kasmos.exceptions import Mistake
+    from kasmos.model.plan import PlanTask, Wave
+    from kasmos.model.profile import AgentProfile
+    from kasmos.plans import ParsedPlan
+
+EXIT_WRONG = 2
+_WIDEST_WORD = 60
+
+
+@click.group("plan")
+def plan() -> None:
+    """Look at plan documents."""
+
+
+@plan.command("check")
+@click.argument("file", metavar="FILE")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--agent", metavar="NAME", help="Agent for tasks that name none.")
+@click.option("--project", metavar="DIR", help="The project whose agents count; default: found from here.")
+@click.pass_context
+def check(ctx: click.Context, file: str, as_json: bool, agent: str | None, project: str | None) -> None:
+    """Print the waves, tasks and commands of the plan in FILE (`-`: standard input), or every mistake in it.
+
+    Starts nothing. Exits 0 when the plan can be run, 2 when something is wrong with it.
+    """
+    from kasmos.config.load import find_project, load_config
+    from kasmos.exceptions import ConfigError
+    from kasmos.plans import agent_of, check_plan, read_plan
+
+    try:
+        data = click.get_binary_stream("stdin").read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        _refuse(ctx, [f"{file}: {error.strerror}"])
+    named = project or ctx.find_root().params.get("project")
+    flags = {"orchestration.default_agent": agent} if agent is not None else {}
+    try:
+        directory = Path(named).resolve() if named else find_project(Path.cwd())
+        config = load_config(directory, environ=os.environ, flags=flags).config
+    except ConfigError as error:
+        _refuse(ctx, error.mistakes)
+    read = read_plan(data, file)
+    default = config.orchestration.default_agent
+    checked = check_plan(read.parsed, config.agents, default, require_agent=False)
+    warnings = dict.fromkeys((*read.parsed.warnings, *checked.warnings))
+    mistakes = dict.fromkeys((*read.mistakes, *checked.mistakes))
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+    if mistakes:
+        _refuse(ctx, mistakes)
+    agents = {task.id: agent_of(task, default) for task in read.parsed.plan.tasks}
+    if as_json:
+        click.echo(render_json(read.parsed, agents, config.agents))
+    else:
+        click.echo(render_text(read.parsed, agents, config.agents))
+
+
+def render_json(parsed: ParsedPlan, agents: Mapping[str, str | None], profiles: Mapping[str, AgentProfile]) -> str:
+    """The plan for programs. *agents* has the agent of each task by its id."""
+    from kasmos.model import codec
+
+    return codec.encode_pretty(
+        {
+            "goal": parsed.plan.goal,
+            "waves": [
+                {
+                    "number": wave.number,
+                    "title": wave.title,
+                    "tasks": [
+                        {
+                            **_task_value(task, agents[task.id]),
+                            "command": _command(parsed, wave, task, agents, profiles),
+                        }
+                        for task in wave.tasks
+                    ],
+                }
+                for wave in parsed.plan.waves
+            ],
+            "title": parsed.plan.title,
+            "architecture": parsed.plan.architecture,
+            "tech_stack": parsed.plan.tech_stack,
+        }
+    )
+
+
+def render_text(parsed: ParsedPlan, agents: Mapping[str, str | None], profiles: Mapping[str, AgentProfile]) -> str:
+    """The plan for people. *agents* has the agent of each task by its id."""
+    lines = [f"goal: {_printable(parsed.plan.goal)}"] if parsed.plan.goal else []
+    for wave in parsed.plan.waves:
+        lines.append(f"wave {wave.number}" + (f": {_printable(wave.title)}" if wave.title else ""))
+        for task in wave.tasks:
+            lines.append(f"  task {task.id}: {_printable(task.title)}".rstrip(": "))
+            lines += [f"      {line}" for line in _details(task, agents[task.id])]
+            command = _command(parsed, wave, task, agents, profiles)
+            if command is not None:
+                lines.append(f"      $ {command}")
+    count, waves = sum(1 for _ in parsed.plan.tasks), len(parsed.plan.waves)
+    lines.append(f"{count} task{'s' * (count != 1)} in {waves} wave{'s' * (waves != 1)}")
+    return "\n".join(lines)
+
+
+def _task_value(task: PlanTask, agent: str | None) -> dict[str, Any]:
+    return {
+        "number": task.number,
+        "title": task.title,
+        "agent": agent,
+        # Where numbers are unique, a need is a number; where waves count anew, it is "WAVE.NUMBER".
+        "needs": [int(need) if need.isdecimal() else need for need in task.needs],
+        "id": task.id,
+        "timeout": task.timeout,
+        "retries": task.retries,
+        "checks": [check.command for check in task.checks],
+        "files": list(task.files),
+        "env": sorted(task.env),
+        "line": task.line,
+    }
+
+
+def _details(task: PlanTask, agent: str | None) -> Iterator[str]:
+    said = {
+        "agent": agent or "none yet",
+        "needs": ", ".join(task.needs),
+        "timeout": "" if task.timeout is None else f"{task.timeout:g} s",
+        "retries": "" if task.retries is None else str(task.retries),
+        "files": ", ".join(task.files),
+        "env": ", ".join(sorted(task.env)),
+    }
+    yield "; ".join(f"{key} {_printable(value)}" for key, value in said.items() if value)
+    for check in task.checks:
+        yield f"then check: {_printable(check.command)}"
+
+
+def _command(
+    parsed: ParsedPlan,
+    wave: Wave,
+    task: PlanTask,
+    agents: Mapping[str, str | None],
+    profiles: Mapping[str, AgentProfile],
+) -> str | None:
+    """The command that would run, as one would type it, with the prompt cut short."""
+    from kasmos.plans import compile_task
+
+    name = agents[task.id]
+    if name is None:
+        return None
+    command = compile_task(parsed.plan, task, profiles[name], peers=len(wave.tasks) - 1)
+    words = [word.replace("{prompt_file}", "prompt.md").replace("{script_file}", "script.sh") for word in command.argv]
+    return shlex.join(map(_shortened, words)) + (" < prompt.md" if command.stdin_prompt else "")
+
+
+def _shortened(word: str) -> str:
+    first = word.split("\n", 1)[0]
+    return _printable(word if first == word and len(word) <= _WIDEST_WORD else first[: _WIDEST_WORD - 1] + "…")
+
+
+def _printable(text: str) -> str:
+    """One line without control characters: a document does not get to steer the terminal."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def _refuse(ctx: click.Context, mistakes: Iterable[Mistake | str]) -> NoReturn:
+    for mistake in mistakes:
+        click.echo(str(mistake), err=True)
+    ctx.exit(EXIT_WRONG)

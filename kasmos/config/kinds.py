@@ -1,0 +1,420 @@
+"""Kinds of values: what may be written for a key, what it is read as, and how it is told to an editor.
+
+Nothing is coerced: text is never a number, `true` is never 1, one word is never a list. Variables and flags are
+text by nature; each kind says what a text becomes before it is read as if it stood in a file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import math
+import re
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn, Protocol
+
+import attrs
+
+from kasmos.config import units
+
+LONGEST_DURATION = 366 * 86400.0
+"""Seconds. Longer ones are taken for a mistake in the unit."""
+LARGEST_INTEGER = 2**63 - 1
+"""What TOML promises to carry."""
+_LONGEST_GUESSED = 64
+_SHOWN = 60
+
+
+@attrs.frozen
+class Problem:
+    """One thing that is wrong with a value; `suffix` tells which part of it, such as `[2]`."""
+
+    problem: str
+    cure: str = ""
+    suffix: str = ""
+
+
+class WrongValueError(ValueError):
+    """A value does not fit its kind. Translated to mistakes, with place and key path, by the reader."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(problem.problem for problem in self.problems))
+
+
+class Kind(Protocol):
+    """**Protocol.** What may be written for a key."""
+
+    def read(self, value: object) -> Any:
+        """Turn what TOML gave into what the key is in memory.
+
+        Raises:
+            WrongValueError: it does not fit.
+        """
+
+    def from_text(self, text: str) -> object:
+        """What a variable's or flag's text would be in TOML; the text itself where it would be nothing else."""
+
+    def schema(self) -> dict[str, Any]:
+        """The same as JSON Schema."""
+
+
+def wrong(problem: str, cure: str = "") -> NoReturn:
+    """Refuse a value."""
+    raise WrongValueError([Problem(problem, cure)])
+
+
+class _Plain:
+    def from_text(self, text: str) -> object:
+        return text
+
+
+@attrs.frozen
+class Text(_Plain):
+    """Text that is not empty."""
+
+    what: str = "text"
+    pattern: str | None = None
+    cure: str = ""
+    empty: bool = False
+    secret: bool = False
+    """The text must not appear in a message."""
+
+    def read(self, value: object) -> str:
+        if not isinstance(value, str):
+            wrong(f"must be {self.what}, not {name_kind(value)}", self.cure)
+        if "\0" in value:
+            wrong("must not contain a NUL character")
+        if not value.strip() and not self.empty:
+            wrong("must not be empty", self.cure)
+        if self.pattern is not None and not re.fullmatch(self.pattern, value):
+            wrong(f"must be {self.what}" + ("" if self.secret else f", not {show(value)}"), self.cure)
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        pattern = {} if self.pattern is None else {"pattern": f"^(?:{self.pattern})$"}
+        return {"type": "string", **({} if self.empty else {"minLength": 1}), **pattern}
+
+
+@attrs.frozen
+class Flag:
+    """`true` or `false`."""
+
+    def read(self, value: object) -> bool:
+        if not isinstance(value, bool):
+            wrong(f"must be true or false, not {show(value)}", _without_quotes(value, ("true", "false")))
+        return value
+
+    def from_text(self, text: str) -> object:
+        return {"true": True, "1": True, "false": False, "0": False}.get(text.strip().lower(), text)
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "boolean"}
+
+
+@attrs.frozen
+class Whole:
+    """A whole number within bounds."""
+
+    least: int
+    most: int
+
+    def read(self, value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not self.least <= value <= self.most:
+            problem = f"must be a whole number from {self.least} to {self.most}, not {show(value)}"
+            wrong(problem, _without_quotes(value, r"-?[0-9]+"))
+        return value
+
+    def from_text(self, text: str) -> object:
+        return int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()) else text
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "integer", "minimum": self.least, "maximum": self.most}
+
+
+@attrs.frozen
+class Number:
+    """A number within bounds."""
+
+    least: float
+    most: float
+
+    def read(self, value: object) -> float:
+        if not is_number(value) or not self.least <= value <= self.most:
+            problem = f"must be a number from {self.least:g} to {self.most:g}, not {show(value)}"
+            wrong(problem, _without_quotes(value, r"-?[0-9]+(?:[.][0-9]+)?"))
+        return float(value)
+
+    def from_text(self, text: str) -> object:
+        return float(text) if re.fullmatch(r"-?[0-9]{1,18}(?:[.][0-9]{1,18})?", text.strip()) else text
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "number", "minimum": self.least, "maximum": self.most}
+
+
+@attrs.frozen
+class Duration:
+    """A length of time: a number of seconds, or text with units."""
+
+    zero: bool = False
+    """Whether it may be none at all."""
+
+    def read(self, value: object) -> float:
+        seconds = units.duration_with_unit(value) if isinstance(value, str) else value
+        if not is_number(seconds):
+            wrong(f"must be a duration, not {show(value)}", units.DURATION_EXAMPLES)
+        if seconds < 0 or (seconds == 0 and not self.zero):
+            least = "0 or more" if self.zero else "more than 0"
+            wrong(f"must be a duration of {least}, not {show(value)}", units.DURATION_EXAMPLES)
+        if seconds > LONGEST_DURATION:
+            wrong(f"must be a duration of at most {LONGEST_DURATION / 86400:.0f} days, not {show(value)}")
+        return float(seconds)
+
+    def from_text(self, text: str) -> object:
+        try:
+            return units.parse_duration(text)
+        except ValueError:
+            return text
+
+    def schema(self) -> dict[str, Any]:
+        least = {"minimum": 0} if self.zero else {"exclusiveMinimum": 0}
+        number = {"type": "number", **least, "maximum": LONGEST_DURATION}
+        return {"anyOf": [number, {"type": "string", "pattern": units.DURATION_PATTERN}]}
+
+
+@attrs.frozen
+class Size:
+    """A number of bytes: a whole number, or text with a unit."""
+
+    least: int
+    most: int = LARGEST_INTEGER
+    unlimited: bool = False
+    """Whether `"unlimited"` may be written; it is read as -1, as in `setrlimit(2)`."""
+
+    def read(self, value: object) -> int:
+        if self.unlimited and value == "unlimited":
+            return -1
+        size = units.size_with_unit(value) if isinstance(value, str) else value
+        if not isinstance(size, int) or isinstance(size, bool):
+            cure = units.SIZE_EXAMPLES + (', or "unlimited"' if self.unlimited else "")
+            wrong(f"must be a size, not {show(value)}", cure)
+        if not self.least <= size <= self.most:
+            within = f"at least {units.render_size(self.least)}"
+            if self.most != LARGEST_INTEGER:
+                within += f" and at most {units.render_size(self.most)}"
+            wrong(f"must be a size of {within}, not {show(value)}")
+        return size
+
+    def from_text(self, text: str) -> object:
+        try:
+            return units.parse_size(text)
+        except ValueError:
+            return text
+
+    def schema(self) -> dict[str, Any]:
+        number = {"type": "integer", "minimum": self.least, "maximum": self.most}
+        words = [{"const": "unlimited"}] if self.unlimited else []
+        return {"anyOf": [number, {"type": "string", "pattern": units.SIZE_PATTERN}, *words]}
+
+
+@attrs.frozen
+class Count:
+    """A whole number that may also be `"unlimited"`, which is read as -1."""
+
+    def read(self, value: object) -> int:
+        if value == "unlimited":
+            return -1
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_INTEGER:
+            cure = _without_quotes(value, r"[0-9]+") or 'or "unlimited"'
+            wrong(f"must be a whole number of 0 or more, not {show(value)}", cure)
+        return value
+
+    def from_text(self, text: str) -> object:
+        return int(text) if re.fullmatch(r"[0-9]{1,18}", text.strip()) else text
+
+    def schema(self) -> dict[str, Any]:
+        number = {"type": "integer", "minimum": 0, "maximum": LARGEST_INTEGER}
+        return {"anyOf": [number, {"const": "unlimited"}]}
+
+
+@attrs.frozen
+class Choice(_Plain):
+    """One of a few words."""
+
+    words: type[enum.StrEnum]
+
+    def read(self, value: object) -> enum.StrEnum:
+        known = [str(word) for word in self.words]
+        if isinstance(value, str) and value in known:
+            return self.words(value)
+        wrong(f"must be {_one_of(known)}, not {show(value)}", _guess(value, known))
+
+    def schema(self) -> dict[str, Any]:
+        return {"enum": [str(word) for word in self.words]}
+
+
+@attrs.frozen
+class Signal(_Plain):
+    """A signal that asks a program to end, with or without `SIG`."""
+
+    names: tuple[str, ...] = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+
+    def read(self, value: object) -> str:
+        if isinstance(value, str):
+            name = value if value.startswith("SIG") else f"SIG{value}"
+            if name in self.names:
+                return name
+        cure = _guess(value, self.names)
+        if isinstance(value, str) and value in ("SIGKILL", "KILL"):
+            cure = "to kill at once, set stop_grace = 0"
+        wrong(f"must be {_one_of(self.names)}, not {show(value)}", cure)
+
+    def schema(self) -> dict[str, Any]:
+        return {"enum": [*self.names, *(name.removeprefix("SIG") for name in self.names)]}
+
+
+@attrs.frozen
+class Words:
+    """A list of texts."""
+
+    item: Text = Text(empty=True)
+    example: str = '["--flag", "value"]'
+
+    def read(self, value: object) -> tuple[str, ...]:
+        if not isinstance(value, list):
+            wrong(f"must be a list, not {name_kind(value)}", _as_list(value) or f"such as {self.example}")
+        read: list[str] = []
+        problems: list[Problem] = []
+        for number, item in enumerate(value):
+            try:
+                read.append(self.item.read(item))
+            except WrongValueError as error:
+                problems += [attrs.evolve(problem, suffix=f"[{number}]") for problem in error.problems]
+        if problems:
+            raise WrongValueError(problems)
+        return tuple(read)
+
+    def from_text(self, text: str) -> object:
+        return _split(text) or text
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "array", "items": self.item.schema()}
+
+
+@attrs.frozen
+class Command:
+    """A program and its leading arguments: a shell-style text, or a list."""
+
+    def read(self, value: object) -> tuple[str, ...]:
+        if isinstance(value, str):
+            Text().read(value)
+            words = _split(value)
+            if words is None:
+                wrong(f"is not a command line: a quote is not closed in {show(value)}")
+        elif isinstance(value, list):
+            words = list(Words().read(value))
+        else:
+            cure = 'such as "claude" or ["claude"]'
+            wrong(f"must be text or a list, not {name_kind(value)}", cure)
+        if not words or not words[0].strip():
+            wrong("must not be empty", "name the program to run")
+        return tuple(words)
+
+    def from_text(self, text: str) -> object:
+        return text
+
+    def schema(self) -> dict[str, Any]:
+        words = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+        return {"anyOf": [{"type": "string", "minLength": 1}, words]}
+
+
+@attrs.frozen
+class WordOrWords(_Plain):
+    """One of a few words, or a list of names; `make` turns either into the value."""
+
+    words: type[enum.StrEnum]
+    names: Words
+    make: Callable[[enum.StrEnum | tuple[str, ...]], object]
+
+    def read(self, value: object) -> object:
+        if isinstance(value, list):
+            return self.make(self.names.read(value))
+        known = [str(word) for word in self.words]
+        if isinstance(value, str) and value in known:
+            return self.make(self.words(value))
+        quoted = " or ".join(f'"{word}"' for word in known)
+        wrong(f"must be {quoted} or a list of names, not {show(value)}", _guess(value, known))
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [{"enum": [str(word) for word in self.words]}, self.names.schema()]}
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number that a float can hold, and not a truth value."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_INTEGER
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Suggest the known word that is most like this one; empty when none is."""
+    # Comparing is quadratic, and nobody mistypes words that long.
+    if len(word) > _LONGEST_GUESSED:
+        return ""
+    close = difflib.get_close_matches(word.lower(), list(known), n=1)
+    return f'did you mean "{close[0]}"?' if close else ""
+
+
+def show(value: object) -> str:
+    """A value as a message may show it: quoted, on one line, never long."""
+    if isinstance(value, str):
+        short = value if len(value) <= _SHOWN else value[: _SHOWN - 3] + "..."
+        return '"' + "".join(c if c.isprintable() else repr(c)[1:-1] for c in short) + '"'
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float) and (isinstance(value, float) or abs(value) < 10**18):
+        return str(value)
+    return name_kind(value)
+
+
+def name_kind(value: object) -> str:
+    """What sort of value it is, in a word that the reader of a TOML file knows."""
+    kinds: tuple[tuple[type, str], ...] = (
+        (bool, "true or false"),
+        (int, "a number"),
+        (float, "a number"),
+        (str, "text"),
+        (list, "a list"),
+        (Mapping, "a table"),
+    )
+    return next((name for kind, name in kinds if isinstance(value, kind)), "a date or time")
+
+
+def _without_quotes(value: object, right: str | tuple[str, ...]) -> str:
+    """The cure for a number or truth value that was written as text."""
+    if not isinstance(value, str) or len(value) > _SHOWN:
+        return ""
+    fits = value in right if isinstance(right, tuple) else re.fullmatch(right, value) is not None
+    return f"without the quotes: {value}" if fits else ""
+
+
+def _one_of(words: Iterable[str]) -> str:
+    return "one of " + ", ".join(f'"{word}"' for word in words)
+
+
+def _guess(value: object, known: Iterable[str]) -> str:
+    return did_you_mean(value.replace("-", "_"), known) if isinstance(value, str) else ""
+
+
+def _as_list(value: object) -> str:
+    """The cure for text where a list belongs."""
+    words = _split(value) if isinstance(value, str) and len(value) <= _SHOWN else None
+    return "write [" + ", ".join(show(word) for word in words) + "]" if words else ""
+
+
+def _split(text: str) -> list[str] | None:
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return None
