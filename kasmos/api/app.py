@@ -23,6 +23,8 @@ API_REVISION = "1"
 MAX_BODY = 16 * 1024 * 1024
 """Bytes; a plan of this size has tens of thousands of tasks."""
 
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+
 BODY_TIMEOUT = 30.0
 """Seconds a request's body may take to arrive."""
 
@@ -115,4 +117,9 @@ async def _mark(response: Response) -> Response:
     response.headers["X-Kasmos-Api"] = API_REVISION
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers.setdefault("Cache-Control", "no-store")
+    has_body = request.content_length or "Transfer-Encoding" in request.headers
+    if has_body and (response.status_code >= 400 or request.method in _SAFE_METHODS):
+        # Maybe nobody has read the body, and then the server closes the connection: the client has to
+        # know before it sends its next request there.
+        response.headers["Connection"] = "close"
     return response

@@ -6,24 +6,21 @@ text by nature; each kind says what a text becomes before it is read as if it st
 
 from __future__ import annotations
 
-import difflib
 import enum
 import math
 import re
-import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, Protocol
 
 import attrs
 
 from kasmos.config import units
+from kasmos.config.messages import as_list, guess, name_kind, one_of, show, split_words, without_quotes
 
 LONGEST_DURATION = 366 * 86400.0
 """Seconds. Longer ones are taken for a mistake in the unit."""
 LARGEST_INTEGER = 2**63 - 1
 """What TOML promises to carry."""
-_LONGEST_GUESSED = 64
-_SHOWN = 60
 
 
 @attrs.frozen
@@ -103,7 +100,7 @@ class Flag:
 
     def read(self, value: object) -> bool:
         if not isinstance(value, bool):
-            wrong(f"must be true or false, not {show(value)}", _without_quotes(value, ("true", "false")))
+            wrong(f"must be true or false, not {show(value)}", without_quotes(value, ("true", "false")))
         return value
 
     def from_text(self, text: str) -> object:
@@ -123,7 +120,7 @@ class Whole:
     def read(self, value: object) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not self.least <= value <= self.most:
             problem = f"must be a whole number from {self.least} to {self.most}, not {show(value)}"
-            wrong(problem, _without_quotes(value, r"-?[0-9]+"))
+            wrong(problem, without_quotes(value, r"-?[0-9]+"))
         return value
 
     def from_text(self, text: str) -> object:
@@ -143,7 +140,7 @@ class Number:
     def read(self, value: object) -> float:
         if not is_number(value) or not self.least <= value <= self.most:
             problem = f"must be a number from {self.least:g} to {self.most:g}, not {show(value)}"
-            wrong(problem, _without_quotes(value, r"-?[0-9]+(?:[.][0-9]+)?"))
+            wrong(problem, without_quotes(value, r"-?[0-9]+(?:[.][0-9]+)?"))
         return float(value)
 
     def from_text(self, text: str) -> object:
@@ -226,7 +223,7 @@ class Count:
         if value == "unlimited":
             return -1
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_INTEGER:
-            cure = _without_quotes(value, r"[0-9]+") or 'or "unlimited"'
+            cure = without_quotes(value, r"[0-9]+") or 'or "unlimited"'
             wrong(f"must be a whole number of 0 or more, not {show(value)}", cure)
         return value
 
@@ -248,7 +245,7 @@ class Choice(_Plain):
         known = [str(word) for word in self.words]
         if isinstance(value, str) and value in known:
             return self.words(value)
-        wrong(f"must be {_one_of(known)}, not {show(value)}", _guess(value, known))
+        wrong(f"must be {one_of(known)}, not {show(value)}", guess(value, known))
 
     def schema(self) -> dict[str, Any]:
         return {"enum": [str(word) for word in self.words]}
@@ -265,10 +262,10 @@ class Signal(_Plain):
             name = value if value.startswith("SIG") else f"SIG{value}"
             if name in self.names:
                 return name
-        cure = _guess(value, self.names)
+        cure = guess(value, self.names)
         if isinstance(value, str) and value in ("SIGKILL", "KILL"):
             cure = "to kill at once, set stop_grace = 0"
-        wrong(f"must be {_one_of(self.names)}, not {show(value)}", cure)
+        wrong(f"must be {one_of(self.names)}, not {show(value)}", cure)
 
     def schema(self) -> dict[str, Any]:
         return {"enum": [*self.names, *(name.removeprefix("SIG") for name in self.names)]}
@@ -283,7 +280,7 @@ class Words:
 
     def read(self, value: object) -> tuple[str, ...]:
         if not isinstance(value, list):
-            wrong(f"must be a list, not {name_kind(value)}", _as_list(value) or f"such as {self.example}")
+            wrong(f"must be a list, not {name_kind(value)}", as_list(value) or f"such as {self.example}")
         read: list[str] = []
         problems: list[Problem] = []
         for number, item in enumerate(value):
@@ -296,7 +293,7 @@ class Words:
         return tuple(read)
 
     def from_text(self, text: str) -> object:
-        return _split(text) or text
+        return split_words(text) or text
 
     def schema(self) -> dict[str, Any]:
         return {"type": "array", "items": self.item.schema()}
@@ -309,7 +306,7 @@ class Command:
     def read(self, value: object) -> tuple[str, ...]:
         if isinstance(value, str):
             Text().read(value)
-            words = _split(value)
+            words = split_words(value)
             if words is None:
                 wrong(f"is not a command line: a quote is not closed in {show(value)}")
         elif isinstance(value, list):
@@ -344,7 +341,7 @@ class WordOrWords(_Plain):
         if isinstance(value, str) and value in known:
             return self.make(self.words(value))
         quoted = " or ".join(f'"{word}"' for word in known)
-        wrong(f"must be {quoted} or a list of names, not {show(value)}", _guess(value, known))
+        wrong(f"must be {quoted} or a list of names, not {show(value)}", guess(value, known))
 
     def schema(self) -> dict[str, Any]:
         return {"anyOf": [{"enum": [str(word) for word in self.words]}, self.names.schema()]}
@@ -355,66 +352,3 @@ def is_number(value: Any) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_INTEGER
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Suggest the known word that is most like this one; empty when none is."""
-    # Comparing is quadratic, and nobody mistypes words that long.
-    if len(word) > _LONGEST_GUESSED:
-        return ""
-    close = difflib.get_close_matches(word.lower(), list(known), n=1)
-    return f'did you mean "{close[0]}"?' if close else ""
-
-
-def show(value: object) -> str:
-    """A value as a message may show it: quoted, on one line, never long."""
-    if isinstance(value, str):
-        short = value if len(value) <= _SHOWN else value[: _SHOWN - 3] + "..."
-        return '"' + "".join(c if c.isprintable() else repr(c)[1:-1] for c in short) + '"'
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float) and (isinstance(value, float) or abs(value) < 10**18):
-        return str(value)
-    return name_kind(value)
-
-
-def name_kind(value: object) -> str:
-    """What sort of value it is, in a word that the reader of a TOML file knows."""
-    kinds: tuple[tuple[type, str], ...] = (
-        (bool, "true or false"),
-        (int, "a number"),
-        (float, "a number"),
-        (str, "text"),
-        (list, "a list"),
-        (Mapping, "a table"),
-    )
-    return next((name for kind, name in kinds if isinstance(value, kind)), "a date or time")
-
-
-def _without_quotes(value: object, right: str | tuple[str, ...]) -> str:
-    """The cure for a number or truth value that was written as text."""
-    if not isinstance(value, str) or len(value) > _SHOWN:
-        return ""
-    fits = value in right if isinstance(right, tuple) else re.fullmatch(right, value) is not None
-    return f"without the quotes: {value}" if fits else ""
-
-
-def _one_of(words: Iterable[str]) -> str:
-    return "one of " + ", ".join(f'"{word}"' for word in words)
-
-
-def _guess(value: object, known: Iterable[str]) -> str:
-    return did_you_mean(value.replace("-", "_"), known) if isinstance(value, str) else ""
-
-
-def _as_list(value: object) -> str:
-    """The cure for text where a list belongs."""
-    words = _split(value) if isinstance(value, str) and len(value) <= _SHOWN else None
-    return "write [" + ", ".join(show(word) for word in words) + "]" if words else ""
-
-
-def _split(text: str) -> list[str] | None:
-    try:
-        return shlex.split(text)
-    except ValueError:
-        return None

@@ -12,28 +12,33 @@ from kasmos.orchestration.scheduler import because_of, has_failed, is_consequenc
 def tasks_to_retry(run: RunView, chosen: Collection[str] = ()) -> tuple[str, ...]:
     """The tasks to put back so that the *chosen* ones run again; none chosen means all that did not succeed.
 
-    Beside the chosen ones these are the failures that would have them skipped at once, and the tasks that
+    Beside the chosen ones these are the failures that would have them skipped once more, and the tasks that
     ended as they did because of nothing but those.
 
     Raises:
         KeyError: a chosen task is not in the run.
     """
-    failed = [task for task in run.tasks.values() if has_failed(task)]
-    picked = set(chosen) or {task.spec.id for task in failed}
-    position = {wave.number: index for index, wave in enumerate(run.plan.waves)}
+    failed = {name: task for name, task in run.tasks.items() if has_failed(task)}
+    picked = _with_obstacles(run, set(chosen) or set(failed))
+    followers = {name for name, task in failed.items() if because_of(task) and picked.issuperset(because_of(task))}
+    return tuple(name for name in run.tasks if name in picked | followers)
+
+
+def _with_obstacles(run: RunView, picked: set[str]) -> set[str]:
+    """Add the failures that stand in the way of the picked tasks, and of each other."""
     policy = run.settings.on_failure
+    position = {wave.number: index for index, wave in enumerate(run.plan.waves)}
     size = 0
     while size != len(picked):
         size = len(picked)
         needs = {need for name in picked for need in run.tasks[name].spec.needs}
         last = max((position[run.tasks[name].spec.wave] for name in picked), default=0)
-        for task in failed:
-            roots = because_of(task)
-            if (
-                task.spec.id in needs
+        for name, task in run.tasks.items():
+            in_the_way = (
+                name in needs
                 or (policy is OnFailure.STOP and position[task.spec.wave] < last)
                 or (policy is OnFailure.FAIL_FAST and not is_consequence(task))
-                or (roots and picked.issuperset(roots))
-            ):
-                picked.add(task.spec.id)
-    return tuple(name for name in run.tasks if name in picked)
+            )
+            if in_the_way and has_failed(task):
+                picked.add(name)
+    return picked

@@ -109,10 +109,17 @@ def _wave_and_task_headings(outline: Outline, findings: Findings) -> list[tuple[
 
 def _judge_hidden(lines: Sequence[str], outline: Outline, findings: Findings) -> None:
     """Speak up where a fence or comment may have swallowed waves or tasks."""
-    for heading in outline.disputed:
-        if isinstance(read_heading(heading.level, heading.text), WaveHeading | TaskHeading):
-            problem = f"whether {quote(heading.text)} is a heading or code depends on how fences in fences are read"
-            findings.warn(heading.index + 1, problem, "give the outer fence one more backtick than the inner")
+    disputed = [
+        heading
+        for heading in outline.disputed
+        if isinstance(read_heading(heading.level, heading.text), WaveHeading | TaskHeading)
+    ]
+    if disputed:
+        # One fence that is read otherwise changes what all that follow are: the first is where to look.
+        name = quote(disputed[0].text)
+        problem = f"whether {name} is a heading or code depends on how fences in fences are read"
+        cure = "give the outer fence one more backtick than the inner"
+        findings.warn(disputed[0].index + 1, problem, cure)
     block = outline.unclosed
     if block is None:
         return

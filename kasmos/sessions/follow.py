@@ -39,31 +39,33 @@ class FollowedLog:
         self._capping = False
         self._updated = False
         self._closed = False
-        if self.log.end:
+        # What must be added to a position in the file; only we change it while we follow the log.
+        size = os.fstat(self.fd).st_size
+        self._shift = self.log.end - size if size else 0
+        if size:
             self.buffer.skip_to(max(self.log.base, self.log.end - buffer_bytes))
 
     def pull(self) -> bool:
         """Read what has been appended since the last time; True when there was something. Never waits."""
         if self._closed:
             return False
-        end = self.log.end
+        size = os.fstat(self.fd).st_size
         followed = self.buffer.end
-        if end < followed:
+        if size + self._shift < followed:
             # The program opened its log anew with O_TRUNC (`> /dev/stderr`): offsets go on from here.
             self.log.declare_truncation(followed)
+            self._shift = followed
             self.losses.append((followed, "the program truncated its output"))
-            end = self.log.end
+        end = size + self._shift
         if end == followed:
             return False
         if end - followed > self._capacity:
             self.buffer.skip_to(end - self._capacity)
         while self.buffer.end < end:
-            chunk = self.log.read(self.buffer.end, end - self.buffer.end)
-            if chunk.lost:
-                self.buffer.skip_to(chunk.offset)
-            if not chunk.data:
+            data = os.pread(self.fd, end - self.buffer.end, self.buffer.end - self._shift)
+            if not data:
                 break
-            self.buffer.append(chunk.data)
+            self.buffer.append(data)
         self._updated = True
         event, self.grown = self.grown, trio.Event()
         event.set()
@@ -125,10 +127,13 @@ class LogFollower:
         self._wake = trio.Event()
 
     def add(self, log: FollowedLog) -> None:
-        """Follow a log from now on."""
+        """Follow a log from now on.
+
+        It is watched from the next round on: the log of a program that ends within milliseconds never is.
+        """
         self._keys[log] = -1
-        self._arm(log)
-        log.pull()
+        self._dirty.add(log)
+        self._wake.set()
 
     def remove(self, log: FollowedLog) -> None:
         """Stop following a log."""

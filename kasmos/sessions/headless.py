@@ -35,7 +35,7 @@ from kasmos.sessions import launch, layout, processes
 from kasmos.sessions.follow import FollowedLog, LogFollower
 from kasmos.sessions.inotify import Inotify, Mask
 from kasmos.sessions.launch import Records
-from kasmos.sessions.output import LogFile
+from kasmos.sessions.output import LogFile, lines_between
 from kasmos.sessions.processes import ProcessEntry, ProcessId
 from kasmos.sessions.protocol import Notify, OutputChunk, SessionNeverStarted, Terminate
 from kasmos.sessions.tree import Kin, Scanner, Tree, kill_until_none, signal_all, wait_all_gone, wait_gone
@@ -95,7 +95,7 @@ class HeadlessBackend:
     ) -> AsyncGenerator[HeadlessSession, None]:
         """Take hold of a session of an earlier supervisor; see `Backend.adopt`."""
         directory = self._sessions / handle.session_id
-        stored = Records(directory).spec()
+        stored = Records(str(directory)).spec()
         session = HeadlessSession(stored or spec, directory, self._services, notify, handle.boot_id)
         try:
             await session._adopt(same_boot=handle.boot_id == self._boot_id)
@@ -113,7 +113,7 @@ class HeadlessBackend:
             names = sorted(os.listdir(self._sessions))
         except FileNotFoundError:
             return {}
-        return {name: Records(self._sessions / name).spec() for name in names}
+        return {name: Records(f"{self._sessions}/{name}").spec() for name in names}
 
     def forget(self, session_ids: Iterable[str]) -> None:
         """Remove the directories of sessions that have ended. Blocks on the disk."""
@@ -193,8 +193,9 @@ class HeadlessSession:
         self._services = services
         self._notify = notify
         self._boot_id = boot_id
-        self._records = Records(directory)
-        self._kin = Kin(session_id=spec.id, lease=directory / layout.LEASE)
+        self._path = str(directory)
+        self._records = Records(self._path)
+        self._kin = Kin(session_id=spec.id, lease=f"{self._path}/{layout.LEASE}")
         self._tree = Tree(self._kin, services.scanner, spec.leftovers)
         self._log: FollowedLog | None = None
         self._program: ProcessId | None = None
@@ -251,7 +252,9 @@ class HeadlessSession:
         services = self._services
         try:
             # In a thread: a slow disk must not hold up the other sessions.
-            await trio.to_thread.run_sync(self._prepare, limiter=services.disk_limiter)
+            await trio.to_thread.run_sync(
+                launch.prepare, self._path, self._spec, self._boot_id, limiter=services.disk_limiter
+            )
             reach("session.prepared")
             await self._spawn()
             await self._prove()
@@ -262,21 +265,16 @@ class HeadlessSession:
             await self._undo()
             raise
 
-    def _prepare(self) -> None:
-        launch.prepare(self._directory, self._spec, self._boot_id)
-        # Made here so that both the shim and the follower find it.
-        os.close(os.open(self._directory / layout.OUTPUT, os.O_CREAT | os.O_CLOEXEC, 0o600))
-
     async def _spawn(self) -> None:
-        command = launch.doorman_command(self._directory, self._spec, self._services.soft_nofile)
+        command = launch.doorman_command(self._path, self._spec, self._services.soft_nofile)
         reach("session.spawning")
         # The watch is made before there is anything to see.
         key = self._watch_directory(self._news.set)
         gate_read, gate_write = os.pipe2(os.O_CLOEXEC)
-        lease = os.open(self._directory / layout.LEASE, os.O_RDWR | os.O_CLOEXEC)
-        output = os.open(self._directory / layout.OUTPUT, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        lease = os.open(self._kin.lease, os.O_RDWR | os.O_CLOEXEC)
+        output = os.open(f"{self._path}/{layout.OUTPUT}", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         errors = os.open(
-            self._directory / layout.SHIM_LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
+            f"{self._path}/{layout.SHIM_LOG}", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
         )
         try:
             fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -312,7 +310,7 @@ class HeadlessSession:
                 callback()
 
         try:
-            return self._services.inotify.watch(str(self._directory), Mask.CLOSE_WRITE, look)
+            return self._services.inotify.watch(self._path, Mask.CLOSE_WRITE, look)
         except OSError:
             # Out of watches: a patient look every few milliseconds, for this start only.
             async def poll() -> None:
@@ -345,7 +343,7 @@ class HeadlessSession:
                     stdout=output,
                     stderr=errors,
                     env=dict(self._spec.env),
-                    cwd=self._directory,
+                    cwd=self._path,
                     start_new_session=True,
                     pass_fds=(lease,),
                     check=False,
@@ -583,7 +581,7 @@ class HeadlessSession:
             return
         if not same_boot:  # 2. no process outlives its boot
             raise SessionLostError("the machine was started anew before its end was recorded")
-        if self._pidfd is not None:  # 3. it runs
+        if self._is_held():  # 3. it runs
             self._adopt_live()
             return
         records = self._records
@@ -597,7 +595,7 @@ class HeadlessSession:
         recorded = records.exit()
         if recorded is not None:
             await self._adopt_ended(recorded, same_boot=True)
-        elif self._pidfd is not None:
+        elif self._is_held():
             self._adopt_live()
         elif self._program is None:
             # 6. The pid is recorded before the program runs: without it, it has not run, and now cannot.
@@ -630,6 +628,10 @@ class HeadlessSession:
                 reach("recovery.tombstone")
             self._take_records()
             await self.kill()
+
+    def _is_held(self) -> bool:
+        """Whether we hold a pidfd of the proven program."""
+        return self._pidfd is not None
 
     def _program_is_gone(self) -> bool:
         program = self._records.program()
@@ -768,8 +770,7 @@ class HeadlessSession:
         """The buffered lines *start* to *end* as text."""
         if self._log is None:
             return ""
-        lines = self._log.buffer.text().splitlines()
-        return "\n".join(lines[start:end])
+        return lines_between(self._log.buffer.text(), start, end)
 
     def tail(self, lines: int = 20, max_bytes: int = 4096) -> str:
         """The last lines of the output, decoded with replacement."""
@@ -808,7 +809,7 @@ def is_alive(entry: ProcessEntry) -> bool:
     return now is not None and now.id == entry.id and now.state != "Z"
 
 
-def lease_is_held(path: Path) -> bool:
+def lease_is_held(path: str) -> bool:
     """Whether any process holds the lease; False when there is none."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)

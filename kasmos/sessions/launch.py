@@ -24,7 +24,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 
 import attrs
 
@@ -58,15 +57,17 @@ SPEC_VERSION = 1
 
 
 class Records:
-    """The records in a session's directory, read as they are now. Blocks on the disk; cheap."""
+    """The records in a session's directory. Blocks on the disk; cheap: what was complete once is kept."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._entries: dict[str, ProcessEntry] = {}
+        self._exit: ExitStatus | None = None
 
     @property
     def claimed(self) -> bool:
         """Whether a shim, or a tombstone, has claimed the directory."""
-        return (self.directory / layout.SHIM).exists()
+        return os.path.exists(self._path(layout.SHIM))
 
     def shim(self) -> ProcessEntry | None:
         """The shim as it described itself when it claimed the directory."""
@@ -82,13 +83,16 @@ class Records:
 
     def exit(self) -> ExitStatus | None:
         """The exit record, if it is complete."""
-        line = self._line(layout.EXIT)
-        return ExitStatus.from_shell(int(line)) if line is not None and line.isdigit() else None
+        if self._exit is None:
+            line = self._line(layout.EXIT)
+            if line is not None and line.isdigit():
+                self._exit = ExitStatus.from_shell(int(line))
+        return self._exit
 
     def entomb(self) -> bool:
         """Claim the directory ourselves, so that no shim can run any more; False when it is claimed already."""
         try:
-            fd = os.open(self.directory / layout.SHIM, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
+            fd = os.open(self._path(layout.SHIM), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
         except FileExistsError:
             return False
         os.close(fd)
@@ -97,51 +101,68 @@ class Records:
     def spec(self) -> SessionSpec | None:
         """What was started, without environment values and prompt; None when it was not written whole."""
         try:
-            return codec.decode((self.directory / layout.SPEC).read_bytes(), SessionSpec)
+            with open(self._path(layout.SPEC), "rb") as file:
+                return codec.decode(file.read(), SessionSpec)
         except (OSError, codec.CodecError):
             return None
 
     def shim_log(self) -> str:
         """What the shell had to say."""
         try:
-            return (self.directory / layout.SHIM_LOG).read_bytes()[-2000:].decode(errors="replace").strip()
+            with open(self._path(layout.SHIM_LOG), "rb") as file:
+                return file.read()[-2000:].decode(errors="replace").strip()
         except OSError:
             return ""
 
+    def _path(self, name: str) -> str:
+        return f"{self._directory}/{name}"
+
     def _entry(self, name: str) -> ProcessEntry | None:
-        line = self._line(name)
-        try:
-            return None if line is None else parse_stat(line)
-        except (ValueError, IndexError):
-            return None
+        entry = self._entries.get(name)
+        if entry is None:
+            line = self._line(name)
+            try:
+                entry = None if line is None else parse_stat(line)
+            except (ValueError, IndexError):
+                return None
+            if entry is not None:
+                self._entries[name] = entry
+        return entry
 
     def _line(self, name: str) -> bytes | None:
         try:
-            with open(self.directory / name, "rb", buffering=0) as file:
-                data = file.read(4096)
+            fd = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return None
+        try:
+            data = os.read(fd, 4096)
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
         line, newline, _ = data.partition(b"\n")
         return line if newline else None
 
 
-def prepare(directory: Path, spec: SessionSpec, boot_id: str) -> None:
+def prepare(directory: str, spec: SessionSpec, boot_id: str) -> None:
     """Make a session's directory with everything the shim needs. Blocks on the disk.
 
     Raises:
         SessionStartError: it could not be made; what was made of it is removed.
     """
     try:
-        directory.mkdir(mode=0o700, parents=True)
+        os.makedirs(directory, mode=0o700)
     except OSError as error:
         raise SessionStartError(f"cannot make the session directory {directory}: {error.strerror}") from error
     try:
-        _write(directory / layout.EXIT, b" " * layout.EXIT_RECORD_BYTES)
-        _write(directory / layout.LEASE, b"")
-        _write(directory / layout.PROMPT, spec.prompt.encode("utf-8", "surrogateescape"))
+        _write(f"{directory}/{layout.EXIT}", b" " * layout.EXIT_RECORD_BYTES)
+        _write(f"{directory}/{layout.LEASE}", b"")
+        _write(f"{directory}/{layout.OUTPUT}", b"")
+        _write(f"{directory}/{layout.PROMPT}", spec.prompt.encode("utf-8", "surrogateescape"))
         if spec.script is not None:
-            _write(directory / layout.SCRIPT, spec.script.encode("utf-8", "surrogateescape"))
-        _write(directory / layout.SPEC, _stored(spec, boot_id))
+            _write(f"{directory}/{layout.SCRIPT}", spec.script.encode("utf-8", "surrogateescape"))
+        # Last: a directory without it was never spawned in.
+        _write(f"{directory}/{layout.SPEC}", _stored(spec, boot_id))
     except OSError as error:
         shutil.rmtree(directory, ignore_errors=True)
         raise SessionStartError(f"cannot write to {directory}: {error.strerror}") from error
@@ -153,7 +174,7 @@ def _stored(spec: SessionSpec, boot_id: str) -> bytes:
     return codec.encode(plain)
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: str, data: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         while data:
@@ -162,7 +183,7 @@ def _write(path: Path, data: bytes) -> None:
         os.close(fd)
 
 
-def doorman_command(directory: Path, spec: SessionSpec, soft_nofile: int) -> list[str]:
+def doorman_command(directory: str, spec: SessionSpec, soft_nofile: int) -> list[str]:
     """The command that is started in *directory* with the gate as its standard input.
 
     Raises:
@@ -181,9 +202,9 @@ def doorman_command(directory: Path, spec: SessionSpec, soft_nofile: int) -> lis
     ]  # fmt: skip
 
 
-def _substitute(word: str, directory: Path) -> str:
-    return word.replace("{prompt_file}", str(directory / layout.PROMPT)).replace(
-        "{script_file}", str(directory / layout.SCRIPT)
+def _substitute(word: str, directory: str) -> str:
+    return word.replace("{prompt_file}", f"{directory}/{layout.PROMPT}").replace(
+        "{script_file}", f"{directory}/{layout.SCRIPT}"
     )
 
 

@@ -129,8 +129,7 @@ def scan(*, settled: Collection[int] = (), since: int = 0) -> list[ProcessEntry]
             if markers:
                 entry = attrs.evolve(entry, markers=markers)
         entries.append(entry)
-    for entry in in_exec:
-        entries.append(attrs.evolve(entry, markers=_markers_after_exec(entry.id)))
+    entries.extend(attrs.evolve(entry, markers=_markers_after_exec(entry.id)) for entry in in_exec)
     return entries
 
 

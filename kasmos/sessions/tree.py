@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from pathlib import Path
 
 import attrs
 import trio
@@ -95,7 +94,7 @@ class Kin:
     """What is known of a session's own processes; filled in as the records appear."""
 
     session_id: str
-    lease: Path
+    lease: str
     sid: int | None = None
     """Kernel session id: the doorman's pid."""
     since: int = 0
@@ -142,7 +141,7 @@ class Tree:
             and entry.state != "Z"
         ]
         # In a thread: thousands of readlinks.
-        held = await trio.to_thread.run_sync(processes.holders_of, str(self.kin.lease), young)
+        held = await trio.to_thread.run_sync(processes.holders_of, self.kin.lease, young)
         return [Member(entry, "lease") for entry in held]
 
     def judge(self, members: Iterable[Member], entries: Sequence[ProcessEntry]) -> list[tuple[Member, Leftover]]:

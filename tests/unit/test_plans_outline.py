@@ -75,7 +75,7 @@ def test_heading_not_hidden(text: str, count: int) -> None:
 
 def test_nested_fence_that_never_ends() -> None:
     """Where the nested reading leaves a fence open, the reading of CommonMark holds, and the doubt is told."""
-    outline = read_outline("```md\n```sh\n```\n# shown".split("\n"))
+    outline = read_outline(["```md", "```sh", "```", "# shown"])
     assert [head.text for head in outline.headings] == ["shown"]
     assert [head.text for head in outline.disputed] == ["shown"]
     assert outline.unclosed is None
@@ -83,7 +83,7 @@ def test_nested_fence_that_never_ends() -> None:
 
 def test_block_content_is_outdented() -> None:
     """The content of a fence loses the indentation of the fence and no more."""
-    lines = "- ```sh\n  if x\n    y\n z\n  ```".split("\n")
+    lines = ["- ```sh", "  if x", "    y", " z", "  ```"]
     (block,) = read_outline(lines).blocks
     assert block.language == "sh"
     assert block.content(lines) == ["if x", "  y", "z"]

@@ -47,7 +47,8 @@ def the_run(policy: OnFailure, **failures: tuple[Outcome, CauseKind]) -> RunView
     [
         pytest.param(OnFailure.STOP, (), ("2", "3", "4", "5"), id="everything that did not succeed"),
         pytest.param(OnFailure.CONTINUE, (), ("2", "3", "5"), id="everything, where the rest went on"),
-        pytest.param(OnFailure.STOP, ("3",), ("3",), id="what needs both failures waits for both"),
+        pytest.param(OnFailure.STOP, ("3",), ("3",), id="what was skipped because of both waits for both"),
+        pytest.param(OnFailure.STOP, ("2",), ("2", "5"), id="not the failure of a sibling"),
         pytest.param(OnFailure.STOP, ("4",), ("2", "3", "4", "5"), id="a skipped task needs its wave to succeed"),
         pytest.param(OnFailure.CONTINUE, ("2",), ("2", "5"), id="what was skipped because of it follows"),
         pytest.param(OnFailure.CONTINUE, ("5",), ("2", "5"), id="what it needs goes first"),

@@ -1,0 +1,157 @@
+"""What views say about runs and tasks, taken from the folded world. Pure."""
+
+from __future__ import annotations
+
+import os.path
+from collections import Counter
+from collections.abc import Iterator
+
+from kasmos.cli.render.text import clean
+from kasmos.daemon.wire import run_status, task_status
+from kasmos.model.event import Event, Record
+from kasmos.model.plan import Wave
+from kasmos.model.task import Cause
+from kasmos.model.view import Active, BackingOff, Ended, RunView, SessionView, TaskView, World
+
+_ORDER = ("succeeded", "running", "waiting", "queued", "failed", "timed_out", "lost", "cancelled", "skipped")
+
+BAD = ("failed", "timed_out", "lost", "cancelled")
+"""Status words of tasks that did not succeed by themselves."""
+
+
+def concerns(record: Record, world: World, run_id: str) -> bool:
+    """Whether an event is about this run."""
+    return _run_of(record.event, world) == run_id
+
+
+def _run_of(event: Event, world: World) -> str | None:
+    session = session_of(event, world)
+    return session.run_id if session is not None else getattr(event, "run_id", None)
+
+
+def session_of(event: Event, world: World) -> SessionView | None:
+    """The session that an event is about, if it is about one that is known."""
+    return world.sessions.get(getattr(event, "session_id", ""))
+
+
+def task_of(event: Event, world: World) -> TaskView | None:
+    """The task that an event is about, if it is about one that is known."""
+    session = session_of(event, world)
+    run_id = session.run_id if session is not None else getattr(event, "run_id", None)
+    task_id = session.task_id if session is not None else getattr(event, "task_id", None)
+    run = world.runs.get(run_id or "")
+    return run.tasks.get(task_id or "") if run is not None else None
+
+
+def present_sessions(world: World, task: TaskView) -> list[SessionView]:
+    """The sessions of a task that still count, oldest first."""
+    return [world.sessions[item] for item in task.sessions[task.epoch :] if item in world.sessions]
+
+
+def all_sessions(world: World, task: TaskView) -> list[SessionView]:
+    """Every session of a task that is known, oldest first."""
+    return [world.sessions[item] for item in task.sessions if item in world.sessions]
+
+
+def task_seconds(world: World, task: TaskView, mono: float, wall: float) -> float | None:
+    """How long a task has taken, or takes by now; None before it has begun.
+
+    What counts is what was done since it was last put back.
+    """
+    sessions = present_sessions(world, task)
+    if not sessions:
+        return None
+    ended = isinstance(task.state, Ended)
+    if ended and task.ended_mono is not None and task.ended_at is not None:
+        mono, wall = task.ended_mono, task.ended_at
+    first = sessions[0]
+    # Monotonic instants of two boots cannot be compared.
+    if first.boot_id == sessions[-1].boot_id and (ended or first.boot_id == world.boot_id):
+        return max(0.0, mono - first.starting_mono)
+    return max(0.0, wall - first.starting_at)
+
+
+def session_seconds(world: World, session: SessionView, mono: float, wall: float) -> float:
+    """How long a session has taken, or takes by now."""
+    if session.ended_mono is not None and session.ended_at is not None:
+        if session.ended_mono >= session.starting_mono:
+            return session.ended_mono - session.starting_mono
+        return max(0.0, session.ended_at - session.starting_at)
+    if session.boot_id == world.boot_id:
+        return max(0.0, mono - session.starting_mono)
+    return max(0.0, wall - session.starting_at)
+
+
+def run_seconds(world: World, run: RunView, mono: float, wall: float) -> float:
+    """How long a run has taken, or takes by now, pauses included."""
+    if run.ended_mono is not None and run.ended_at is not None:
+        mono, wall = run.ended_mono, run.ended_at
+    boots = {session.boot_id for session in world.sessions.values() if session.run_id == run.id}
+    if boots <= {world.boot_id}:
+        return max(0.0, mono - run.started_mono)
+    return max(0.0, wall - run.started_at)
+
+
+def run_title(run: RunView) -> str:
+    """What a run is for, in one line."""
+    return clean(run.plan.goal or run.plan.title or os.path.basename(run.source))
+
+
+def task_label(task: TaskView) -> str:
+    """A task's id and title."""
+    return clean(f"{task.spec.id} {task.spec.title}".rstrip())
+
+
+def wave_label(wave: Wave) -> str:
+    """A wave's number and title."""
+    return clean(f"Wave {wave.number}: {wave.title}" if wave.title else f"Wave {wave.number}")
+
+
+def waves(run: RunView) -> Iterator[tuple[Wave, list[TaskView]]]:
+    """Every wave with its tasks as they are now."""
+    for wave in run.plan.waves:
+        yield wave, [run.tasks[spec.id] for spec in wave.tasks]
+
+
+def cause_of(task: TaskView) -> Cause | None:
+    """Why a task ended, or why it is tried again."""
+    return task.state.cause if isinstance(task.state, Ended | BackingOff) else None
+
+
+def active_session(world: World, task: TaskView) -> SessionView | None:
+    """The session a task is in, if it is in one."""
+    return world.sessions.get(task.state.session_id) if isinstance(task.state, Active) else None
+
+
+def check_command(world: World, session: SessionView) -> str | None:
+    """The command of a check's session."""
+    run = world.runs.get(session.run_id or "")
+    task = run.tasks.get(session.task_id or "") if run is not None else None
+    if task is None or session.check is None or session.check >= len(task.spec.checks):
+        return None
+    return clean(task.spec.checks[session.check].command)
+
+
+def tail_of(world: World, task: TaskView) -> str:
+    """The last output that belongs to a task's cause."""
+    cause = cause_of(task)
+    if cause is None:
+        return ""
+    session = world.sessions.get(cause.session_id or "")
+    return cause.tail or (session.tail if session is not None else "")
+
+
+def count_words(tasks: Counter[str]) -> str:
+    """`3 succeeded, 1 failed`, in a fixed order."""
+    words = [f"{tasks[word]} {word.replace('_', ' ')}" for word in _ORDER if tasks[word]]
+    return ", ".join(words) or "no tasks"
+
+
+def count_tasks(run: RunView) -> Counter[str]:
+    """How many tasks stand where, by status word."""
+    return Counter(task_status(task) for task in run.tasks.values())
+
+
+def status_of_run(run: RunView) -> str:
+    """The status word of a run."""
+    return run_status(run)

@@ -1,0 +1,376 @@
+"""The one table of what a configuration can say: key, kind, default, and one line of why.
+
+A path is a tuple of names in which `*` stands for any name: an agent's, a phase's, a variable's. Defaults are
+written as they would be in a file. `[daemon]` and `[tmux]` will be further tables; until then they are mistakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from kasmos.config.kinds import (
+    Choice,
+    Command,
+    Count,
+    Duration,
+    Flag,
+    Kind,
+    Number,
+    Signal,
+    Size,
+    Text,
+    Whole,
+    WordOrWords,
+    Words,
+)
+from kasmos.model.plan import OnFailure
+from kasmos.model.profile import (
+    ExecutionMode,
+    LeftoverPolicy,
+    Leftovers,
+    OutputMode,
+    PromptMode,
+    RestartCondition,
+)
+
+Path = tuple[str, ...]
+
+
+@attrs.frozen
+class Key:
+    """One key that can be set."""
+
+    path: Path
+    kind: Kind
+    why: str
+    """One line: what it decides."""
+    default: object = None
+    """As in a file; None where there is none."""
+    example: str = ""
+    """A TOML value to show where there is no default."""
+    variable: str = ""
+    """The environment variable that sets it."""
+    flag: str = ""
+    """The command-line flag that sets it."""
+    secret: bool = False
+    """Values are never printed."""
+    former: str = ""
+    """Not a key of ours: existing files may have it, and this is what a warning says about it."""
+    moved_to: Path = ()
+    """What a former key is read as."""
+
+
+@attrs.frozen
+class Table:
+    """One table of keys."""
+
+    path: Path
+    why: str
+    name_rule: Text | None = None
+    """What the names in it must be, where they are the user's choice."""
+    short: str = ""
+    """The key that a plain value in the table's place sets."""
+
+
+AGENT_NAME = Text("a name of letters, digits, `.`, `_` and `-`", r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+PHASE_NAME = Text("a name of letters, digits, `_` and `-`", r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
+_OWN = "SESSION_ID|MANAGED|PROJECT|TASK|WAVE|PEERS|ANCESTORS"
+VARIABLE_NAME = Text(
+    "the name of an environment variable that kasmos does not set itself",
+    rf"(?!KASMOS_(?:{_OWN})$)[A-Za-z_][A-Za-z0-9_]*",
+)
+
+_AGENT: Path = ("agents", "*")
+_RESTART: Path = (*_AGENT, "restart")
+_LIMITS: Path = (*_AGENT, "limits")
+
+
+def _leftovers(said: object) -> Leftovers:
+    if isinstance(said, LeftoverPolicy):
+        return Leftovers(said)
+    # The kernel keeps 15 bytes of a process's name, and these are compared with what it keeps.
+    names = (str(name).encode()[:15].decode(errors="ignore") for name in said) if isinstance(said, tuple) else ()
+    return Leftovers(LeftoverPolicy.STOP, tuple(names))
+
+
+TABLES: tuple[Table, ...] = (
+    Table((), "A supervisor for agent programs."),
+    Table(("orchestration",), "How runs go, where neither the plan nor the command line says otherwise."),
+    Table(("logs",), "What is kept of what programs write."),
+    Table(
+        ("phases",),
+        "Which agent does which phase of the work; `implementing` is the default agent of plans.",
+        name_rule=PHASE_NAME,
+    ),
+    Table(("agents",), "Agent profiles: named recipes for running one program.", name_rule=AGENT_NAME),
+    Table(_AGENT, "A recipe for running one program. `shell` is built in and runs a task's `sh` block."),
+    Table((*_AGENT, "env"), "Variables added to the program's environment; never printed.", name_rule=VARIABLE_NAME),
+    Table(_RESTART, "When and how often a program that has ended is started again.", short="condition"),
+    Table(_LIMITS, "Resource limits of the program; what is not said is as the supervisor has it."),
+    Table(("ui",), "A table of other programs that read this file."),
+    Table(("telemetry",), "A table of other programs that read this file."),
+)
+
+KEYS: tuple[Key, ...] = (
+    Key(
+        ("state_root",),
+        Text(),
+        "Where state is kept; relative to the project. The default is the project's own directory in $XDG_STATE_HOME.",
+        example='"/var/lib/kasmos/NAME"',
+        variable="KASMOS_STATE_ROOT",
+        flag="--state-root",
+    ),
+    # --- [orchestration]
+    Key(
+        ("orchestration", "max_concurrent"),
+        Whole(1, 10_000),
+        "How many tasks run side by side.",
+        4,
+        variable="KASMOS_MAX_CONCURRENT",
+        flag="--max-concurrent",
+    ),
+    Key(
+        ("orchestration", "on_failure"),
+        Choice(OnFailure),
+        "After a failed task: `stop` before the next wave, `continue`, or `fail_fast` (stop its siblings as well).",
+        "stop",
+        variable="KASMOS_ON_FAILURE",
+        flag="--on-failure",
+    ),
+    Key(
+        ("orchestration", "auto_advance_waves"),
+        Flag(),
+        "Whether the next wave begins by itself; if not, it waits for `kas advance`.",
+        True,
+        variable="KASMOS_AUTO_ADVANCE_WAVES",
+    ),
+    Key(
+        ("orchestration", "default_agent"),
+        AGENT_NAME,
+        "The agent of tasks that name none.",
+        example='"claude"',
+        variable="KASMOS_DEFAULT_AGENT",
+        flag="--agent",
+    ),
+    Key(
+        ("orchestration", "task_timeout"),
+        Duration(),
+        "How long an attempt may take where neither the task nor its agent says; without it, for ever.",
+        example='"45m"',
+        variable="KASMOS_TASK_TIMEOUT",
+        flag="--task-timeout",
+    ),
+    Key(
+        ("orchestration", "retries"),
+        Whole(0, 1000),
+        "How often a failed task is tried again.",
+        0,
+        variable="KASMOS_RETRIES",
+    ),
+    # --- [logs]
+    Key(
+        ("logs", "max_bytes"),
+        Size(64 << 10),
+        "The newest part of each session's output that is kept on disk; without it, all of it.",
+        example='"1GiB"',
+        variable="KASMOS_LOGS_MAX_BYTES",
+    ),
+    Key(
+        ("logs", "buffer_bytes"),
+        Size(4 << 10, 1 << 30),
+        "The newest part of each session's output that is kept in memory.",
+        65_536,
+        variable="KASMOS_LOGS_BUFFER_BYTES",
+    ),
+    # --- [phases]
+    Key(("phases", "*"), AGENT_NAME, "The agent that does this phase.", example='"coder"'),
+    # --- [agents.NAME]
+    Key(
+        (*_AGENT, "program"),
+        Command(),
+        "The program and its leading arguments: shell-style text, or a list. The one key that must be there.",
+        example='"claude"',
+    ),
+    Key(
+        (*_AGENT, "flags"),
+        Words(),
+        "Further arguments; {prompt}, {prompt_file}, {script_file}, {model}, {effort}, {temperature} are filled in.",
+        [],
+    ),
+    Key((*_AGENT, "model"), Text(), "What {model} in flags becomes.", example='"opus"'),
+    Key((*_AGENT, "effort"), Text(), "What {effort} in flags becomes.", example='"high"'),
+    Key((*_AGENT, "temperature"), Number(0, 2), "What {temperature} in flags becomes.", example="0.2"),
+    Key(
+        (*_AGENT, "prompt"),
+        Choice(PromptMode),
+        "How the prompt is given: `argument`, `stdin`, `file`, or `script` (the task's `sh` block is run).",
+        "argument",
+    ),
+    Key(
+        (*_AGENT, "execution_mode"),
+        Choice(ExecutionMode),
+        "Where it runs: `headless`, `tmux`, or `scripted` (in memory, for tests).",
+        "headless",
+    ),
+    Key(
+        (*_AGENT, "output"),
+        Choice(OutputMode),
+        "Standard output and error: `file`, or `pipe` for programs that reopen /dev/stderr (default for scripts).",
+        example='"file"',
+    ),
+    Key(
+        (*_AGENT, "leftovers"),
+        WordOrWords(LeftoverPolicy, Words(Text("the name of a process"), example='["dockerd"]'), _leftovers),
+        "Processes that outlive the program: `stop`, `report`, or stop all but a list of names.",
+        "stop",
+    ),
+    Key(
+        (*_AGENT, "env_pass"),
+        Words(Text("a variable's name or a pattern such as `AWS_*`", r"[A-Za-z0-9_*]+"), example='["AWS_*"]'),
+        "Variables of the supervisor's own environment that are passed on, by name or pattern.",
+        [],
+    ),
+    Key(
+        (*_AGENT, "timeout"),
+        Duration(),
+        "How long an attempt may take; the default is orchestration.task_timeout.",
+        example='"1h"',
+    ),
+    Key(
+        (*_AGENT, "stop_signal"),
+        Signal(),
+        "The signal that asks the program to end.",
+        "SIGTERM",
+    ),
+    Key((*_AGENT, "stop_grace"), Duration(zero=True), "How long it may take to end before it is killed.", "10s"),
+    Key((*_AGENT, "kill_grace"), Duration(), "How long after that it is reported as unkillable.", "5s"),
+    Key(
+        (*_AGENT, "retry_lost"),
+        Flag(),
+        "Whether a task is tried again when nobody knows how its last attempt ended.",
+        False,
+    ),
+    Key((*_AGENT, "enabled"), Flag(), "Whether tasks may use it.", True),
+    Key(
+        (*_AGENT, "env", "*"),
+        Text(empty=True, secret=True),
+        "A variable and its value.",
+        example='"value"',
+        secret=True,
+    ),
+    # --- [agents.NAME.restart]
+    Key(
+        (*_RESTART, "condition"),
+        Choice(RestartCondition),
+        'When: `never`, `on_failure` or `always`. For this key alone, `restart = "never"` will do.',
+        "on_failure",
+    ),
+    Key((*_RESTART, "max_restarts"), Whole(0, 1_000_000), "How many restarts `within` may see.", 5),
+    Key((*_RESTART, "within"), Duration(), "The time in which `max_restarts` are counted.", "10m"),
+    Key((*_RESTART, "backoff"), Duration(zero=True), "The pause before the first restart; it doubles.", "1s"),
+    Key((*_RESTART, "backoff_max"), Duration(zero=True), "The longest pause.", "1m"),
+    Key((*_RESTART, "jitter"), Number(0, 1), "The part of a pause that is left to chance.", 0.1),
+    Key(
+        (*_RESTART, "quiet_period"),
+        Duration(zero=True),
+        "How long it must run before the pauses begin from the first again.",
+        "1m",
+    ),
+    # --- [agents.NAME.limits]
+    Key((*_LIMITS, "nice"), Whole(-20, 19), "CPU priority: -20 is the highest, 19 the lowest.", example="10"),
+    Key(
+        (*_LIMITS, "ionice"),
+        Text(
+            "`idle`, `best-effort` or `best-effort:0` to `:7`, or `realtime:0` to `:7`",
+            r"idle|best-effort(?::[0-7])?|realtime:[0-7]",
+        ),
+        "Disk priority: `idle`, `best-effort:0` (highest) to `best-effort:7`, `realtime:0` to `realtime:7`.",
+        example='"idle"',
+    ),
+    Key((*_LIMITS, "nofile"), Count(), "Open files of each process.", example="4096"),
+    Key((*_LIMITS, "nproc"), Count(), "Processes of the user that runs it, all counted.", example="2000"),
+    Key((*_LIMITS, "cpu"), Count(), "CPU seconds of each process.", example="3600"),
+    Key((*_LIMITS, "as"), Size(0, unlimited=True), "Address space of each process.", example='"8GiB"'),
+    Key((*_LIMITS, "data"), Size(0, unlimited=True), "Data segment of each process.", example='"4GiB"'),
+    Key((*_LIMITS, "stack"), Size(0, unlimited=True), "Stack of each process.", example='"8MiB"'),
+    Key((*_LIMITS, "memlock"), Size(0, unlimited=True), "Locked memory of each process.", example='"64KiB"'),
+    Key((*_LIMITS, "fsize"), Size(0, unlimited=True), "Size of each file it writes, its log too.", example='"1GiB"'),
+    Key((*_LIMITS, "core"), Size(0, unlimited=True), "Size of core dumps.", example="0"),
+    # --- keys of files that exist already and are read by other programs as well
+    Key(("plan_store",), Text(), "", former="has no meaning here and is left alone"),
+    Key(("telemetry", "enabled"), Flag(), "", former="has no meaning here: kasmos sends nothing anywhere"),
+    Key(("ui", "animate_banner"), Flag(), "", former="has no meaning here and is left alone"),
+    Key(
+        ("ui", "auto_advance_waves"),
+        Flag(),
+        "",
+        former="is read as orchestration.auto_advance_waves; better say it there",
+        moved_to=("orchestration", "auto_advance_waves"),
+    ),
+)
+
+BUILT_IN: Mapping[Path, object] = {
+    ("agents", "shell", "program"): ["sh"],
+    ("agents", "shell", "prompt"): "script",
+}
+"""What is said before any file is read, as in a file."""
+
+RLIMITS = ("nofile", "nproc", "cpu", "as", "data", "stack", "memlock", "fsize", "core")
+"""Keys of `limits` that are resource limits by their `ulimit` name."""
+
+BY_PATH: Mapping[Path, Key] = {key.path: key for key in KEYS}
+TABLE_BY_PATH: Mapping[Path, Table] = {table.path: table for table in TABLES}
+
+
+def children(table: Path) -> dict[str, Key | Table]:
+    """What can stand in a table, by name; `*` for any name."""
+    depth = len(table) + 1
+    found: list[Key | Table] = [*KEYS, *TABLES]
+    return {entry.path[-1]: entry for entry in found if len(entry.path) == depth and entry.path[:-1] == table}
+
+
+def keys_in(table: Path) -> tuple[Key, ...]:
+    """The keys that stand in a table itself, in order, without former ones."""
+    return tuple(key for key in KEYS if key.path[:-1] == table and not key.former)
+
+
+def pattern_of(path: Path) -> Path | None:
+    """The path in the table of keys that this path is an instance of; None when there is none."""
+    pattern: Path = ()
+    for name in path:
+        entries = children(pattern)
+        if name in entries and name != "*":
+            pattern = (*pattern, name)
+        elif "*" in entries:
+            pattern = (*pattern, "*")
+        else:
+            return None
+    return pattern if pattern in BY_PATH else None
+
+
+def default_of(path: Path) -> Any:
+    """The default of a key, read."""
+    key = BY_PATH[path]
+    return None if key.default is None else key.kind.read(key.default)
+
+
+def parse_path(text: str) -> Path:
+    """Split a dotted path; names with other signs than letters, digits, `_` and `-` are not told apart."""
+    return tuple(text.split("."))
+
+
+def render_path(path: Path) -> str:
+    """A path as it is written in TOML."""
+    return ".".join(name if _is_bare(name) else _quoted(name) for name in path)
+
+
+def _is_bare(name: str) -> bool:
+    return bool(name) and name.isascii() and all(c.isalnum() or c in "_-" for c in name)
+
+
+def _quoted(name: str) -> str:
+    short = name if len(name) <= 60 else name[:57] + "..."
+    return '"' + "".join(c if c.isprintable() and c not in '"\\' else repr(c)[1:-1] for c in short) + '"'
