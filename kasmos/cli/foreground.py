@@ -10,8 +10,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import click
@@ -20,7 +21,6 @@ import trio
 from kasmos.cli.render import View, make_view
 from kasmos.cli.render.junit import junit
 from kasmos.cli.render.summary import summary
-from kasmos.client.aio import Client, connect
 from kasmos.config.load import find_project, load_config
 from kasmos.config.schema import Config
 from kasmos.daemon.service import RunOverrides
@@ -36,8 +36,13 @@ from kasmos.store import fold
 from kasmos.store.journal import read_world
 from kasmos.store.stateroot import StateRoot, find_state_root
 
+if TYPE_CHECKING:
+    from kasmos.client.aio import Client
+
 STDIN = "-"
 EXIT_OF_SIGNAL = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+LEAVE_GRACE = 2.5
+"""Seconds that readers of the API are given when the work is over."""
 TAKEOVER_INTERVAL = 0.2
 """Seconds between attempts to reach, or to become, the supervisor while one comes up or leaves."""
 TAKEOVER_TIMEOUT = 15.0
@@ -174,6 +179,8 @@ class _Foreground:
         self._run_id: str | None = None
         self._world = World()
         self._begun = False
+        self._engine: Engine | None = None
+        self._root = trio.CancelScope()
         self._signals: list[signal.Signals] = []
         self._signalled = trio.Event()
         self._fed = trio.Event()
@@ -181,14 +188,45 @@ class _Foreground:
 
     async def main(self) -> int:
         """Supervise or follow until the run has ended; the exit status."""
-        code = await self._until_over()
-        if self._run_id is not None:
+        async with trio.open_nursery() as nursery:
+            # Before anything is begun: from here on a signal never just kills us.
+            await nursery.start(self._heed_signals)
+            code = await self._until_over()
+            nursery.cancel_scope.cancel()
+        if self._begun:
             self._report()
         return code
+
+    async def _heed_signals(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """First signal: stop and put back. Second: at once. Third: leave everything running, and go."""
+        watched = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            watched.append(signal.SIGHUP)
+        with trio.open_signal_receiver(*watched) as received:
+            task_status.started()
+            async for signum in received:
+                self._signals.append(signal.Signals(signum))
+                self._signalled.set()
+                if self._engine is not None:
+                    self._escalate(self._engine, len(self._signals))
+
+    def _escalate(self, engine: Engine, count: int) -> None:
+        match count:
+            case 1:
+                self._view.message(f"{self._signals[0].name}: stopping; again to stop at once")
+            case 2:
+                self._view.message("stopping at once; again to leave the programs running and go")
+                engine.orchestrator.hurry()
+            case _:
+                self._view.message("left; what still runs is taken up by the next `kas run` or `kas resume`")
+                engine.abandon()
+                self._root.cancel()
 
     async def _until_over(self) -> int:
         give_up = trio.current_time() + TAKEOVER_TIMEOUT
         while True:
+            if self._signals:
+                return EXIT_OF_SIGNAL[self._signals[0]]
             try:
                 return await self._supervise()
             except StateLockedError as locked:
@@ -222,27 +260,41 @@ class _Foreground:
             announce=self._view.message,
             lock_wait=0.3,
         )
-        async with open_engine(options) as engine, trio.open_nursery() as nursery:
-            nursery.start_soon(self._heed_signals, engine, nursery.cancel_scope)
-            api_shutdown = trio.Event()
+        with self._root:
+            async with open_engine(options) as engine:
+                self._engine = engine
+                try:
+                    return await self._work(engine)
+                finally:
+                    self._engine = None
+        return self._exit_code(self._world)
+
+    async def _work(self, engine: Engine) -> int:
+        async with trio.open_nursery() as nursery:
             after = await self._begin(engine)
-            if self._run_id is None:
-                nursery.cancel_scope.cancel()
-                return 0
-            shown = trio.Event()
-            nursery.start_soon(self._show, engine, after, shown)
-            nursery.start_soon(engine.serve_api, place.root.socket, api_shutdown, self._view.message)
-            await self._until_idle_or_signalled(engine)
+            over = trio.Event()
+            nursery.start_soon(self._show, engine, after)
+            nursery.start_soon(engine.serve_api, self._place.root.socket, over, self._view.message)
+            await self._first(engine.orchestrator.wait_idle, self._signalled.wait)
             if self._signals:
                 await engine.orchestrator.interrupt(f"received {self._signals[0].name}")
             await engine.journal.flush()
             await self._until_shown(engine)
-            api_shutdown.set()
-            shown.set()
-            nursery.cancel_scope.deadline = trio.current_time() + 1.0
-            code = self._exit_code(engine.journal.world)
-            nursery.cancel_scope.cancel()
-        return code
+            over.set()
+            nursery.cancel_scope.deadline = trio.current_time() + LEAVE_GRACE
+            engine.bus.close()
+        return self._exit_code(engine.journal.world)
+
+    async def _first(self, *waits: Callable[[], Awaitable[None]]) -> None:
+        """Wait until one of these returns."""
+        async with trio.open_nursery() as nursery:
+
+            async def run(wait: Callable[[], Awaitable[None]]) -> None:
+                await wait()
+                nursery.cancel_scope.cancel()
+
+            for wait in waits:
+                nursery.start_soon(run, wait)
 
     async def _begin(self, engine: Engine) -> int:
         """Submit the plan, or find the run to resume; the journal number after which to show events."""
@@ -277,38 +329,7 @@ class _Foreground:
             self._begun = True
         return after
 
-    async def _until_idle_or_signalled(self, engine: Engine) -> None:
-        async with trio.open_nursery() as nursery:
-
-            async def idle() -> None:
-                await engine.orchestrator.wait_idle()
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(idle)
-            await self._signalled.wait()
-            nursery.cancel_scope.cancel()
-
-    async def _heed_signals(self, engine: Engine, root: trio.CancelScope) -> None:
-        """First signal: stop and put back. Second: at once. Third: leave everything running, and go."""
-        watched = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-            watched.append(signal.SIGHUP)
-        with trio.open_signal_receiver(*watched) as received:
-            async for signum in received:
-                self._signals.append(signal.Signals(signum))
-                match len(self._signals):
-                    case 1:
-                        self._view.message(f"{self._signals[0].name}: stopping; again to stop at once")
-                        self._signalled.set()
-                    case 2:
-                        self._view.message("stopping at once; again to leave the programs running and go")
-                        engine.orchestrator.hurry()
-                    case _:
-                        self._view.message("left; what still runs is taken up by the next `kas run` or `kas resume`")
-                        engine.abandon()
-                        root.cancel()
-
-    async def _show(self, engine: Engine, after: int, over: trio.Event) -> None:
+    async def _show(self, engine: Engine, after: int) -> None:
         """Feed the view from the bus, and let it draw between events where it wants to."""
         async with trio.open_nursery() as nursery:
             if self._view.interval is not None:
@@ -359,8 +380,8 @@ class _Foreground:
         self._view.record(record, self._world)
 
     def _exit_code(self, world: World) -> int:
-        run = world.runs[self._run_id or ""]
-        if run.state is RunState.ENDED:
+        run = world.runs.get(self._run_id or "")
+        if run is not None and run.state is RunState.ENDED:
             return 0 if run.outcome is Outcome.SUCCEEDED else 1
         return EXIT_OF_SIGNAL.get(self._signals[0], 1) if self._signals else 1
 
@@ -374,22 +395,18 @@ class _Foreground:
             RequestError: it refuses.
         """
         outcome: list[int | KasmosError | None] = []
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
-            async with trio.open_nursery() as nursery:
 
-                async def follow() -> None:
-                    # The error as a value: out of the nursery it would come as a group.
-                    try:
-                        outcome.append(await self._follow())
-                    except KasmosError as error:
-                        outcome.append(error)
-                    nursery.cancel_scope.cancel()
+        async def follow() -> None:
+            # The error as a value: out of a nursery it would come as a group.
+            try:
+                outcome.append(await self._follow())
+            except KasmosError as error:
+                outcome.append(error)
 
-                nursery.start_soon(follow)
-                signum = await anext(aiter(received))
-                self._view.message("no longer following; the run goes on (`kas stop --all` ends it)")
-                outcome.append(EXIT_OF_SIGNAL[signal.Signals(signum)])
-                nursery.cancel_scope.cancel()
+        await self._first(follow, self._signalled.wait)
+        if not outcome:
+            self._view.message("no longer following; the run goes on (`kas stop --all` ends it)")
+            return EXIT_OF_SIGNAL[self._signals[0]]
         result = outcome[0]
         if isinstance(result, RequestError) and result.code == "draining":
             raise ClientError(str(result)) from result
@@ -398,6 +415,9 @@ class _Foreground:
         return result
 
     async def _follow(self) -> int | None:
+        # Here, since httpx takes long to import and most runs have no other supervisor.
+        from kasmos.client.aio import connect
+
         root = self._place.root
         async with connect(root.socket) as client:
             if self._document is not None:

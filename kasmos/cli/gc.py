@@ -137,7 +137,7 @@ def _look(directory: Path) -> StoredSession | None:
         size += directory.stat().st_blocks * 512
     except FileNotFoundError:
         return None  # another one removes it at this moment
-    recorded = Records(directory).exit() is not None
+    recorded = Records(os.fspath(directory)).exit() is not None
     return StoredSession(directory.name, size, changed or directory.stat().st_mtime, recorded)
 
 
@@ -147,7 +147,7 @@ def _discard(root: StateRoot, session_id: str, failures: list[str]) -> bool:
 
     directory = root.sessions / session_id
     # Held by a process that outlived its session and was spared: its log may still be written.
-    if lease_is_held(directory / "lease"):
+    if lease_is_held(os.fspath(directory / "lease")):
         return False
     trash = root.path / TRASH
     try:

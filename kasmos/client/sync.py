@@ -86,8 +86,10 @@ class Supervisor:
         """
         headers = {"Accept": NDJSON}
         with self._exchange("GET", path, timeout=max(self._timeout, SILENCE), headers=headers) as response:
-            while line := _read_line(response):
-                yield line.rstrip(b"\n")
+            rest = b""
+            while piece := _read_piece(response):
+                *lines, rest = (rest + piece).split(b"\n")
+                yield from lines
 
     def events(self, after: int = 0, *, run: str | None = None) -> Iterator[Record]:
         """Every event with a number above *after*, history first, until the supervisor leaves.
@@ -164,15 +166,12 @@ def _read_all(response: http.client.HTTPResponse) -> bytes:
         raise _broken_off(error) from error
 
 
-def _read_line(response: http.client.HTTPResponse) -> bytes:
+def _read_piece(response: http.client.HTTPResponse) -> bytes:
     try:
-        line = response.readline()
+        # Unlike `readline`, this tells an answer that was cut from one that has ended.
+        return response.read1(65_536)
     except (OSError, http.client.HTTPException) as error:
         raise _broken_off(error) from error
-    # `readline` is silent about an answer that was cut; one that has ended has been closed.
-    if not line.endswith(b"\n") and not response.isclosed():
-        raise ClientError("the supervisor broke off its answer")
-    return line
 
 
 def _unreached(path: str, error: Exception) -> ClientError:

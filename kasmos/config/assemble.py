@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from kasmos.config.keys import RLIMITS, Path, default_of
+from kasmos.config.keys import RLIMITS, Path
 from kasmos.config.layers import Findings, Settings
+from kasmos.config.lookup import default_of
 from kasmos.config.messages import did_you_mean
 from kasmos.config.origin import Origin, OriginKind
 from kasmos.config.schema import Config, Logs, Orchestration
@@ -23,7 +24,7 @@ _OURS = re.compile(r"\{(effort|temperature)\}")
 def assemble(settings: Settings, environ: Mapping[str, str], findings: Findings) -> Config | None:
     """Build the configuration; None when a mistake was noted that leaves nothing to build."""
     _judge_state_root(settings, findings)
-    names = list(dict.fromkeys(path[1] for path in settings if path[0] == "agents"))
+    names = list(dict.fromkeys([*(path[1] for path in settings if path[0] == "agents"), *findings.agents]))
     agents = {name: _Agent(name, settings, environ, findings).profile() for name in names}
     _inherit_default_agent(settings, agents)
     _judge_agent_names(settings, agents, findings)
@@ -132,10 +133,14 @@ class _Agent:
         )
 
     def _judge_missing_program(self) -> None:
-        first = next(path for path in self._settings if path[:2] == self._path)
+        if {self._path, (*self._path, "program")} & self._findings.failed:
+            return
+        origin = self._findings.agents.get(self._name)
+        if origin is None:  # spoken of by a flag only
+            origin = next(said.origin for path, said in self._settings.items() if path[:2] == self._path)
         known = {path[1] for path in self._settings if path[0] == "agents" and path[-1] == "program"}
         cure = did_you_mean(self._name, known) or f'such as program = "{self._name}"'
-        self._findings.mistake(self._settings[first].origin, self._path, "has no program", cure)
+        self._findings.mistake(origin, self._path, "has no program", cure)
 
     def _judge_backoff(self) -> None:
         first, longest = self._get("restart", "backoff"), self._get("restart", "backoff_max")

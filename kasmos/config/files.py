@@ -31,8 +31,6 @@ def find_project(cwd: Path, *, environ: Mapping[str, str] | None = None) -> Path
         if os.path.lexists(file):
             _require_trust(file, cwd)
             return directory
-        if directory != cwd and main_checkout(directory) is not None:
-            break
         if main_checkout(directory) is not None:
             break
     return next((directory for directory in inside if os.path.lexists(directory / ".git")), cwd)
@@ -84,20 +82,15 @@ def read_config_file(path: Path) -> str | None:
         ConfigError: it is there and cannot be read.
     """
     try:
-        # Without blocking, for whoever has put a pipe in its place.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(path, "rb", opener=_open_nonblocking) as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if stat.S_ISFIFO(mode):
+                raise _unreadable(path, "is not a file")
+            data = file.read(_MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError) as error:
         if path.is_symlink():
             raise _unreadable(path, f"the link points to {os.readlink(path)}, which is not there") from error
         return None
-    except OSError as error:
-        raise _unreadable(path, f"cannot be read: {error.strerror}") from error
-    try:
-        with open(fd, "rb") as file:
-            mode = os.fstat(fd).st_mode
-            if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
-                raise _unreadable(path, "is not a file")
-            data = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise _unreadable(path, f"cannot be read: {error.strerror}") from error
     if len(data) > _MAX_BYTES:
@@ -107,6 +100,11 @@ def read_config_file(path: Path) -> str | None:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError([Mistake(f"{path}:{line}", "is not UTF-8", "save it as UTF-8")]) from error
+
+
+def _open_nonblocking(path: str, flags: int) -> int:
+    # Whoever has put a pipe in its place must not stop us.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _upward(cwd: Path, environ: Mapping[str, str]) -> Iterator[Path]:
@@ -123,7 +121,7 @@ def _require_trust(file: Path, cwd: Path) -> None:
     if file.parent.parent == cwd:
         return
     owner = os.lstat(file).st_uid
-    if owner not in (os.geteuid(), 0, os.stat(cwd).st_uid):
+    if owner not in (os.geteuid(), 0, os.lstat(cwd).st_uid):
         problem = f"belongs to another user (uid {owner}) and would run programs of their choice"
         raise ConfigError([Mistake(str(file), problem, "name the project with --project")])
 

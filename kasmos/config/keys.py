@@ -7,13 +7,12 @@ written as they would be in a file. `[daemon]` and `[tmux]` will be further tabl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import attrs
 
 from kasmos.config.kinds import (
+    Anything,
     Choice,
-    Command,
     Count,
     Duration,
     Flag,
@@ -23,9 +22,8 @@ from kasmos.config.kinds import (
     Size,
     Text,
     Whole,
-    WordOrWords,
-    Words,
 )
+from kasmos.config.lists import Command, WordOrWords, Words
 from kasmos.model.plan import OnFailure
 from kasmos.model.profile import (
     ExecutionMode,
@@ -73,19 +71,21 @@ class Table:
     """What the names in it must be, where they are the user's choice."""
     short: str = ""
     """The key that a plain value in the table's place sets."""
+    former: bool = False
+    """Not a table of ours: existing files may have it."""
 
 
 AGENT_NAME = Text("a name of letters, digits, `.`, `_` and `-`", r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 PHASE_NAME = Text("a name of letters, digits, `_` and `-`", r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 _OWN = "SESSION_ID|MANAGED|PROJECT|TASK|WAVE|PEERS|ANCESTORS"
 VARIABLE_NAME = Text(
-    "the name of an environment variable that kasmos does not set itself",
-    rf"(?!KASMOS_(?:{_OWN})$)[A-Za-z_][A-Za-z0-9_]*",
+    "letters, digits and `_`, and none that kasmos sets itself", rf"(?!KASMOS_(?:{_OWN})$)[A-Za-z_][A-Za-z0-9_]*"
 )
 
-_AGENT: Path = ("agents", "*")
-_RESTART: Path = (*_AGENT, "restart")
-_LIMITS: Path = (*_AGENT, "limits")
+AGENT: Path = ("agents", "*")
+"""The table of one agent."""
+_RESTART: Path = (*AGENT, "restart")
+_LIMITS: Path = (*AGENT, "limits")
 
 
 def _leftovers(said: object) -> Leftovers:
@@ -106,12 +106,16 @@ TABLES: tuple[Table, ...] = (
         name_rule=PHASE_NAME,
     ),
     Table(("agents",), "Agent profiles: named recipes for running one program.", name_rule=AGENT_NAME),
-    Table(_AGENT, "A recipe for running one program. `shell` is built in and runs a task's `sh` block."),
-    Table((*_AGENT, "env"), "Variables added to the program's environment; never printed.", name_rule=VARIABLE_NAME),
-    Table(_RESTART, "When and how often a program that has ended is started again.", short="condition"),
+    Table(AGENT, "A recipe for running one program. `shell` is built in and runs a task's `sh` block."),
+    Table((*AGENT, "env"), "Variables added to the program's environment; never printed.", name_rule=VARIABLE_NAME),
+    Table(
+        _RESTART,
+        "How a failed attempt is followed by the next one; how many there may be says `retries`.",
+        short="condition",
+    ),
     Table(_LIMITS, "Resource limits of the program; what is not said is as the supervisor has it."),
-    Table(("ui",), "A table of other programs that read this file."),
-    Table(("telemetry",), "A table of other programs that read this file."),
+    Table(("ui",), "Of other programs that read this file.", former=True),
+    Table(("telemetry",), "Of other programs that read this file.", former=True),
 )
 
 KEYS: tuple[Key, ...] = (
@@ -166,7 +170,7 @@ KEYS: tuple[Key, ...] = (
     Key(
         ("orchestration", "retries"),
         Whole(0, 1000),
-        "How often a failed task is tried again.",
+        "How often a failed task is tried again; [agents.NAME.restart] has the pauses.",
         0,
         variable="KASMOS_RETRIES",
     ),
@@ -189,73 +193,73 @@ KEYS: tuple[Key, ...] = (
     Key(("phases", "*"), AGENT_NAME, "The agent that does this phase.", example='"coder"'),
     # --- [agents.NAME]
     Key(
-        (*_AGENT, "program"),
+        (*AGENT, "program"),
         Command(),
         "The program and its leading arguments: shell-style text, or a list. The one key that must be there.",
         example='"claude"',
     ),
     Key(
-        (*_AGENT, "flags"),
+        (*AGENT, "flags"),
         Words(),
         "Further arguments; {prompt}, {prompt_file}, {script_file}, {model}, {effort}, {temperature} are filled in.",
         [],
     ),
-    Key((*_AGENT, "model"), Text(), "What {model} in flags becomes.", example='"opus"'),
-    Key((*_AGENT, "effort"), Text(), "What {effort} in flags becomes.", example='"high"'),
-    Key((*_AGENT, "temperature"), Number(0, 2), "What {temperature} in flags becomes.", example="0.2"),
+    Key((*AGENT, "model"), Text(), "What {model} in flags becomes.", example='"opus"'),
+    Key((*AGENT, "effort"), Text(), "What {effort} in flags becomes.", example='"high"'),
+    Key((*AGENT, "temperature"), Number(0, 2), "What {temperature} in flags becomes.", example="0.2"),
     Key(
-        (*_AGENT, "prompt"),
+        (*AGENT, "prompt"),
         Choice(PromptMode),
         "How the prompt is given: `argument`, `stdin`, `file`, or `script` (the task's `sh` block is run).",
         "argument",
     ),
     Key(
-        (*_AGENT, "execution_mode"),
+        (*AGENT, "execution_mode"),
         Choice(ExecutionMode),
         "Where it runs: `headless`, `tmux`, or `scripted` (in memory, for tests).",
         "headless",
     ),
     Key(
-        (*_AGENT, "output"),
+        (*AGENT, "output"),
         Choice(OutputMode),
         "Standard output and error: `file`, or `pipe` for programs that reopen /dev/stderr (default for scripts).",
         example='"file"',
     ),
     Key(
-        (*_AGENT, "leftovers"),
+        (*AGENT, "leftovers"),
         WordOrWords(LeftoverPolicy, Words(Text("the name of a process"), example='["dockerd"]'), _leftovers),
         "Processes that outlive the program: `stop`, `report`, or stop all but a list of names.",
         "stop",
     ),
     Key(
-        (*_AGENT, "env_pass"),
+        (*AGENT, "env_pass"),
         Words(Text("a variable's name or a pattern such as `AWS_*`", r"[A-Za-z0-9_*]+"), example='["AWS_*"]'),
         "Variables of the supervisor's own environment that are passed on, by name or pattern.",
         [],
     ),
     Key(
-        (*_AGENT, "timeout"),
+        (*AGENT, "timeout"),
         Duration(),
         "How long an attempt may take; the default is orchestration.task_timeout.",
         example='"1h"',
     ),
     Key(
-        (*_AGENT, "stop_signal"),
+        (*AGENT, "stop_signal"),
         Signal(),
         "The signal that asks the program to end.",
         "SIGTERM",
     ),
-    Key((*_AGENT, "stop_grace"), Duration(zero=True), "How long it may take to end before it is killed.", "10s"),
-    Key((*_AGENT, "kill_grace"), Duration(), "How long after that it is reported as unkillable.", "5s"),
+    Key((*AGENT, "stop_grace"), Duration(zero=True), "How long it may take to end before it is killed.", "10s"),
+    Key((*AGENT, "kill_grace"), Duration(), "How long after that it is reported as unkillable.", "5s"),
     Key(
-        (*_AGENT, "retry_lost"),
+        (*AGENT, "retry_lost"),
         Flag(),
         "Whether a task is tried again when nobody knows how its last attempt ended.",
         False,
     ),
-    Key((*_AGENT, "enabled"), Flag(), "Whether tasks may use it.", True),
+    Key((*AGENT, "enabled"), Flag(), "Whether tasks may use it.", True),
     Key(
-        (*_AGENT, "env", "*"),
+        (*AGENT, "env", "*"),
         Text(empty=True, secret=True),
         "A variable and its value.",
         example='"value"',
@@ -265,11 +269,16 @@ KEYS: tuple[Key, ...] = (
     Key(
         (*_RESTART, "condition"),
         Choice(RestartCondition),
-        'When: `never`, `on_failure` or `always`. For this key alone, `restart = "never"` will do.',
+        'When: `never`, `on_failure` or `always`. `restart = "never"` is short for it.',
         "on_failure",
     ),
-    Key((*_RESTART, "max_restarts"), Whole(0, 1_000_000), "How many restarts `within` may see.", 5),
-    Key((*_RESTART, "within"), Duration(), "The time in which `max_restarts` are counted.", "10m"),
+    Key(
+        (*_RESTART, "max_restarts"),
+        Whole(0, 1_000_000),
+        "More restarts than this within `within` are too many: the task has failed.",
+        5,
+    ),
+    Key((*_RESTART, "within"), Duration(), "The time in which restarts are counted.", "10m"),
     Key((*_RESTART, "backoff"), Duration(zero=True), "The pause before the first restart; it doubles.", "1s"),
     Key((*_RESTART, "backoff_max"), Duration(zero=True), "The longest pause.", "1m"),
     Key((*_RESTART, "jitter"), Number(0, 1), "The part of a pause that is left to chance.", 0.1),
@@ -301,8 +310,8 @@ KEYS: tuple[Key, ...] = (
     Key((*_LIMITS, "core"), Size(0, unlimited=True), "Size of core dumps.", example="0"),
     # --- keys of files that exist already and are read by other programs as well
     Key(("plan_store",), Text(), "", former="has no meaning here and is left alone"),
-    Key(("telemetry", "enabled"), Flag(), "", former="has no meaning here: kasmos sends nothing anywhere"),
-    Key(("ui", "animate_banner"), Flag(), "", former="has no meaning here and is left alone"),
+    Key(("telemetry", "*"), Anything(), "", former="has no meaning here: kasmos sends nothing anywhere"),
+    Key(("ui", "*"), Anything(), "", former="has no meaning here and is left alone"),
     Key(
         ("ui", "auto_advance_waves"),
         Flag(),
@@ -320,57 +329,3 @@ BUILT_IN: Mapping[Path, object] = {
 
 RLIMITS = ("nofile", "nproc", "cpu", "as", "data", "stack", "memlock", "fsize", "core")
 """Keys of `limits` that are resource limits by their `ulimit` name."""
-
-BY_PATH: Mapping[Path, Key] = {key.path: key for key in KEYS}
-TABLE_BY_PATH: Mapping[Path, Table] = {table.path: table for table in TABLES}
-
-
-def children(table: Path) -> dict[str, Key | Table]:
-    """What can stand in a table, by name; `*` for any name."""
-    depth = len(table) + 1
-    found: list[Key | Table] = [*KEYS, *TABLES]
-    return {entry.path[-1]: entry for entry in found if len(entry.path) == depth and entry.path[:-1] == table}
-
-
-def keys_in(table: Path) -> tuple[Key, ...]:
-    """The keys that stand in a table itself, in order, without former ones."""
-    return tuple(key for key in KEYS if key.path[:-1] == table and not key.former)
-
-
-def pattern_of(path: Path) -> Path | None:
-    """The path in the table of keys that this path is an instance of; None when there is none."""
-    pattern: Path = ()
-    for name in path:
-        entries = children(pattern)
-        if name in entries and name != "*":
-            pattern = (*pattern, name)
-        elif "*" in entries:
-            pattern = (*pattern, "*")
-        else:
-            return None
-    return pattern if pattern in BY_PATH else None
-
-
-def default_of(path: Path) -> Any:
-    """The default of a key, read."""
-    key = BY_PATH[path]
-    return None if key.default is None else key.kind.read(key.default)
-
-
-def parse_path(text: str) -> Path:
-    """Split a dotted path; names with other signs than letters, digits, `_` and `-` are not told apart."""
-    return tuple(text.split("."))
-
-
-def render_path(path: Path) -> str:
-    """A path as it is written in TOML."""
-    return ".".join(name if _is_bare(name) else _quoted(name) for name in path)
-
-
-def _is_bare(name: str) -> bool:
-    return bool(name) and name.isascii() and all(c.isalnum() or c in "_-" for c in name)
-
-
-def _quoted(name: str) -> str:
-    short = name if len(name) <= 60 else name[:57] + "..."
-    return '"' + "".join(c if c.isprintable() and c not in '"\\' else repr(c)[1:-1] for c in short) + '"'

@@ -9,13 +9,13 @@ from __future__ import annotations
 import enum
 import math
 import re
-from collections.abc import Callable, Iterable
-from typing import Any, NoReturn, Protocol
+from collections.abc import Iterable
+from typing import Any, NoReturn, Protocol, TypeGuard
 
 import attrs
 
 from kasmos.config import units
-from kasmos.config.messages import as_list, guess, name_kind, one_of, show, split_words, without_quotes
+from kasmos.config.messages import guess, name_kind, one_of, show, without_quotes
 
 LONGEST_DURATION = 366 * 86400.0
 """Seconds. Longer ones are taken for a mistake in the unit."""
@@ -62,36 +62,48 @@ def wrong(problem: str, cure: str = "") -> NoReturn:
     raise WrongValueError([Problem(problem, cure)])
 
 
-class _Plain:
+class Plain:
+    """What is text already."""
+
     def from_text(self, text: str) -> object:
         return text
 
 
 @attrs.frozen
-class Text(_Plain):
+class Text(Plain):
     """Text that is not empty."""
 
     what: str = "text"
     pattern: str | None = None
-    cure: str = ""
     empty: bool = False
     secret: bool = False
     """The text must not appear in a message."""
 
     def read(self, value: object) -> str:
         if not isinstance(value, str):
-            wrong(f"must be {self.what}, not {name_kind(value)}", self.cure)
+            wrong(f"must be {self.what}, not {name_kind(value)}", "put it in quotes" if is_number(value) else "")
         if "\0" in value:
             wrong("must not contain a NUL character")
         if not value.strip() and not self.empty:
-            wrong("must not be empty", self.cure)
+            wrong("must not be empty")
         if self.pattern is not None and not re.fullmatch(self.pattern, value):
-            wrong(f"must be {self.what}" + ("" if self.secret else f", not {show(value)}"), self.cure)
+            wrong(f"must be {self.what}" + ("" if self.secret else f", not {show(value)}"))
         return value
 
     def schema(self) -> dict[str, Any]:
         pattern = {} if self.pattern is None else {"pattern": f"^(?:{self.pattern})$"}
         return {"type": "string", **({} if self.empty else {"minLength": 1}), **pattern}
+
+
+@attrs.frozen
+class Anything(Plain):
+    """Any value at all."""
+
+    def read(self, value: object) -> object:
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        return {}
 
 
 @attrs.frozen
@@ -124,7 +136,7 @@ class Whole:
         return value
 
     def from_text(self, text: str) -> object:
-        return int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()) else text
+        return bare_number(text)
 
     def schema(self) -> dict[str, Any]:
         return {"type": "integer", "minimum": self.least, "maximum": self.most}
@@ -144,7 +156,7 @@ class Number:
         return float(value)
 
     def from_text(self, text: str) -> object:
-        return float(text) if re.fullmatch(r"-?[0-9]{1,18}(?:[.][0-9]{1,18})?", text.strip()) else text
+        return bare_number(text)
 
     def schema(self) -> dict[str, Any]:
         return {"type": "number", "minimum": self.least, "maximum": self.most}
@@ -169,10 +181,7 @@ class Duration:
         return float(seconds)
 
     def from_text(self, text: str) -> object:
-        try:
-            return units.parse_duration(text)
-        except ValueError:
-            return text
+        return bare_number(text)
 
     def schema(self) -> dict[str, Any]:
         least = {"minimum": 0} if self.zero else {"exclusiveMinimum": 0}
@@ -204,10 +213,7 @@ class Size:
         return size
 
     def from_text(self, text: str) -> object:
-        try:
-            return units.parse_size(text)
-        except ValueError:
-            return text
+        return bare_number(text)
 
     def schema(self) -> dict[str, Any]:
         number = {"type": "integer", "minimum": self.least, "maximum": self.most}
@@ -228,7 +234,7 @@ class Count:
         return value
 
     def from_text(self, text: str) -> object:
-        return int(text) if re.fullmatch(r"[0-9]{1,18}", text.strip()) else text
+        return bare_number(text)
 
     def schema(self) -> dict[str, Any]:
         number = {"type": "integer", "minimum": 0, "maximum": LARGEST_INTEGER}
@@ -236,7 +242,7 @@ class Count:
 
 
 @attrs.frozen
-class Choice(_Plain):
+class Choice(Plain):
     """One of a few words."""
 
     words: type[enum.StrEnum]
@@ -252,7 +258,7 @@ class Choice(_Plain):
 
 
 @attrs.frozen
-class Signal(_Plain):
+class Signal(Plain):
     """A signal that asks a program to end, with or without `SIG`."""
 
     names: tuple[str, ...] = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
@@ -271,83 +277,15 @@ class Signal(_Plain):
         return {"enum": [*self.names, *(name.removeprefix("SIG") for name in self.names)]}
 
 
-@attrs.frozen
-class Words:
-    """A list of texts."""
-
-    item: Text = Text(empty=True)
-    example: str = '["--flag", "value"]'
-
-    def read(self, value: object) -> tuple[str, ...]:
-        if not isinstance(value, list):
-            wrong(f"must be a list, not {name_kind(value)}", as_list(value) or f"such as {self.example}")
-        read: list[str] = []
-        problems: list[Problem] = []
-        for number, item in enumerate(value):
-            try:
-                read.append(self.item.read(item))
-            except WrongValueError as error:
-                problems += [attrs.evolve(problem, suffix=f"[{number}]") for problem in error.problems]
-        if problems:
-            raise WrongValueError(problems)
-        return tuple(read)
-
-    def from_text(self, text: str) -> object:
-        return split_words(text) or text
-
-    def schema(self) -> dict[str, Any]:
-        return {"type": "array", "items": self.item.schema()}
+def bare_number(text: str) -> object:
+    """A text that is only a number, as the number; else the text, whose unit is read later."""
+    plain = text.strip()
+    if re.fullmatch(r"-?[0-9]{1,18}", plain):
+        return int(plain)
+    return float(plain) if re.fullmatch(r"-?[0-9]{1,18}[.][0-9]{1,18}", plain) else plain
 
 
-@attrs.frozen
-class Command:
-    """A program and its leading arguments: a shell-style text, or a list."""
-
-    def read(self, value: object) -> tuple[str, ...]:
-        if isinstance(value, str):
-            Text().read(value)
-            words = split_words(value)
-            if words is None:
-                wrong(f"is not a command line: a quote is not closed in {show(value)}")
-        elif isinstance(value, list):
-            words = list(Words().read(value))
-        else:
-            cure = 'such as "claude" or ["claude"]'
-            wrong(f"must be text or a list, not {name_kind(value)}", cure)
-        if not words or not words[0].strip():
-            wrong("must not be empty", "name the program to run")
-        return tuple(words)
-
-    def from_text(self, text: str) -> object:
-        return text
-
-    def schema(self) -> dict[str, Any]:
-        words = {"type": "array", "items": {"type": "string"}, "minItems": 1}
-        return {"anyOf": [{"type": "string", "minLength": 1}, words]}
-
-
-@attrs.frozen
-class WordOrWords(_Plain):
-    """One of a few words, or a list of names; `make` turns either into the value."""
-
-    words: type[enum.StrEnum]
-    names: Words
-    make: Callable[[enum.StrEnum | tuple[str, ...]], object]
-
-    def read(self, value: object) -> object:
-        if isinstance(value, list):
-            return self.make(self.names.read(value))
-        known = [str(word) for word in self.words]
-        if isinstance(value, str) and value in known:
-            return self.make(self.words(value))
-        quoted = " or ".join(f'"{word}"' for word in known)
-        wrong(f"must be {quoted} or a list of names, not {show(value)}", guess(value, known))
-
-    def schema(self) -> dict[str, Any]:
-        return {"anyOf": [{"enum": [str(word) for word in self.words]}, self.names.schema()]}
-
-
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether it is a finite number that a float can hold, and not a truth value."""
     if isinstance(value, float):
         return math.isfinite(value)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
 
-from kasmos.config.keys import BY_PATH, KEYS, TABLE_BY_PATH, Key, Path, Table, children, pattern_of, render_path
+from kasmos.config.keys import AGENT, KEYS, Key, Path, Table
 from kasmos.config.kinds import WrongValueError
+from kasmos.config.lookup import BY_PATH, TABLE_BY_PATH, children, pattern_of, render_path
 from kasmos.config.messages import did_you_mean, name_kind
 from kasmos.config.origin import Origin, OriginKind, Setting
 from kasmos.exceptions import Mistake
@@ -26,9 +27,14 @@ class Findings:
 
     mistakes: list[Mistake] = attrs.field(factory=list)
     warnings: list[str] = attrs.field(factory=list)
+    agents: dict[str, Origin] = attrs.field(factory=dict)
+    """Where each agent is spoken of last, whatever is said of it."""
+    failed: set[Path] = attrs.field(factory=set)
+    """Keys that were said, but not rightly: that they are missing is no second mistake."""
 
     def mistake(self, origin: Origin, path: Path, problem: str, cure: str = "", suffix: str = "") -> None:
         """Note something that must be put right."""
+        self.failed.add(path)
         self.mistakes.append(Mistake(place_of(origin, path) + suffix, problem, cure))
 
     def warn(self, origin: Origin, path: Path, problem: str) -> None:
@@ -54,15 +60,9 @@ def read_table(values: Mapping[str, Any], locate: Callable[[Path], Origin], find
         locate: says where a key stands.
         findings: where every mistake is noted, in document order.
     """
-    own = Findings()
-    reader = _TableReader(locate, own)
+    reader = _TableReader(locate, findings)
     reader.table(TABLE_BY_PATH[()], (), values)
-    settings = reader.settings
-    for path, setting in reader.moved.items():
-        settings.setdefault(path, setting)
-    findings.mistakes += own.mistakes
-    findings.warnings += own.warnings
-    return settings
+    return {**reader.moved, **reader.settings}
 
 
 @attrs.define(eq=False)
@@ -102,6 +102,8 @@ class _TableReader:
         return known["*"]
 
     def _sub_table(self, table: Table, path: Path, value: object) -> None:
+        if table.path == AGENT:
+            self.findings.agents[path[-1]] = self.locate(path)
         if isinstance(value, Mapping):
             self.table(table, path, value)
         elif table.short:
@@ -136,10 +138,11 @@ def read_variables(environ: Mapping[str, str], findings: Findings) -> Settings:
             if setting is not None:
                 settings[key.path] = setting
     for name in sorted(environ):
-        if name.startswith("KASMOS_") and name not in known and name not in FOREIGN_VARIABLES:
-            # Others may have variables of that prefix, so this is no mistake.
-            if guess := did_you_mean(name, known, cutoff=0.9):
-                findings.warnings.append(f"the variable {name} sets nothing: {guess}")
+        if not name.startswith("KASMOS_") or name in known or name in FOREIGN_VARIABLES:
+            continue
+        # Others may have variables of that prefix, so this is no mistake.
+        if guess := did_you_mean(name, known, cutoff=0.9):
+            findings.warnings.append(f"the variable {name} sets nothing: {guess}")
     return settings
 
 
@@ -151,7 +154,7 @@ def read_flags(flags: Mapping[str, object], findings: Findings) -> Settings:
         pattern = pattern_of(path)
         key = None if pattern is None else BY_PATH[pattern]
         if key is None or key.former:
-            cure = did_you_mean(dotted, [key.path[-1] and render_path(key.path) for key in KEYS])
+            cure = did_you_mean(dotted, [".".join(key.path) for key in KEYS if not key.former])
             findings.mistake(Origin(OriginKind.FLAG, dotted), path, "unknown key", cure)
         elif value is not None:
             origin = Origin(OriginKind.FLAG, key.flag or dotted)
@@ -187,14 +190,17 @@ def _read_key(key: Key, path: Path, value: object, origin: Origin, findings: Fin
 
 def _where_it_belongs(name: str, table: Path, known: Mapping[str, Key | Table]) -> str:
     """The cure for an unknown key: what may be meant here, else where it would be right."""
-    ours = [other for other, entry in known.items() if not (isinstance(entry, Key) and entry.former)]
+    ours = [other for other, entry in known.items() if not entry.former]
     if guess := did_you_mean(name, ours):
         return guess
-    for place in _places(name):
-        if place != table:
-            return f"it belongs in [{'.'.join('NAME' if part == '*' else part for part in place)}]"
+    # The first place wins: keys of tables that come first are meant more often.
+    homes = {key.path[-1]: key.path[:-1] for key in reversed(KEYS) if not key.former and key.path[-1] != "*"}
+    if name in homes:
+        return f"it belongs in {_header(homes[name])}"
+    if guess := did_you_mean(name, homes, cutoff=0.8):
+        return f"{guess[:-1]} in {_header(homes[guess.split(chr(34))[1]])}?"
     return f"known here: {', '.join(ours)}"
 
 
-def _places(name: str) -> Iterator[Path]:
-    return (key.path[:-1] for key in KEYS if key.path[-1] == name and len(key.path) > 1 and not key.former)
+def _header(table: Path) -> str:
+    return f"[{'.'.join('NAME' if part == '*' else part for part in table)}]" if table else "the top of the file"

@@ -9,15 +9,16 @@ import attrs
 
 from kasmos.config.assemble import assemble
 from kasmos.config.files import CONFIG_FILE, config_files, find_project, read_config_file
-from kasmos.config.keys import BUILT_IN, KEYS, default_of, render_path
+from kasmos.config.keys import AGENT, BUILT_IN, KEYS
 from kasmos.config.keys import Path as KeyPath
 from kasmos.config.layers import Findings, Settings, read_built_in, read_flags, read_table, read_variables
 from kasmos.config.lines import TomlError, parse_toml
+from kasmos.config.lookup import default_of, render_path
 from kasmos.config.origin import Origin, OriginKind, Setting
 from kasmos.config.schema import Config
 from kasmos.exceptions import ConfigError, Mistake
 
-__all__ = ["CONFIG_FILE", "Loaded", "config_files", "find_project", "load_config"]
+__all__ = ["CONFIG_FILE", "Loaded", "agent_defaults", "config_files", "find_project", "load_config"]
 
 
 @attrs.frozen
@@ -57,15 +58,21 @@ def load_config(
     findings = Findings()
     settings = read_built_in(BUILT_IN)
     read = []
+    whole = True
     for file in config_files(project, environ=environ, user_dir=user_dir):
-        layer = _read_file(file, findings)
-        if layer is not None:
-            read.append(file)
-            settings.update(layer)
+        try:
+            text = read_config_file(file)
+            if text is not None:
+                read.append(file)
+                settings.update(_read_text(file, text, findings))
+        except ConfigError as error:
+            findings.mistakes += error.mistakes
+            whole = False
     settings.update(read_variables(environ, findings))
     settings.update(read_flags(flags or {}, findings))
-    config = assemble(settings, environ, findings)
-    if config is None or findings.mistakes:
+    # Without one of its files, a configuration lacks what the others rely on.
+    config = assemble(settings, environ, findings) if whole else None
+    if config is None:
         raise ConfigError(dict.fromkeys(findings.mistakes))
     _add_defaults(settings)
     return Loaded(
@@ -77,19 +84,13 @@ def load_config(
     )
 
 
-def _read_file(file: Path, findings: Findings) -> Settings | None:
+def _read_text(file: Path, text: str, findings: Findings) -> Settings:
     try:
-        text = read_config_file(file)
-        if text is None:
-            return None
         document = parse_toml(text)
-    except ConfigError as error:
-        findings.mistakes += error.mistakes
-        return None
     except TomlError as error:
         column = "" if error.column is None else f":{error.column}"
-        findings.mistakes.append(Mistake(f"{file}:{error.line}{column}", f"not valid TOML: {error.problem}"))
-        return None
+        mistake = Mistake(f"{file}:{error.line}{column}", f"not valid TOML: {error.problem}")
+        raise ConfigError([mistake]) from error
     return read_table(document.values, lambda path: Origin(OriginKind.FILE, str(file), document.line(path)), findings)
 
 
@@ -98,3 +99,17 @@ def _add_defaults(settings: Settings) -> None:
     for key in KEYS:
         if key.default is not None and "*" not in key.path and key.path not in settings:
             settings[key.path] = Setting(default_of(key.path), key.default, Origin())
+
+
+def agent_defaults(settings: Mapping[KeyPath, Setting]) -> Settings:
+    """The defaults in effect of agents that say nothing else."""
+    names = dict.fromkeys(path[1] for path in settings if path[0] == "agents")
+    found: Settings = {}
+    for key in KEYS:
+        if key.default is None or key.path[:2] != AGENT:
+            continue
+        for name in names:
+            path = ("agents", name, *key.path[2:])
+            if path not in settings:
+                found[path] = Setting(default_of(key.path), key.default, Origin())
+    return found

@@ -201,8 +201,9 @@ def _ready(draft: _Draft) -> list[str]:
     held = False
     for wave in draft.run.plan.waves:
         for spec in wave.tasks:
-            free = draft.needs_met(spec) if spec.needs else barrier_open
-            if free and not held and draft.is_idle(draft.tasks[spec.id]):
+            if held or not draft.is_idle(draft.tasks[spec.id]):
+                continue
+            if draft.needs_met(spec) if spec.needs else barrier_open:
                 ready.append(spec.id)
         barrier_open = barrier_open and draft.has_ended(wave)
         # Needs override the barrier, not the person: what stands after a wave that has not been advanced past

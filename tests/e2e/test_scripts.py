@@ -35,7 +35,7 @@ case "$*" in
     echo "no space on the moon"
     exit "${FAKE_PIP:-0}" ;;
 "-I -m compileall"*) ;;
-*) echo "$PWD: $*"; exit "${FAKE_EXIT:-0}" ;;
+*) echo "$PWD: $*"; echo "$PATH" >"$FAKE_LOG.path"; exit "${FAKE_EXIT:-0}" ;;
 esac
 """
 
@@ -146,6 +146,13 @@ def test_kas_through_a_symbolic_link(ready: Checkout, tmp_path: Path) -> None:
     result = ready.run(link, "run", "a  b", "*", FAKE_EXIT="3")
     assert result.stdout == f"{tmp_path}: -P -m kasmos run a  b *\n"
     assert result.returncode == 3
+
+
+def test_kas_leaves_the_path_alone(ready: Checkout) -> None:
+    """What an agent calls `python` is what its project calls so, and not the environment of kasmos."""
+    path = os.environ["PATH"]
+    assert ready.run(ready.script("kas"), PATH=path).returncode == 0
+    assert (ready.path.parent / "log.path").read_text() == f"{path}\n"
 
 
 @pytest.mark.parametrize("changed", ["requirements-dev.lock", "pyproject.toml"])

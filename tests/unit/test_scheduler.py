@@ -588,8 +588,9 @@ class Simulator:
                 self.put_back(*sorted(run.busy))
                 run.commit(ev.RunInterrupted("r1", "signal"))
                 assert run.decide() == RunDecision()
-        # The next supervisor starts with no child at all.
+        # The next supervisor starts with no child at all, and knows nothing of those without a session.
         run.busy.clear()
+        self.begun = {name for name in self.begun if not isinstance(run.task(name).state, Pending)}
         self.stopping.clear()
         run.commit(ev.RunContinued("r1"))
 

@@ -58,7 +58,8 @@ def make_view(
 
         return JsonLines(writer)
     look = look_of(environ, stdout.encoding, is_terminal=is_terminal)
-    if is_terminal and environ.get("TERM", "") not in ("", "dumb"):
+    # Where signs have to be escaped, nobody knows how wide a line is.
+    if is_terminal and look.unicode and environ.get("TERM", "") not in ("", "dumb"):
         from kasmos.cli.render.live import Live
         from kasmos.cli.render.region import size_of
 

@@ -86,10 +86,14 @@ def run_seconds(world: World, run: RunView, mono: float, wall: float) -> float:
     """How long a run has taken, or takes by now, pauses included."""
     if run.ended_mono is not None and run.ended_at is not None:
         mono, wall = run.ended_mono, run.ended_at
-    boots = {session.boot_id for session in world.sessions.values() if session.run_id == run.id}
-    if boots <= {world.boot_id}:
+    if _boots(world, run) <= {world.boot_id}:
         return max(0.0, mono - run.started_mono)
     return max(0.0, wall - run.started_at)
+
+
+def _boots(world: World, run: RunView) -> set[str]:
+    ends = {name for task in run.tasks.values() for name in (*task.sessions[:1], *task.sessions[-1:])}
+    return {world.sessions[name].boot_id for name in ends if name in world.sessions}
 
 
 def run_title(run: RunView) -> str:
@@ -155,3 +159,8 @@ def count_tasks(run: RunView) -> Counter[str]:
 def status_of_run(run: RunView) -> str:
     """The status word of a run."""
     return run_status(run)
+
+
+def present_status(run: RunView, *, supervised: bool) -> str:
+    """The status word of a run, given whether a supervisor is there: without one nothing is running."""
+    return "interrupted" if run.unfinished and not supervised else run_status(run)

@@ -115,10 +115,11 @@ class Frame:
         if height < 4:
             return [foot]
         chosen, hidden = self._choose(height - 2)
-        label_width = min(max(map(cell_len, map(facts.task_label, chosen)), default=0), max(10, width * 2 // 5))
+        labels = (facts.task_label(task) for task in chosen.values())
+        label_width = min(max(map(cell_len, labels), default=0), max(10, width * 2 // 5))
         body: list[Text] = []
         for wave, tasks in facts.waves(self._run):
-            shown = [task for task in tasks if task in chosen]
+            shown = [task for task in tasks if task.spec.id in chosen]
             if shown:
                 body.append(self._wave(wave, tasks))
                 body += [self._task(task, label_width) for task in shown]
@@ -127,23 +128,23 @@ class Frame:
             body.append(Text(f"  and {plural(len(hidden), 'more task')}: {counts}", style="dim"))
         return [head, *body, foot]
 
-    def _choose(self, room: int) -> tuple[list[TaskView], list[TaskView]]:
-        tasks = list(self._run.tasks.values())
-        everything = len(tasks) + len(self._run.plan.waves)
-        if everything <= room:
-            return tasks, []
+    def _choose(self, room: int) -> tuple[dict[str, TaskView], list[TaskView]]:
+        """The tasks there is room for, by id, and the others."""
+        tasks = self._run.tasks
+        if len(tasks) + len(self._run.plan.waves) <= room:
+            return dict(tasks), []
         room -= 1  # the line that counts the rest
         chosen: set[str] = set()
         waves: set[int] = set()
-        for task in sorted(tasks, key=self._rank):
+        for task in sorted(tasks.values(), key=self._rank):
             cost = 1 + (task.spec.wave not in waves)
             if cost <= room:
                 room -= cost
                 chosen.add(task.spec.id)
                 waves.add(task.spec.wave)
         return (
-            [task for task in tasks if task.spec.id in chosen],
-            [task for task in tasks if task.spec.id not in chosen],
+            {name: tasks[name] for name in chosen},
+            [task for task in tasks.values() if task.spec.id not in chosen],
         )
 
     def _rank(self, task: TaskView) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 
@@ -175,3 +175,16 @@ def look_of(environ: Mapping[str, str], encoding: str | None, *, is_terminal: bo
     forced = environ.get("FORCE_COLOR", "") not in ("", "0")
     color = not environ.get("NO_COLOR") and (forced or (is_terminal and not dumb))
     return Look(color=color, unicode=(encoding or "").lower().replace("-", "").replace("_", "") in ("utf8", "utf8sig"))
+
+
+def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """Lines with the cells of each column one below the other; those named in *right* end together."""
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines

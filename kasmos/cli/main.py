@@ -1,0 +1,193 @@
+"""`kas`: the grammar, and what every error becomes.
+
+A verb's module is imported when the verb is used: the table below is all that `kas --help` needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+from click.shell_completion import CompletionItem
+
+COMPLETE_VARIABLE = "_KAS_COMPLETE"
+
+OK, FAILED, USAGE, UNREACHABLE, REFUSED, BUG, INTERRUPTED = 0, 1, 2, 3, 4, 70, 130
+"""Exit codes of `kas`."""
+
+SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "Run": {
+        "run": ("kasmos.cli.run:run", "Run a plan of waves, or continue its unfinished run."),
+        "resume": ("kasmos.cli.run:resume", "Continue an unfinished run."),
+    },
+    "Look": {
+        "status": ("kasmos.cli.status:status", "Show what runs and what needs attention."),
+        "ps": ("kasmos.cli.ps:ps", "List sessions."),
+        "logs": ("kasmos.cli.logs:logs", "Print what a session wrote."),
+        "why": ("kasmos.cli.why:why", "Say why something ended as it did."),
+        "runs": ("kasmos.cli.runs:runs", "List runs."),
+    },
+    "Change": {
+        "stop": ("kasmos.cli.stop:stop", "Stop a session, or end all runs for good."),
+        "advance": ("kasmos.cli.advance:advance", "Let a run go on that waits after a wave."),
+        "retry": ("kasmos.cli.retry:retry", "Try tasks again that did not succeed."),
+    },
+    "Set up": {
+        "plan": ("kasmos.cli.plan:plan", "Check plan documents."),
+        "config": ("kasmos.cli.config:config", "Check, show and write configuration."),
+        "doctor": ("kasmos.cli.doctor:doctor", "Say what is missing, left over, and alive."),
+        "gc": ("kasmos.cli.gc:gc", "Remove what old sessions left on the disk."),
+        "completion": ("kasmos.cli.completion:completion", "Print the completion script of a shell."),
+    },
+}
+"""Every verb: where it is, and its line in the help."""
+
+_VERBS = {name: verb for section in SECTIONS.values() for name, verb in section.items()}
+
+
+class Verbs(click.Group):
+    """A group that knows its verbs without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        module, _, attribute = _VERBS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, verbs in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(10), line) for name, (_, line) in verbs.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        named = [CompletionItem(name, help=line) for name, (_, line) in _VERBS.items() if name.startswith(incomplete)]
+        return [*named, *click.Command.shell_complete(self, ctx, incomplete)]
+
+
+def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from kasmos import __version__
+
+        click.echo(f"kas {__version__}")
+        ctx.exit()
+
+
+@click.group(
+    "kas",
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 some task did not succeed, 2 usage, config or plan, 3 no supervisor, "
+    "4 refused, 70 a bug of kasmos, 130 interrupted.",
+)
+@click.option(
+    "-C",
+    "--project",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False),
+    help="The project; default: found upward from here.",
+)
+@click.option("--state-root", metavar="DIR", type=click.Path(file_okay=False), help="Where kasmos keeps its state.")
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Print it.")
+def cli(project: str | None, state_root: str | None) -> None:
+    """Run agent programs side by side, in waves, without losing work."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `kas`, and exit with its code. The entry point of the `kas` script."""
+    try:
+        code = _run(arguments)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # Whoever reads us has seen enough, as in `kas logs NAME | head`.
+        from kasmos.cli.render.writer import silence
+
+        silence(sys.stdout)
+        code = OK
+    sys.exit(code)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        result = cli.main(
+            args=None if arguments is None else list(arguments),
+            prog_name="kas",
+            complete_var=COMPLETE_VARIABLE,
+            standalone_mode=False,
+        )
+        return result if isinstance(result, int) else OK
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return USAGE if error.ctx is not None and error.ctx.parent is not None else OK
+    except click.ClickException as error:
+        error.show()
+        return USAGE
+    except click.Abort:
+        return INTERRUPTED
+    except (BrokenPipeError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # every error becomes a message and a code here, or nowhere
+        return _report(error)
+
+
+def _report(error: BaseException) -> int:
+    """Tell the person what went wrong, in one message, and give the exit code."""
+    from kasmos.exceptions import KasmosError
+
+    leaves = list(_leaves(error))
+    ours = [leaf for leaf in leaves if isinstance(leaf, KasmosError)]
+    if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
+        return INTERRUPTED
+    if len(ours) != len(leaves):
+        return _report_bug(error)
+    for line in dict.fromkeys(line for leaf in ours for line in _lines(leaf)):
+        click.echo(f"kas: {line}", err=True)
+    return max(map(_code, ours))
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for one in error.exceptions for leaf in _leaves(one)]
+    return [error]
+
+
+def _lines(error: Exception) -> list[str]:
+    from kasmos.cli.render.text import clean
+    from kasmos.exceptions import RequestError
+
+    lines = str(error).splitlines() or [type(error).__name__]
+    if isinstance(error, RequestError):
+        lines += [str(mistake) for mistake in error.mistakes]
+    return [clean(line) for line in lines]
+
+
+def _code(error: Exception) -> int:
+    from kasmos.exceptions import ClientError, ConfigError, PlanError, RequestError
+
+    if isinstance(error, ConfigError | PlanError):
+        return USAGE
+    # The same mistakes, found by the supervisor that was asked.
+    if isinstance(error, RequestError) and error.code in ("invalid_plan", "invalid_config"):
+        return USAGE
+    return UNREACHABLE if isinstance(error, ClientError) else REFUSED
+
+
+def _report_bug(error: BaseException) -> int:
+    import traceback
+
+    from kasmos.cli.render.text import clean
+
+    if os.environ.get("KASMOS_DEBUG"):
+        traceback.print_exception(error)
+    said = clean(traceback.format_exception_only(error)[0].strip())
+    click.echo(f"kas: this is a bug: {said}", err=True)
+    if not os.environ.get("KASMOS_DEBUG"):
+        click.echo("kas: KASMOS_DEBUG=1 shows where it happened; please report it with that text", err=True)
+    return BUG

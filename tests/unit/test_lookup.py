@@ -1,0 +1,137 @@
+"""Runs, tasks and sessions are found by what people call them, most exact first."""
+
+from __future__ import annotations
+
+import pytest
+
+from kasmos.exceptions import SupervisionError
+from kasmos.model import event as ev
+from kasmos.model.event import Event, Record
+from kasmos.model.plan import Plan, PlanTask, RunSettings, Wave
+from kasmos.model.profile import ExecutionMode
+from kasmos.model.session import SessionKind
+from kasmos.model.view import World
+from kasmos.store.fold import fold
+from kasmos.store.lookup import find_run, find_session, find_task, match_sessions, match_tasks, newest_session
+
+
+def run(run_id: str, *tasks: str) -> Event:
+    """A run whose tasks have these ids."""
+    specs = tuple(
+        PlanTask(id=task, number=number, wave=1, title=f"Do {task}", body="") for number, task in enumerate(tasks, 1)
+    )
+    return ev.RunStarted(
+        run_id=run_id,
+        plan=Plan(waves=(Wave(1, specs),)),
+        source="-",
+        key=run_id,
+        digest="",
+        settings=RunSettings(),
+        project="/",
+    )
+
+
+def session(session_id: str, run_id: str, task_id: str, name: str = "", kind: SessionKind = SessionKind.AGENT) -> Event:
+    """A session of a task."""
+    return ev.SessionStarting(
+        session_id=session_id,
+        name=name or session_id,
+        kind=kind,
+        backend=ExecutionMode.HEADLESS,
+        boot_id="b",
+        run_id=run_id,
+        task_id=task_id,
+    )
+
+
+@pytest.fixture
+def world() -> World:
+    """Two runs: an old one with a session each, and a new one whose second task was tried twice."""
+    events = [
+        run("rab", "1", "2"),
+        session("s1aa", "rab", "1", "w1t1-do-1"),
+        run("rac", "1", "2", "2.1"),
+        session("s2aa", "rac", "2", "w1t2-do-2"),
+        session("s2ab", "rac", "2", "w1t2-do-2"),
+        session("c2ab", "rac", "2", "w1t2-do-2.check1", SessionKind.CHECK),
+    ]
+    return fold(Record(seq, float(seq), float(seq), event) for seq, event in enumerate(events, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("s1aa", "s1aa"),
+        ("w1t1-do-1", "s1aa"),
+        ("w1t2-do-2", "s2ab"),
+        ("2", "s2ab"),
+        ("rac.2", "s2ab"),
+        ("rab.1", "s1aa"),
+        ("s1", "s1aa"),
+        ("c", "c2ab"),
+    ],
+)
+def test_sessions_by_every_name(world: World, name: str, expected: str) -> None:
+    """A session has an id, a name that means the newest, a task that means its newest, and an id's beginning."""
+    assert find_session(world, name).id == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("rab.1", "rab.1"), ("1", "rac.1"), ("rac.2.1", "rac.2.1"), ("2.1", "rac.2.1"), ("w1t2-do-2", "rac.2")],
+)
+def test_tasks_by_every_name(world: World, name: str, expected: str) -> None:
+    """A task has a full id, and a number or a name that means the newest run's; ids may have dots."""
+    assert find_task(world, name).id == expected
+
+
+def test_a_bare_number_means_the_newest_run() -> None:
+    """A number that the newest run does not have is not looked for in older ones."""
+    events = [run("old", "1", "2"), run("new", "1")]
+    world = fold(Record(seq, 0.0, 0.0, event) for seq, event in enumerate(events, 1))
+    assert match_tasks(world, "2") == ()
+
+
+def test_runs_by_id_and_beginning(world: World) -> None:
+    """A run is found by its id, and by a beginning that only it has."""
+    assert find_run(world, "rab").id == "rab"
+    assert find_run(world, "rac").id == "rac"
+    with pytest.raises(SupervisionError, match="may mean 2 runs: rac, rab"):
+        find_run(world, "ra")
+
+
+def test_what_is_near_is_offered(world: World) -> None:
+    """An unknown name is answered with the names that are like it."""
+    with pytest.raises(SupervisionError, match="did you mean w1t2-do-2"):
+        find_session(world, "w1t2-do-3")
+    with pytest.raises(SupervisionError, match="did you mean rac"):
+        find_run(world, "rax")
+    with pytest.raises(SupervisionError, match="no task '9'"):
+        find_task(world, "9")
+
+
+def test_a_task_without_a_session_is_not_unknown(world: World) -> None:
+    """A task that has had no session yet is told from one that does not exist."""
+    with pytest.raises(SupervisionError, match="has had no session yet"):
+        find_session(world, "rac.1")
+
+
+def test_nothing_is_found_in_nothing() -> None:
+    """In an empty world the message says that there is nothing yet, and an empty name means nothing."""
+    with pytest.raises(SupervisionError, match="there is no run yet"):
+        find_run(World(), "x")
+    assert match_sessions(World(), "") == ()
+
+
+def test_an_empty_name_means_nothing(world: World) -> None:
+    """An empty name is not the beginning of everything."""
+    for find in (find_run, find_task, find_session):
+        with pytest.raises(SupervisionError):
+            find(world, "")
+
+
+def test_the_agents_session_stands_for_its_task(world: World) -> None:
+    """A check's session is newer, and still the agent's session is what a task's output means."""
+    newest = newest_session(world, find_task(world, "rac.2"))
+    assert newest is not None
+    assert newest.id == "s2ab"
