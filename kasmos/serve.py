@@ -218,5 +218,10 @@ _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 
 def _letters(count: int) -> str:
     """Random letters without look-alikes, the first one never a digit."""
-    first = secrets.choice(_ALPHABET[:23])
-    return first + "".join(secrets.choice(_ALPHABET) for _ in range(count - 1))
+    number = secrets.randbits(5 * count + 16)
+    number, index = divmod(number, 23)
+    letters = [_ALPHABET[index]]
+    for _ in range(count - 1):
+        number, index = divmod(number, len(_ALPHABET))
+        letters.append(_ALPHABET[index])
+    return "".join(letters)

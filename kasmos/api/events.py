@@ -6,10 +6,12 @@ Every event has its journal number. A client that comes back with the last numbe
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 
 import trio
 from quart import Blueprint, Response, request
+from quart.wrappers.response import IterableBody
 
 from kasmos.api.answers import must_accept
 from kasmos.api.app import KasmosApp, the_service, this_app
@@ -80,43 +82,66 @@ def _after(query: Query) -> int:
 async def _stream(after: int, wanted: Wanted, last: Wanted) -> Response:
     kind = must_accept(NDJSON, SSE)
     subscription = await the_service().subscribe(after)
-    # Without this a HEAD would produce a stream that nobody is sent.
-    body = b"" if request.method == "HEAD" else _lines(this_app(), subscription, kind, wanted, last)
-    response = Response(body, content_type=kind)
+    response = Response(content_type=kind)
     response.timeout = None
     response.headers["X-Accel-Buffering"] = "no"
+    if request.method == "HEAD":
+        subscription.close()
+    else:
+        response.response = IterableBody(_Lines(this_app(), subscription, kind, wanted, last))
     return response
 
 
-async def _lines(
-    app: KasmosApp, subscription: Subscription, kind: str, wanted: Wanted, last: Wanted
-) -> AsyncIterator[bytes]:
-    beat_at = trio.current_time() + HEARTBEAT_INTERVAL
-    async with subscription:
-        while (records := await _next(app, subscription, beat_at)) is not None:
-            chosen = [record for record in records if wanted(record)]
-            end = next((i for i, record in enumerate(chosen) if last(record)), None)
-            text = b"".join(app.lines.render(record, kind) for record in chosen[: _stop(end)])
-            if not text and trio.current_time() < beat_at:
-                continue
-            for piece in pieces(text or HEARTBEATS[kind]):
-                yield piece
-            beat_at = trio.current_time() + HEARTBEAT_INTERVAL
-            if end is not None:
-                return
+class _Lines:
+    """The body of a stream: wanted events as text, piece by piece. Closed by Quart, however the stream ends."""
 
+    def __init__(self, app: KasmosApp, subscription: Subscription, kind: str, wanted: Wanted, last: Wanted) -> None:
+        self._app = app
+        self._subscription = subscription
+        self._kind = kind
+        self._wanted = wanted
+        self._last = last
+        self._pieces: deque[bytes] = deque()
+        self._over = False
+        self._put_off_heartbeat()
 
-async def _next(app: KasmosApp, subscription: Subscription, until: float) -> Sequence[Record] | None:
-    """The next records; none when it is time for a heartbeat; None when the stream is to end."""
-    records: Sequence[Record] | None = ()
-    with app.waiting(until - trio.current_time()):
-        # Empty only when the bus is closed.
-        records = await subscription.receive() or None
-    if not records and app.closing:
-        # What has happened until now is still handed out: a follower sees its run's end.
-        return await subscription.receive_ready() or None
-    return records
+    def __aiter__(self) -> _Lines:
+        return self
 
+    async def __anext__(self) -> bytes:
+        while not self._pieces:
+            if self._over:
+                raise StopAsyncIteration
+            await self._refill()
+        return self._pieces.popleft()
 
-def _stop(end: int | None) -> int | None:
-    return None if end is None else end + 1
+    async def aclose(self) -> None:
+        """Stop listening."""
+        self._subscription.close()
+
+    async def _refill(self) -> None:
+        records = await self._next()
+        if records is None:
+            self._over = True
+            return
+        chosen = [record for record in records if self._wanted(record)]
+        end = next((i for i, record in enumerate(chosen, 1) if self._last(record)), None)
+        self._over = end is not None
+        text = b"".join(self._app.lines.render(record, self._kind) for record in chosen[:end])
+        if text or trio.current_time() >= self._beat_at:
+            self._pieces.extend(pieces(text or HEARTBEATS[self._kind]))
+            self._put_off_heartbeat()
+
+    def _put_off_heartbeat(self) -> None:
+        self._beat_at = trio.current_time() + HEARTBEAT_INTERVAL
+
+    async def _next(self) -> Sequence[Record] | None:
+        """The next records; none when it is time for a heartbeat; None when the stream is to end."""
+        records: Sequence[Record] | None = ()
+        with self._app.waiting(self._beat_at - trio.current_time()):
+            # Empty only when the bus is closed.
+            records = await self._subscription.receive() or None
+        if not records and self._app.closing:
+            # What has happened until now is still handed out: a follower sees its run's end.
+            return await self._subscription.receive_ready() or None
+        return records

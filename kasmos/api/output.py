@@ -9,7 +9,7 @@ from quart import Response
 from kasmos.api.answers import must_accept
 from kasmos.api.app import the_service, this_app
 from kasmos.api.questions import Query
-from kasmos.daemon.service import Output
+from kasmos.daemon.terms import Output
 from kasmos.sessions.protocol import OutputChunk
 
 DEFAULT_BYTES = 65_536

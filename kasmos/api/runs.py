@@ -21,7 +21,7 @@ from kasmos.api.questions import (
     read_body,
     some_words,
 )
-from kasmos.daemon.service import STDIN, RunOverrides
+from kasmos.daemon.terms import STDIN, RunOverrides
 from kasmos.daemon.wire import run_detail_wire, run_wire
 from kasmos.exceptions import Mistake, RequestError
 

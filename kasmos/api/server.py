@@ -198,10 +198,11 @@ def _listen(path: Path) -> socket.socket:
         sock.bind(str(path))
         sock.setblocking(False)
         sock.listen(BACKLOG)
-    except BaseException as error:
+    except OSError as error:
         sock.close()
-        if isinstance(error, OSError):
-            raise StoreError(f"the socket {path} cannot be made: {error.strerror}") from error
+        raise StoreError(f"the socket {path} cannot be made: {error.strerror}") from error
+    except StoreError:
+        sock.close()
         raise
     return sock
 

@@ -40,13 +40,14 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 
     Exits 0 when everything that is needed is there, 1 when there are problems. Changes nothing.
     """
+    from kasmos.cli.context import say
     from kasmos.config.load import find_project
 
     options = ctx.find_root().params
     named = options.get("project")
     project = Path(named).resolve() if named else find_project(Path.cwd())
     diagnosis = examine(project, os.environ, options.get("state_root"))
-    click.echo(render_json(diagnosis) if as_json else render_text(diagnosis))
+    say(render_json(diagnosis) if as_json else render_text(diagnosis))
     ctx.exit(1 if diagnosis.problems else 0)
 
 

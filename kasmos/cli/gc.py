@@ -51,14 +51,15 @@ def gc(ctx: click.Context, older_than: str, max_size: str | None, dry_run: bool,
     Logs, prompts and records of ended sessions are removed; what happened stays in the journal. Sessions of
     unfinished runs stay.
     """
+    from kasmos.cli.context import note, place_of, say
     from kasmos.config.units import parse_duration, parse_size
 
     age = _parsed("--older-than", parse_duration, older_than)
     limit = None if max_size is None else int(_parsed("--max-size", parse_size, max_size))
-    result = collect(_state_root(ctx), now=time.time(), older_than=age, max_bytes=limit, dry_run=dry_run)
-    click.echo(_as_json(result, dry_run) if as_json else _as_text(result, dry_run))
+    result = collect(place_of(ctx).root, now=time.time(), older_than=age, max_bytes=limit, dry_run=dry_run)
+    say(_as_json(result, dry_run) if as_json else _as_text(result, dry_run))
     for failure in result.failures:
-        click.echo(f"kas gc: {failure}", err=True)
+        note(failure)
     ctx.exit(1 if result.failures else 0)
 
 
@@ -67,17 +68,6 @@ def _parsed(option: str, parse: Callable[[str], float], text: str) -> float:
         return parse(text)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint=option) from error
-
-
-def _state_root(ctx: click.Context) -> StateRoot:
-    from kasmos.config.load import find_project, load_config
-    from kasmos.store.stateroot import find_state_root
-
-    options = ctx.find_root().params
-    named = options.get("project")
-    project = Path(named).resolve() if named else find_project(Path.cwd())
-    configured = load_config(project, environ=os.environ).config.state_root
-    return find_state_root(project, environ=os.environ, override=options.get("state_root"), configured=configured)
 
 
 def collect(

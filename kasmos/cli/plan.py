@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -38,10 +39,10 @@ def check(ctx: click.Context, file: str, as_json: bool, agent: str | None, proje
     """
     from kasmos.config.load import find_project, load_config
     from kasmos.exceptions import ConfigError
-    from kasmos.plans import agent_of, check_plan, read_plan
+    from kasmos.plans import agent_of, check_plan, in_document_order, read_plan
 
     try:
-        data = click.get_binary_stream("stdin").read() if file == "-" else Path(file).read_bytes()
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         _refuse(ctx, [f"{file}: {error.strerror}"])
     named = project or ctx.find_root().params.get("project")
@@ -54,8 +55,8 @@ def check(ctx: click.Context, file: str, as_json: bool, agent: str | None, proje
     read = read_plan(data, file)
     default = config.orchestration.default_agent
     checked = check_plan(read.parsed, config.agents, default, require_agent=False)
-    warnings = dict.fromkeys((*read.parsed.warnings, *checked.warnings))
-    mistakes = dict.fromkeys((*read.mistakes, *checked.mistakes))
+    warnings = in_document_order((*read.parsed.warnings, *checked.warnings))
+    mistakes = in_document_order((*read.mistakes, *checked.mistakes))
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     if mistakes:

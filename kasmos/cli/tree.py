@@ -182,11 +182,15 @@ def _run_branch(run: RunNode) -> Branch:
 
 
 def _session_branch(session: SessionNode) -> Branch:
-    return f"{session.name}  {session.state}  ({session.id})", [*map(_process_branch, session.processes)]
+    below = [_process_branch(process, session.pid) for process in session.processes]
+    return f"{session.name}  {session.state}  ({session.id})", below
 
 
-def _process_branch(process: ProcessNode) -> Branch:
-    return f"{process.pid} {process.name}", [*map(_process_branch, process.children)]
+def _process_branch(process: ProcessNode, program: int | None) -> Branch:
+    # Above the program are its doorman and its shim, beside it the copier of its output.
+    mark = "  <- the program" if process.pid == program else ""
+    below = [_process_branch(child, program) for child in process.children]
+    return f"{process.pid} {process.name}{mark}", below
 
 
 def _branches(branches: Sequence[Branch]) -> list[str]:

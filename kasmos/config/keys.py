@@ -110,7 +110,7 @@ TABLES: tuple[Table, ...] = (
     Table((*AGENT, "env"), "Variables added to the program's environment; never printed.", name_rule=VARIABLE_NAME),
     Table(
         _RESTART,
-        "How a failed attempt is followed by the next one; how many there may be says `retries`.",
+        "The pauses between the attempts of a task, and how many are too many.",
         short="condition",
     ),
     Table(_LIMITS, "Resource limits of the program; what is not said is as the supervisor has it."),
@@ -275,7 +275,7 @@ KEYS: tuple[Key, ...] = (
     Key(
         (*_RESTART, "max_restarts"),
         Whole(0, 1_000_000),
-        "More restarts than this within `within` are too many: the task has failed.",
+        "More than this within `within` are too many: the task has failed.",
         5,
     ),
     Key((*_RESTART, "within"), Duration(), "The time in which restarts are counted.", "10m"),

@@ -10,7 +10,7 @@ import attrs
 from kasmos.config.keys import AGENT, KEYS, Key, Path, Table
 from kasmos.config.kinds import WrongValueError
 from kasmos.config.lookup import BY_PATH, TABLE_BY_PATH, children, pattern_of, render_path
-from kasmos.config.messages import did_you_mean, name_kind
+from kasmos.config.messages import did_you_mean, name_kind, show
 from kasmos.config.origin import Origin, OriginKind, Setting
 from kasmos.exceptions import Mistake
 
@@ -155,7 +155,7 @@ def read_flags(flags: Mapping[str, object], findings: Findings) -> Settings:
         key = None if pattern is None else BY_PATH[pattern]
         if key is None or key.former:
             cure = did_you_mean(dotted, [".".join(key.path) for key in KEYS if not key.former])
-            findings.mistake(Origin(OriginKind.FLAG, dotted), path, "unknown key", cure)
+            findings.mistake(Origin(OriginKind.FLAG, f"flag {show(dotted)}"), path, "unknown key", cure)
         elif value is not None:
             origin = Origin(OriginKind.FLAG, key.flag or dotted)
             read = _read_text if isinstance(value, str) else _read_key

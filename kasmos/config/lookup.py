@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kasmos.config.keys import KEYS, TABLES, Key, Path, Table
+from kasmos.config.kinds import WrongValueError
 
 BY_PATH: Mapping[Path, Key] = {key.path: key for key in KEYS}
 TABLE_BY_PATH: Mapping[Path, Table] = {table.path: table for table in TABLES}
@@ -30,11 +31,19 @@ def pattern_of(path: Path) -> Path | None:
         entries = children(pattern)
         if name in entries and name != "*":
             pattern = (*pattern, name)
-        elif "*" in entries:
+        elif "*" in entries and _is_allowed(name, pattern):
             pattern = (*pattern, "*")
         else:
             return None
     return pattern if pattern in BY_PATH else None
+
+
+def _is_allowed(name: str, table: Path) -> bool:
+    rule = TABLE_BY_PATH[table].name_rule
+    try:
+        return rule is None or bool(rule.read(name))
+    except WrongValueError:
+        return False
 
 
 def default_of(path: Path) -> Any:

@@ -124,7 +124,8 @@ class Subscription:
     def __init__(self, bus: Bus, after: int) -> None:
         self._bus = bus
         self._cursor = after
-        self._open = False
+        self._open = True
+        bus._subscribers += 1
 
     @property
     def cursor(self) -> int:
@@ -168,10 +169,13 @@ class Subscription:
             return records
         raise StopAsyncIteration
 
+    def close(self) -> None:
+        """Stop listening. Idempotent; leaving the scope does it too."""
+        if self._open:
+            self._open = False
+            self._bus._subscribers -= 1
+
     async def __aenter__(self) -> Subscription:
-        assert not self._open, "a subscription is entered once"
-        self._open = True
-        self._bus._subscribers += 1
         return self
 
     async def __aexit__(
@@ -180,4 +184,4 @@ class Subscription:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._bus._subscribers -= 1
+        self.close()

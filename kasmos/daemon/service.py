@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import attrs
 import trio
 
-from kasmos.config.schema import Config
 from kasmos.daemon.bus import Bus, Subscription
+from kasmos.daemon.reading import OutputReader
+from kasmos.daemon.terms import STDIN, OrchestratorLike, Output, RunOverrides, Submitted, Surroundings
 from kasmos.exceptions import (
     ConfigError,
     InteractiveOnlyError,
@@ -30,129 +31,12 @@ from kasmos.model.plan import Plan, RunSettings
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.view import RunView, SessionView, TaskView, World
 from kasmos.plans import load_plan
-from kasmos.sessions.protocol import ExecutionSession, OutputChunk
+from kasmos.sessions.protocol import ExecutionSession
 from kasmos.store.lookup import match_runs, match_sessions, match_tasks, newest_session
 
+__all__ = ["RunOverrides", "Service", "Surroundings"]
+
 T = TypeVar("T")
-
-STDIN = "-"
-"""The source of a plan that came from no file."""
-
-
-class AcceptedLike(Protocol):
-    """**Protocol.** What became of a submission."""
-
-    @property
-    def run_id(self) -> str:
-        """The run that executes the plan."""
-
-    @property
-    def continued(self) -> bool:
-        """An unfinished run of the same plan was taken up."""
-
-    @property
-    def following(self) -> bool:
-        """The run was under way already; nothing was started."""
-
-
-class OrchestratorLike(Protocol):
-    """**Protocol.** What the service asks of the orchestrator.
-
-    Every command raises `SupervisionError` when it does not fit the present state.
-    """
-
-    @property
-    def world(self) -> World:
-        """The present, as folded from the journal."""
-
-    @property
-    def accepting(self) -> bool:
-        """Whether new work is taken; False from the moment a shutdown begins."""
-
-    async def submit(
-        self,
-        plan: Plan,
-        *,
-        source: str,
-        key: str,
-        digest: str,
-        settings: RunSettings,
-        project: str,
-        fresh: bool,
-    ) -> AcceptedLike:
-        """Start, continue or join a run of *plan*."""
-
-    async def advance(self, run_id: str) -> None:
-        """Let a parked run go on."""
-
-    async def cancel_run(self, run_id: str, reason: str) -> None:
-        """End a run for good."""
-
-    async def retry(self, run_id: str, task_ids: tuple[str, ...] = ()) -> None:
-        """Try tasks again; none named means all that did not succeed."""
-
-    async def stop_task(self, run_id: str, task_id: str) -> None:
-        """Stop a task for good."""
-
-    async def stop_session(self, session_id: str) -> None:
-        """Stop one session."""
-
-    def live_session(self, session_id: str) -> ExecutionSession | None:
-        """The session, while it is held open."""
-
-
-@attrs.frozen
-class Surroundings:
-    """What the service is given by the composition root."""
-
-    project: str
-    """The directory tasks run in. Absolute."""
-    configure: Callable[[Mapping[str, object]], Config]
-    """Loads the configuration anew, with these key paths on top. Blocks on the disk."""
-    read_ended: Callable[[SessionView, int, int], OutputChunk]
-    """Reads the output of a session that is not held open. Blocks on the disk; `OSError` when it is gone."""
-
-
-@attrs.frozen
-class RunOverrides:
-    """What a submission sets for its run only, above the configuration. None leaves it alone."""
-
-    agent: str | None = None
-    mode: str | None = None
-    max_concurrent: int | None = None
-    task_timeout: float | str | None = None
-    on_failure: str | None = None
-
-    def flags(self) -> dict[str, object]:
-        """As key paths of the configuration."""
-        pairs = {
-            "orchestration.default_agent": self.agent,
-            "orchestration.max_concurrent": self.max_concurrent,
-            "orchestration.task_timeout": self.task_timeout,
-            "orchestration.on_failure": self.on_failure,
-        }
-        return {key: value for key, value in pairs.items() if value is not None}
-
-
-@attrs.frozen
-class Submitted:
-    """The answer to a submission."""
-
-    run_id: str
-    continued: bool
-    following: bool
-    cursor: int
-    """Number of the newest event before the submission: a new run's events all come after it."""
-    warnings: tuple[Mistake, ...]
-
-
-@attrs.frozen
-class Output:
-    """A piece of a session's output, and whether more can follow."""
-
-    chunk: OutputChunk
-    ended: bool
-    """Nothing will ever follow this piece."""
 
 
 @attrs.frozen
@@ -177,6 +61,7 @@ class Service:
         self._orchestrator = orchestrator
         self._bus = bus
         self._surroundings = surroundings
+        self._reader = OutputReader(orchestrator, bus, surroundings.read_ended)
 
     # --- queries ------------------------------------------------------------------
 
@@ -237,8 +122,7 @@ class Service:
 
     def output_bytes(self, session: SessionView) -> int:
         """How much a session has written so far."""
-        live = self._orchestrator.live_session(session.id)
-        return live.output_bytes if live is not None else session.output_bytes
+        return self._reader.size(session)
 
     def _agent_of(self, task: TaskView) -> str | None:
         return task.spec.agent or self.world.runs[task.run_id].settings.default_agent
@@ -247,6 +131,9 @@ class Service:
         """Read a session's output from an absolute offset; a negative one counts from the end.
 
         Args:
+            name: what the session is called.
+            offset: where to begin.
+            limit: the most bytes to give.
             wait: seconds to wait for something to read, if there is nothing yet.
 
         Raises:
@@ -255,49 +142,7 @@ class Service:
         Cancellation: no effect.
         """
         session = self.get_session(name)
-        if offset < 0:
-            offset = max(0, self.output_bytes(session) + offset)
-        deadline = trio.current_time() + wait
-        while True:
-            # Taken before the look, so that what happens in between is not missed.
-            news = self._bus.news
-            output = await self._read_now(session.id, offset, limit)
-            if output.chunk.data or output.chunk.lost or output.ended or trio.current_time() >= deadline:
-                return output
-            with trio.move_on_at(deadline):
-                await self._wait_for_output(session.id, offset, news)
-
-    async def _read_now(self, session_id: str, offset: int, limit: int) -> Output:
-        live = self._orchestrator.live_session(session_id)
-        if live is not None:
-            if offset >= live.output_bytes:
-                return Output(OutputChunk(live.output_bytes, b""), ended=False)
-            try:
-                # A thread: what memory no longer holds is read from the log.
-                chunk = await trio.to_thread.run_sync(live.read_nowait, offset, limit)
-            except SessionClosedError:
-                pass  # It ended between the look and the read: the log has it all.
-            else:
-                return Output(chunk, ended=False)
-        session = self.world.sessions[session_id]
-        try:
-            chunk = await trio.to_thread.run_sync(self._surroundings.read_ended, session, offset, limit)
-        except OSError as error:
-            detail = f"the output of session {session_id} is gone: {error.strerror or error}"
-            raise RequestError(410, "output_gone", detail) from error
-        return Output(chunk, ended=not session.state.live and len(chunk.data) < limit)
-
-    async def _wait_for_output(self, session_id: str, offset: int, news: trio.Event) -> None:
-        live = self._orchestrator.live_session(session_id)
-        if live is not None:
-            try:
-                if (await live.read(offset, 1)).data:
-                    return
-            except SessionClosedError:
-                pass
-        # It has ended and its end is not committed yet, or it is about to be opened or adopted:
-        # either way the next thing to happen is an event.
-        await news.wait()
+        return await self._reader.read(session, offset, limit, wait)
 
     async def subscribe(self, after: int) -> Subscription:
         """Listen to every event with a number above *after*, from history into the present.

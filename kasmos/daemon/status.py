@@ -11,6 +11,7 @@ import trio
 from kasmos import __version__
 from kasmos.daemon import wire
 from kasmos.daemon.service import Service
+from kasmos.daemon.shapes import StatusWire
 from kasmos.model.codec import encode, format_instant
 
 T = TypeVar("T")
@@ -51,13 +52,13 @@ class StatusBoard:
             self._made_for, self._made_at = made_for, now
         return self._body
 
-    def snapshot(self) -> wire.StatusWire:
+    def snapshot(self) -> StatusWire:
         """The snapshot as of now."""
         service, world = self._service, self._service.world
         runs = [run for run in service.list_runs() if run.unfinished]
         sessions = [session for session in service.list_sessions() if session.state.live]
         concerns = list(wire.attention(world))
-        return wire.StatusWire(
+        return StatusWire(
             schema=SCHEMA,
             version=__version__,
             pid=os.getpid(),

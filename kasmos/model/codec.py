@@ -19,12 +19,8 @@ from kasmos.model.event import Event, Record
 T = TypeVar("T")
 
 _EVENT_CLASSES: tuple[type[Event], ...] = typing.get_args(Event)
-_KINDS: dict[type[Event], str] = {
-    cls: re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower() for cls in _EVENT_CLASSES
-}
-_DECODERS: dict[str, msgspec.json.Decoder[Event]] = {
-    kind: msgspec.json.Decoder(cls) for cls, kind in _KINDS.items()
-}
+_KINDS: dict[type[Event], str] = {cls: re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower() for cls in _EVENT_CLASSES}
+_DECODERS: dict[str, msgspec.json.Decoder[Event]] = {kind: msgspec.json.Decoder(cls) for cls, kind in _KINDS.items()}
 _ENCODER = msgspec.json.Encoder()
 
 

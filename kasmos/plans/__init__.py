@@ -5,6 +5,7 @@ Pure: bytes and profiles in, values out. Knows nothing of files, sessions or run
 
 from kasmos.plans.check import Checked, agent_of, check_plan, load_plan
 from kasmos.plans.command import Command, compile_task, first_script, render_prompt
+from kasmos.plans.findings import in_document_order
 from kasmos.plans.parse import ParsedPlan, ReadPlan, parse_plan, read_plan
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "check_plan",
     "compile_task",
     "first_script",
+    "in_document_order",
     "load_plan",
     "parse_plan",
     "read_plan",

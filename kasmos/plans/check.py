@@ -14,7 +14,7 @@ from kasmos.exceptions import Mistake, PlanError
 from kasmos.model.plan import PlanTask, Wave
 from kasmos.model.profile import AgentProfile
 from kasmos.plans.command import compile_task, takes_model
-from kasmos.plans.findings import did_you_mean, quote
+from kasmos.plans.findings import did_you_mean, in_document_order, quote
 from kasmos.plans.parse import ParsedPlan, read_plan
 
 _MOST_PATTERN_COMPARISONS = 100_000
@@ -42,10 +42,11 @@ def load_plan(data: bytes, source: str, agents: Mapping[str, AgentProfile], defa
     """
     read = read_plan(data, source)
     checked = check_plan(read.parsed, agents, default_agent)
-    mistakes = tuple(dict.fromkeys((*read.mistakes, *checked.mistakes)))
+    mistakes = in_document_order((*read.mistakes, *checked.mistakes))
     if mistakes:
         raise PlanError(mistakes)
-    return attrs.evolve(read.parsed, warnings=(*read.parsed.warnings, *checked.warnings))
+    warnings = in_document_order((*read.parsed.warnings, *checked.warnings))
+    return attrs.evolve(read.parsed, warnings=warnings)
 
 
 def check_plan(
@@ -68,8 +69,8 @@ def check_plan(
     checker.check()
     warnings = (*checker.warnings, *_shared_files(parsed))
     return Checked(
-        tuple(dict.fromkeys((*needs, *checker.mistakes))),
-        tuple(dict.fromkeys(warnings)),
+        in_document_order((*needs, *checker.mistakes)),
+        in_document_order(warnings),
     )
 
 
@@ -97,7 +98,7 @@ def _judge_needs(parsed: ParsedPlan) -> list[Mistake]:
                 problem = f"task {task.id} of wave {task.wave} needs task {need} of the later wave {tasks[need].wave}"
                 mistakes.append(Mistake(place, problem, "move one of them to another wave"))
     for cycle in _cycles(tasks):
-        chain = " -> ".join((*cycle, cycle[0]))
+        chain = " -> ".join((*_shortened(cycle), cycle[0]))
         mistakes.append(Mistake(parsed.place(tasks[cycle[0]], "needs"), f"needs form a cycle: {chain}"))
     return mistakes
 
@@ -144,9 +145,15 @@ def _without_free_tasks(needs: Mapping[str, list[str]]) -> dict[str, list[str]]:
     }
 
 
+def _shortened(cycle: tuple[str, ...]) -> tuple[str, ...]:
+    return (*cycle[:10], f"({len(cycle) - 10} more)") if len(cycle) > 12 else cycle
+
+
 def _some(tasks: Iterable[str]) -> str:
     names = list(tasks)
     listed = ", ".join(names[:12])
+    if len(names) == 1:
+        return f"task {listed}"
     return f"tasks {listed} and {len(names) - 12} more" if len(names) > 12 else f"tasks {listed}"
 
 
@@ -177,7 +184,7 @@ class _AgentChecker:
             self._judge_unassigned(unassigned)
 
     def _judge_unassigned(self, tasks: list[PlanTask]) -> None:
-        who = _some(task.id for task in tasks) if len(tasks) > 1 else f"task {tasks[0].id}"
+        who = _some(task.id for task in tasks)
         verb = "have" if len(tasks) > 1 else "has"
         cure = 'use --agent NAME, set `default_agent` in [orchestration], or `agent = "NAME"` in the plan'
         found = Mistake(self.parsed.place(tasks[0]), f"{who} {verb} no agent and there is no default", cure)

@@ -5,6 +5,7 @@ Pure, so that `kas plan check` shows exactly what a run will start.
 
 from __future__ import annotations
 
+import bisect
 import re
 
 import attrs
@@ -103,11 +104,10 @@ def _header_lines(plan: Plan) -> str:
 def _position(plan: Plan, task: PlanTask, peers: int) -> str:
     place = f"This is task {task.id} of wave {task.wave}"
     total = len(plan.waves)
-    index = next((index for index, wave in enumerate(plan.waves, 1) if wave.number == task.wave), 0)
-    if total > 1 and index == task.wave:
-        place += f" of {total}"
-    elif total > 1 and index:
-        place += f" (the plan's {index}. wave of {total})"
+    # Waves stand in the order of their numbers. Counting them for every task would be quadratic.
+    index = bisect.bisect(plan.waves, task.wave, key=lambda wave: wave.number)
+    if total > 1:
+        place += f" of {total}" if index == task.wave else f", which is number {index} of {total} waves"
     if peers == 0:
         return f"{place}. No other task runs beside it."
     others = "1 other task runs" if peers == 1 else f"{peers} other tasks run"

@@ -19,31 +19,41 @@ class Findings:
 
     source: str
     """The document's path, or `-`."""
-    _mistakes: list[tuple[int, Mistake]] = attrs.field(factory=list)
-    _warnings: list[tuple[int, Mistake]] = attrs.field(factory=list)
+    _mistakes: list[Mistake] = attrs.field(factory=list)
+    _warnings: list[Mistake] = attrs.field(factory=list)
 
     def mistake(self, line: int, problem: str, cure: str = "") -> None:
         """Note something that must be put right."""
-        self._mistakes.append((line, Mistake(place_of(self.source, line), problem, cure)))
+        self._mistakes.append(Mistake(place_of(self.source, line), problem, cure))
 
     def warn(self, line: int, problem: str, cure: str = "") -> None:
         """Note something that is allowed but hardly meant."""
-        self._warnings.append((line, Mistake(place_of(self.source, line), problem, cure)))
+        self._warnings.append(Mistake(place_of(self.source, line), problem, cure))
 
     @property
     def mistakes(self) -> tuple[Mistake, ...]:
         """Every mistake, in document order."""
-        return _in_order(self._mistakes)
+        return in_document_order(self._mistakes)
 
     @property
     def warnings(self) -> tuple[Mistake, ...]:
         """Every warning, in document order."""
-        return _in_order(self._warnings)
+        return in_document_order(self._warnings)
 
 
 def place_of(source: str, line: int) -> str:
     """Say where: `FILE:LINE`."""
     return f"{'<stdin>' if source == '-' else source}:{line}"
+
+
+def in_document_order(mistakes: Iterable[Mistake]) -> tuple[Mistake, ...]:
+    """Sort mistakes by the line they stand in; first come those that stand in no line. Each is told once."""
+
+    def line(mistake: Mistake) -> int:
+        number = mistake.place.rpartition(":")[2]
+        return int(number) if number.isdecimal() else 0
+
+    return tuple(sorted(dict.fromkeys(mistakes), key=line))
 
 
 def quote(text: str) -> str:
@@ -58,8 +68,3 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         return ""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f'did you mean "{close[0]}"?' if close else ""
-
-
-def _in_order(found: list[tuple[int, Mistake]]) -> tuple[Mistake, ...]:
-    # One cause may be met several times, such as an unknown agent in the defaults: it is told once.
-    return tuple(dict.fromkeys(mistake for _, mistake in sorted(found, key=lambda pair: pair[0])))

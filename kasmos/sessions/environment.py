@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
 
 ALLOWED = (
     "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_*", "TERM", "SHELL", "TMPDIR", "TZ", "CI",
@@ -37,13 +39,8 @@ def child_environment(
         env: variables of the profile and the task; they win over what is passed on.
         own: kasmos' variables (`KASMOS_SESSION_ID`, ...); they win over everything.
     """
-    named = {name for name in env_pass if "*" not in name}
-    patterns = [*ALLOWED, *(name for name in env_pass if "*" in name)]
-    result = {
-        name: value
-        for name, value in base.items()
-        if name in named or (_matches(name, patterns) and not _matches(name, NEVER))
-    }
+    passes = _passes(tuple(env_pass))
+    result = {name: value for name, value in base.items() if passes(name)}
     result.update(env)
     result.update(own)
     # A supervisor that itself runs in a session is part of the outer one: so are its sessions.
@@ -58,5 +55,19 @@ def keys_not_passed(base: Mapping[str, str], environment: Mapping[str, str]) -> 
     return tuple(name for name in API_KEYS if base.get(name) and name not in environment)
 
 
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+@functools.cache
+def _passes(env_pass: tuple[str, ...]) -> Callable[[str], bool]:
+    """Whether a variable is passed on; decided once for each name, since there are many sessions."""
+    named = {name for name in env_pass if "*" not in name}
+    allowed = _any_of((*ALLOWED, *(name for name in env_pass if "*" in name)))
+    never = _any_of(NEVER)
+
+    @functools.lru_cache(maxsize=4096)
+    def passes(name: str) -> bool:
+        return name in named or bool(allowed.fullmatch(name) and not never.fullmatch(name))
+
+    return passes
+
+
+def _any_of(patterns: Sequence[str]) -> re.Pattern[str]:
+    return re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns))

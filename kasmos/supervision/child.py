@@ -105,6 +105,8 @@ class Child:
         self._stop_reason: StopReason | None = None
         self._stop_cause: Cause | None = None
         self._hurry = trio.Event()
+        self._patience: trio.CancelScope | None = None
+        """Cancelled when a stop is asked for while the child waits for its session's end."""
 
     # --- what others ask of it -------------------------------------------------------
 
@@ -114,6 +116,8 @@ class Child:
             self._stop_reason = reason
             self._stop_cause = cause
             self._stop.set()
+            if self._patience is not None:
+                self._patience.cancel()
 
     def hurry(self) -> None:
         """Cut the grace of the stop to nothing. Never blocks."""
@@ -267,7 +271,7 @@ class Child:
         try:
             ended = await self._until_ended(session, deadline, view)
         finally:
-            self._session = None
+            self._session = self._patience = None
             self._around.ended(session.spec.id)
         await self._ledger.append(ended)
         reach("session.ended")
@@ -275,46 +279,35 @@ class Child:
     async def _until_ended(
         self, session: ExecutionSession, deadline: float, view: SessionView | None
     ) -> ev.SessionEnded | ev.SessionLost:
-        found: list[ExitStatus | SessionLostError] = [] if session.exit is None else [session.exit]
-        if not found:
-            async with trio.open_nursery() as nursery:
-
-                async def stop_when_asked() -> None:
-                    await self._stop_when_asked(session, deadline, view)
-                    # Either it has ended, or it never will.
-                    nursery.cancel_scope.cancel()
-
-                nursery.start_soon(stop_when_asked)
-                found.append(await _end_of(session))
-                nursery.cancel_scope.cancel()
-        status = found[0] if found else session.exit or SessionLostError("its processes survived SIGKILL")
+        status = session.exit or await self._end_or_stop(session, deadline, view)
         if isinstance(status, SessionLostError):
             return ev.SessionLost(session.spec.id, str(status))
         tail = tail_of(session, 1 if status.succeeded else TAIL_LINES)
         return ev.SessionEnded(session.spec.id, status, session.output_bytes, tail)
 
-    async def _stop_when_asked(self, session: ExecutionSession, deadline: float, view: SessionView | None) -> None:
-        if view is not None and view.stop_reason is not None:
-            # A stop was under way when the earlier supervisor died: it goes on where it was.
-            spent = self._around.now() - view.stop_mono if view.stop_mono is not None else 0.0
-            left = 0.0 if view.killed else max(0.0, session.spec.stop.stop_grace - spent)
-            await terminate(session, reason=view.stop_reason, hurry=self._hurry, grace=left, requested=True)
-            return
-        with trio.move_on_after(max(0.0, deadline - self._around.now())):
-            await self._stop.wait()
-        reason = self._stop_reason if self._stop_reason is not None else StopReason.TIMEOUT
-        await terminate(session, reason=reason, hurry=self._hurry)
+    async def _end_or_stop(
+        self, session: ExecutionSession, deadline: float, view: SessionView | None
+    ) -> ExitStatus | SessionLostError:
+        """Wait for the end; when the time is over or a stop is asked for, bring it about."""
+        try:
+            if view is not None and view.stop_reason is not None:
+                # A stop was under way when the earlier supervisor died: it goes on where it was.
+                spent = self._around.now() - view.stop_mono if view.stop_mono is not None else 0.0
+                left = 0.0 if view.killed else max(0.0, session.spec.stop.stop_grace - spent)
+                await terminate(session, reason=view.stop_reason, hurry=self._hurry, grace=left, requested=True)
+            else:
+                # No Trio task of its own for the stop: a thousand sessions are a thousand tasks fewer.
+                with trio.move_on_after(max(0.0, deadline - self._around.now())) as self._patience:
+                    if self._stop_reason is None:
+                        return await session.wait()
+                reason = self._stop_reason if self._stop_reason is not None else StopReason.TIMEOUT
+                await terminate(session, reason=reason, hurry=self._hurry)
+        except SessionLostError as error:
+            return error
+        return session.exit or SessionLostError("its processes survived SIGKILL")
 
     async def _notify(self, event: Event) -> None:
         await self._ledger.append(event)
-
-
-async def _end_of(session: ExecutionSession) -> ExitStatus | SessionLostError:
-    # As a value: an exception would leave the nursery as a group.
-    try:
-        return await session.wait()
-    except SessionLostError as error:
-        return error
 
 
 def tail_of(session: ExecutionSession, lines: int) -> str:

@@ -250,7 +250,7 @@ def _subject(task: TaskView, session: SessionView) -> str:
 def _ran_for(counted: list[SessionView]) -> float:
     """Seconds the newest attempt's program ran; a check's time is not the program's."""
     for session in reversed(counted):
-        if session.kind is SessionKind.AGENT:
+        if session.kind is SessionKind.AGENT and session.attempt == counted[-1].attempt:
             return _elapsed(session.started_mono, session.ended_mono)
     return 0.0
 

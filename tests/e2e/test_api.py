@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import pytest
 import trio
 import trio.testing
 
+from kasmos.api import errors
 from kasmos.api.output import MAX_WAIT
 from kasmos.model import event as ev
 from kasmos.model.codec import decode_record
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.task import Cause, CauseKind, Outcome
-from tests.e2e.api_world import PLAN, Api, open_api
+from tests.e2e.api_world import PLAN, Api, FakeOrchestrator, make_app, open_api
 
 
 @pytest.fixture
@@ -580,3 +582,17 @@ async def test_a_large_body_is_refused(api: Api) -> None:
     )
     problem(response, 413, "too_large")
     assert (await api.get("/healthz")).status_code == 200
+
+
+def test_every_route_is_documented() -> None:
+    """`docs/api.md` lists exactly the routes there are, and every code of an error."""
+    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+    told = set(re.findall(r"^\| `(GET|POST) (\S+)` \|", text, re.MULTILINE))
+    there = set()
+    for rule in make_app(FakeOrchestrator()).url_map.iter_rules():
+        thing = str(rule).split("/")[2:3]
+        path = str(rule).replace("<name>", "{" + "".join(thing).removesuffix("s") + "}")
+        there |= {(method, path) for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}}
+    assert told == there
+    for _, code in errors._CODES.values():
+        assert f"`{code}`" in text

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
 from typing import Any
 
 from ..conftest import Kas
@@ -50,3 +56,57 @@ def test_doctor_of_missing_agents(kas: Kas) -> None:
         "claude": "problem",
     }
     assert "npm install" in levels["claude"]["cure"]
+
+
+PLAN = """## Wave 1
+### Task 1: Wait
+```toml kasmos
+agent = "shell"
+```
+```sh
+exec sleep 600
+```
+"""
+
+
+def pids(nodes: list[dict[str, Any]]) -> Iterator[int]:
+    for node in nodes:
+        yield node["pid"]
+        yield from pids(node["children"])
+
+
+def wait_for_tree(kas: Kas, supervisor: subprocess.Popen[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The tree and its session, once the program of the plan's only task runs."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and supervisor.poll() is None:
+        tree = json.loads(kas("doctor", "--json").stdout)["tree"]
+        for run in tree["runs"]:
+            for task in run["tasks"]:
+                for session in task["sessions"]:
+                    if session["pid"] in pids(session["processes"]):
+                        return tree, session
+    supervisor.kill()
+    raise AssertionError(f"the program did not start: {supervisor.communicate()}")
+
+
+def test_doctor_of_a_killed_supervisor(kas: Kas) -> None:
+    """The live tree reaches down to the program; after `kill -9` of the supervisor what is left of it is a problem."""
+    (kas.cwd / "plan.md").write_text(PLAN)
+    with kas.running("run", "plan.md") as supervisor:
+        tree, session = wait_for_tree(kas, supervisor)
+        assert tree["supervisor"] == supervisor.pid
+        assert kas("doctor").code == 0
+        supervisor.kill()
+        supervisor.wait()
+    try:
+        result = kas("doctor", "--json")
+        assert result.code == 1, result.stderr
+        (finding,) = findings(result.stdout, "sessions")
+        assert finding["level"] == "problem"
+        assert session["id"] in finding["text"]
+        assert "kas resume" in finding["cure"]
+        assert json.loads(result.stdout)["tree"]["supervisor"] is None
+    finally:
+        for pid in pids(session["processes"]):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)

@@ -74,7 +74,7 @@ def test_tree_of_a_run() -> None:
         "└─ run r1  plan.md  running",
         "   └─ task 2: Types",
         "      └─ n-s1  running  (s1)",
-        "         ├─ 12 sh",
+        "         ├─ 12 sh  <- the program",
         "         │  └─ 13 mypy",
         "         └─ 20 node",
     ]

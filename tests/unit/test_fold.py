@@ -12,7 +12,7 @@ from kasmos.model import event as ev
 from kasmos.model.event import Event, Record
 from kasmos.model.plan import Plan, PlanTask, RunSettings, Wave
 from kasmos.model.profile import ExecutionMode
-from kasmos.model.session import ExitStatus, SessionKind, StopReason
+from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
 from kasmos.model.view import (
     Active,
@@ -266,6 +266,29 @@ def test_fold_adopted_session_keeps_its_start() -> None:
     ledger.mono += 50
     ledger.commit(ev.SessionAdopted("s1"))
     assert ledger.world.sessions["s1"].started_mono == 1000.0
+
+
+def test_fold_session_remembers_what_befell_it() -> None:
+    """What was noted about a session is still known after its end."""
+    first, second = Leftover(7, "sleep", "stopped"), Leftover(8, "ssh-agent", "reported")
+    session = the_session(
+        ev.SessionDetached("s1"),
+        ev.KillSent("s1"),
+        ev.SessionUnkillable("s1", (7,)),
+        ev.LeftoversFound("s1", (first,)),
+        ev.LeftoversFound("s1", (second,)),
+        ev.OutputLost("s1", 10, "truncated"),
+        ev.OutputLost("s1", 20, "truncated"),
+        ev.SessionEnded("s1", ExitStatus(signal=9), output_bytes=30, tail="bye"),
+    )
+    assert (session.detached, session.killed, session.unkillable) == (True, True, (7,))
+    assert (session.leftovers, session.output_lost) == ((first, second), 2)
+    assert (session.exit, session.output_bytes, session.tail) == (ExitStatus(signal=9), 30, "bye")
+
+
+def test_fold_adopted_session_is_detached_no_longer() -> None:
+    """Adoption ends a detachment."""
+    assert not the_session(ev.SessionDetached("s1"), ev.SessionAdopted("s1")).detached
 
 
 def test_fold_session_marks_its_run() -> None:

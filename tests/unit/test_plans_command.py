@@ -145,6 +145,13 @@ def test_prompt() -> None:
     )
 
 
+def test_prompt_of_a_wave_out_of_step() -> None:
+    """Where numbers of waves have gaps, the prompt says which wave of how many this is."""
+    task = PlanTask(id="7", number=7, wave=5, title="", body="")
+    plan = Plan((Wave(0, ()), Wave(5, (task,)), Wave(9, ())))
+    assert "task 7 of wave 5, which is number 2 of 3 waves. 1 other task runs" in render_prompt(plan, task, 1)
+
+
 def test_prompt_alone() -> None:
     """A task without title, header, peers or body still gets a prompt."""
     task = PlanTask(id="7", number=7, wave=3, title="", body="")

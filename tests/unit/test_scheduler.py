@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import attrs
 import pytest
 from hypothesis import given
@@ -158,6 +156,15 @@ def test_decide_run_needs_override_the_barrier() -> None:
     assert run.turn() == RunDecision((ev.WaveStarted("r1", 2),), ("3",))
     run.end("2")
     assert run.turn().start == ("4",)
+
+
+def test_decide_run_barrier_of_all_earlier_waves() -> None:
+    """A wave that ended early through its needs does not let a later one past a wave that is still at work."""
+    run = Run("1 2 / 3<1 / 4")
+    run.turn()
+    run.end("1").turn()
+    assert run.end("3").turn().start == ()
+    assert run.end("2").turn().start == ("4",)
 
 
 def test_decide_run_needs_inside_a_wave() -> None:
@@ -338,8 +345,8 @@ def test_decide_run_parks() -> None:
     """Where waves do not advance by themselves, the run is parked after each that is not the last, once."""
     run = Run("1 / 2 / 3", auto_advance_waves=False)
     run.turn()
-    ends = run.end("1").turn()
-    assert ends == RunDecision((ev.WaveEnded("r1", 1, Outcome.SUCCEEDED), ev.RunParked("r1", 1)))
+    decision = run.end("1").turn()
+    assert decision == RunDecision((ev.WaveEnded("r1", 1, Outcome.SUCCEEDED), ev.RunParked("r1", 1)))
     assert run.view.state is RunState.PARKED
     assert parked_after(run.view) == 1
     assert run.turn() == RunDecision()
@@ -349,7 +356,8 @@ def test_decide_run_parks() -> None:
     assert run.end("2").turn().events[-1] == ev.RunParked("r1", 2)
     run.commit(ev.RunAdvanced("r1", 2))
     run.turn()
-    assert run.end("3").turn().events[-1] == ev.RunEnded("r1", Outcome.SUCCEEDED)
+    ends = (ev.WaveEnded("r1", 3, Outcome.SUCCEEDED), ev.RunEnded("r1", Outcome.SUCCEEDED))
+    assert run.end("3").turn().events == ends
 
 
 def test_decide_run_parks_needs_too() -> None:
@@ -376,6 +384,19 @@ def test_decide_run_does_not_park_after_a_skipped_wave() -> None:
     assert run.end("1", Outcome.FAILED).turn().events[-1] == ev.RunParked("r1", 1)
     run.commit(ev.RunAdvanced("r1", 1))
     assert run.turn().start == ("3",)
+
+
+def test_decide_run_parks_when_all_is_done_up_to_the_wave() -> None:
+    """A run in which an earlier wave is at work once more is not parked after the later one."""
+    run = Run("1 / 2 / 3", auto_advance_waves=False, on_failure=OnFailure.CONTINUE)
+    run.turn()
+    run.end("1", Outcome.FAILED).turn()
+    run.commit(ev.RunAdvanced("r1", 1))
+    run.turn()
+    run.commit(ev.TaskPutBack("r1", "1", "retry"))
+    assert run.turn().start == ("1",)
+    assert run.end("2").turn().events == (ev.WaveEnded("r1", 2, Outcome.SUCCEEDED),)
+    assert run.end("1").turn().events == (ev.RunParked("r1", 2),)
 
 
 def test_decide_run_parks_again_after_a_crash() -> None:
@@ -413,6 +434,17 @@ def test_decide_run_resumes_to_stop() -> None:
     assert decision.start == ("1",)
     assert [name for name, _ in decision.stop] == ["1"]
     assert task_ends(decision) == {"2": (Outcome.CANCELLED, CauseKind.RUN_CANCELLED, ())}
+
+
+def test_decide_run_fail_fast_after_a_crash() -> None:
+    """After a crash, a failure under fail_fast ends a back-off without a child."""
+    run = Run("1 2", on_failure=OnFailure.FAIL_FAST)
+    run.turn()
+    run.back_off("2")
+    run.end("1", Outcome.FAILED).busy.clear()
+    decision = run.turn()
+    assert task_ends(decision) == {"2": (Outcome.CANCELLED, CauseKind.FAIL_FAST, ("1",))}
+    assert decision.events[-1] == ev.RunEnded("r1", Outcome.FAILED)
 
 
 def test_decide_run_stops_a_back_off_through_its_child() -> None:
@@ -474,8 +506,8 @@ outcomes = st.sampled_from([Outcome.SUCCEEDED] * 6 + FAILURES)
 class Simulator:
     """Orchestrates one run as chance will have it, and checks each decision."""
 
-    def __init__(self, draw: Callable[..., object], run: Run, forward: bool) -> None:
-        self.draw = draw
+    def __init__(self, data: st.DataObject, run: Run, forward: bool) -> None:
+        self.draw = data.draw
         self.run = run
         self.forward = forward
         self.stopping: dict[str, Cause] = {}
@@ -487,21 +519,18 @@ class Simulator:
     def turn(self) -> None:
         run = self.run
         others = self.draw(st.integers(0, run.slots)) if run.busy else 0
-        free = run.slots - len(run.busy) - int(str(others))
+        free = run.slots - len(run.busy) - others
         decision = run.decide(free)
         before = run.view
-        orphans = [
-            name for name, task in before.tasks.items()
-            if isinstance(task.state, Active | BackingOff) and name not in run.busy
-        ]  # fmt: skip
+        under_way = [name for name, task in before.tasks.items() if isinstance(task.state, Active | BackingOff)]
+        orphans = [name for name in under_way if name not in run.busy]
         run.commit(*decision.events)
         self.check_events(decision)
         assert not run.decide(free).events, "one decision settles everything"
         assert (run.decide(free).start, run.decide(free).stop) == (decision.start, decision.stop)
         fresh = [name for name in decision.start if name not in orphans]
-        assert list(decision.start[: len(decision.start) - len(fresh)]) == [
-            name for name in orphans if not isinstance(run.task(name).state, Ended)
-        ], "what was under way comes first"
+        resumed = [name for name in orphans if not isinstance(run.task(name).state, Ended)]
+        assert [*decision.start] == resumed + fresh, "what was under way comes first"
         for name in fresh:
             self.check_start(name)
         if fresh:
@@ -521,6 +550,8 @@ class Simulator:
                     assert event.task_id not in self.begun, "a skipped task has never started"
         ended = [event for event in decision.events if isinstance(event, ev.RunEnded)]
         assert not ended or (decision.events[-1] is ended[0] and len(ended) == 1 and not decision.start)
+        parked = [event for event in decision.events if isinstance(event, ev.RunParked)]
+        assert not parked or (decision.events[-1] is parked[0] and len(parked) == 1)
 
     def check_start(self, name: str) -> None:
         view = self.run.view
@@ -555,23 +586,22 @@ class Simulator:
         assert moves, "the run stands still"
         match self.draw(st.sampled_from(moves)):
             case "end":
-                self.end(str(self.draw(st.sampled_from(sorted(run.busy)))))
+                self.end(self.draw(st.sampled_from(sorted(run.busy))))
             case "advance":
                 gate = parked_after(run.view)
                 assert gate is not None
                 run.commit(ev.RunAdvanced("r1", gate))
             case "begin":
-                run.begin(str(self.draw(st.sampled_from(sessions))))
+                run.begin(self.draw(st.sampled_from(sessions)))
             case "back off":
                 self.mischief -= 1
-                run.back_off(str(self.draw(st.sampled_from(active))))
+                run.back_off(self.draw(st.sampled_from(active)))
             case other:
                 self.mischief -= 1
-                self.disturb(str(other))
+                self.disturb(other)
 
     def end(self, name: str) -> None:
         outcome = self.draw(outcomes)
-        assert isinstance(outcome, Outcome)
         if name in self.stopping and self.draw(st.booleans()):
             outcome, cause = Outcome.CANCELLED, self.stopping[name]
         else:
@@ -645,10 +675,10 @@ def check_history(events: list[Event]) -> None:
 @pytest.mark.parametrize("forward", [False, True], ids=["needs of earlier tasks", "needs of any task"])
 @given(data=st.data(), settings=strategies.settings_of_runs, slots=st.integers(1, 5))
 def test_decide_run_every_run_ends(data: st.DataObject, settings: RunSettings, slots: int, forward: bool) -> None:
-    """Whatever happens, a run ends, each of its tasks with one outcome and a cause, and no rule is broken on the way."""
+    """Whatever happens, a run ends by its rules, and each of its tasks has one outcome and a cause."""
     plan = data.draw(strategies.plans(forward=forward))
     run = Run(plan, slots=slots, **attrs.asdict(settings, recurse=False))
-    Simulator(data.draw, run, forward).go()
+    Simulator(data, run, forward).go()
     check_history(run.events)
     view = run.view
     outcomes = {task.outcome for task in view.tasks.values()}

@@ -145,7 +145,9 @@ def start_failed(journal: Journal) -> Journal:
             id="interrupted in a check",
         ),
         pytest.param(
-            never_started(Journal().open(1).stop(StopReason.INTERRUPTED)), PutBack("interrupted"), id="interrupted early"
+            never_started(Journal().open(1).stop(StopReason.INTERRUPTED)),
+            PutBack("interrupted"),
+            id="interrupted early",
         ),
         pytest.param(Journal().failed(1), BackOff(1005.0), id="backing off"),
     ],
@@ -398,6 +400,15 @@ def test_decide_task_quiet_period(ran: float, checked: float, delay: float) -> N
     assert retry.event.delay == delay
 
 
+def test_decide_task_program_is_not_in_the_journal() -> None:
+    """A check that failed without a trace of its program is a failure like any other, and no quiet period."""
+    journal = Journal().open(1).run(5000.0).exit(EXIT_3)
+    journal.say(ev.TaskRetryScheduled("r1", "1", 1, 4.0, Cause(CauseKind.EXIT, "exit 3")))
+    retry = journal.open(2, 0).run(5000.0).exit(EXIT_3).decide(retries=9, checks=1)
+    assert isinstance(retry, Retry)
+    assert (retry.event.cause.kind, retry.event.delay) == (CauseKind.CHECK, 8.0)
+
+
 def test_decide_task_loss_is_no_quiet_period() -> None:
     """How long a lost session ran is unknown, so its loss does not start the back-off anew."""
     retry = lost(Journal().failed(1).open(2).run(5000.0)).decide(retries=9, retry_lost=True)
@@ -440,8 +451,8 @@ worlds_moves = st.sampled_from(["exit", "exit", "stop", "lose", "crash", "never 
 class Simulator:
     """Takes step after step as a child does, in a world where anything may happen to a session."""
 
-    def __init__(self, draw: st.DrawFn, retries: int, checks: int, retry_lost: bool, policy: RestartPolicy) -> None:
-        self.draw = draw
+    def __init__(self, data: st.DataObject, retries: int, checks: int, retry_lost: bool, policy: RestartPolicy) -> None:
+        self.draw = data.draw
         self.journal = Journal()
         self.arguments = {"retries": retries, "checks": checks, "retry_lost": retry_lost, "policy": policy}
         self.same_boot = True
@@ -513,7 +524,7 @@ def test_decide_task_comes_to_an_end(
     data: st.DataObject, retries: int, checks: int, retry_lost: bool, policy: RestartPolicy
 ) -> None:
     """Whatever happens to its sessions, a task comes to an outcome, one session at a time, within its attempts."""
-    simulator = Simulator(data.draw, retries, checks, retry_lost, policy)
+    simulator = Simulator(data, retries, checks, retry_lost, policy)
     finish = None
     for _ in range(1000):
         finish = simulator.step()

@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from io import StringIO
 
 from rich.cells import cell_len
-from rich.console import Console
 from rich.text import Text
 
 from kasmos.cli.render import facts
-from kasmos.cli.render.region import Line, Region, Size
+from kasmos.cli.render.region import Region, Size, fitted
 from kasmos.cli.render.report import report
 from kasmos.cli.render.text import STYLES, Look, clean, clock, duration, last_line, plural
 from kasmos.cli.render.writer import Writer
@@ -72,28 +70,7 @@ class Live:
         frame = Frame(self._world, run, self._last, self._look, mono, time.time())
         # One row is the cursor's, one column too: a full line would be wrapped by some terminals.
         rows = frame.lines(max(1, columns - 1), max(1, lines - 1))
-        self._region.draw(_rendered(rows, max(1, columns - 1), color=self._look.color))
-
-
-def _rendered(rows: Sequence[Text], width: int, *, color: bool) -> list[Line]:
-    console = Console(
-        file=StringIO(),
-        force_terminal=True,
-        color_system="standard" if color else None,
-        no_color=not color,
-        width=width,
-        emoji=False,
-        markup=False,
-        highlight=False,
-        legacy_windows=False,
-    )
-    rendered = []
-    for row in rows:
-        row.truncate(width, overflow="ellipsis")
-        with console.capture() as capture:
-            console.print(row, end="", no_wrap=True, soft_wrap=True)
-        rendered.append(Line(capture.get(), row.cell_len))
-    return rendered
+        self._region.draw(fitted(rows, max(1, columns - 1), self._look))
 
 
 class Frame:

@@ -18,7 +18,7 @@ from kasmos.model.view import RunView, SessionView, TaskView, World
 
 TAIL_LINES = 30
 """Lines of output that are shown when a task did not succeed."""
-_SUBJECT = 32
+_SUBJECT = 40
 """Widest column of names."""
 
 

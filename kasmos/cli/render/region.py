@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from io import StringIO
 from typing import TextIO
 
 import attrs
+from rich.console import Console
+from rich.text import Text
 
+from kasmos.cli.render.text import Look
 from kasmos.cli.render.writer import Writer
 
 Size = Callable[[], tuple[int, int]]
@@ -44,8 +48,10 @@ class Region:
         size = self._size()
         if self._writer.busy or (tuple(lines) == self._drawn and size == self._drawn_at):
             return
-        text = "".join(f"{line.text}\x1b[K\n" for line in lines)
-        self._writer.out(f"{_BEGIN}{self._to_top(size)}{text}\x1b[J{_END}")
+        # The whole line is erased first: what is only written over is still known as part of a wrapped one,
+        # and would be joined to the next when the screen gets wider again.
+        text = "".join(f"\x1b[2K{line.text}\n" for line in lines)
+        self._writer.out(f"{_BEGIN}{self._to_top()}{text}\x1b[J{_END}")
         self._drawn, self._drawn_at = tuple(lines), size
 
     def above(self, text: str) -> None:
@@ -56,14 +62,36 @@ class Region:
     def clear(self) -> None:
         """Take the region away; the next `draw` begins where it began."""
         if self._drawn:
-            self._writer.out(f"{self._to_top(self._size())}\x1b[J")
+            # Not `J` from the first line: where that is the screen's, tmux keeps what is erased in its history.
+            self._writer.out(f"{self._to_top()}\x1b[2K\n\x1b[J\x1b[A")
         self._drawn = ()
 
-    def _to_top(self, size: tuple[int, int]) -> str:
-        columns = max(1, size[0])
+    def _to_top(self) -> str:
+        columns = max(1, self._size()[0])
         rows = sum(max(1, -(-line.cells // columns)) for line in self._drawn)
-        up = f"\r\x1b[{rows}A" if rows else "\r"
-        return up + ("\x1b[J" if size != self._drawn_at else "")
+        return f"\r\x1b[{rows}A" if rows else "\r"
+
+
+def fitted(rows: Sequence[Text], width: int, look: Look) -> list[Line]:
+    """Rows as they are written: cut to *width* cells, with the colours there are."""
+    console = Console(
+        file=StringIO(),
+        force_terminal=True,
+        color_system="standard" if look.color else None,
+        no_color=not look.color,
+        width=width,
+        emoji=False,
+        markup=False,
+        highlight=False,
+        legacy_windows=False,
+    )
+    lines = []
+    for row in rows:
+        row.truncate(width, overflow="ellipsis")
+        with console.capture() as capture:
+            console.print(row, end="", no_wrap=True, soft_wrap=True)
+        lines.append(Line(capture.get(), row.cell_len))
+    return lines
 
 
 def size_of(stream: TextIO) -> Size:

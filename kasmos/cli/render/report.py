@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from kasmos.cli.render import facts
 from kasmos.cli.render.text import Look, clean, clean_lines, duration
 from kasmos.daemon.wire import task_status
 from kasmos.model.task import CauseKind
-from kasmos.model.view import RunState, RunView, SessionView, TaskView, World
+from kasmos.model.view import Ended, RunState, RunView, SessionView, TaskView, World
 
 TAIL_LINES = 10
 """Lines of output that are shown of a task that did not succeed."""
@@ -30,7 +30,7 @@ def report(world: World, run_id: str, look: Look, mono: float, wall: float, *, t
     run = world.runs.get(run_id)
     if run is None:
         return ""
-    lines = [*_waves(world, run, look, mono, wall, tails=tails), "", _verdict(world, run, look, mono, wall)]
+    lines = [*wave_lines(world, run, look, mono, wall, tails=tails), "", _verdict(world, run, look, mono, wall)]
     lines += [f"  {line}" for line in _advice(world, run)]
     return "\n".join(lines) + "\n"
 
@@ -45,36 +45,55 @@ def _follows(task: TaskView) -> bool:
     return cause is not None and cause.kind in CONSEQUENCES
 
 
-def _waves(world: World, run: RunView, look: Look, mono: float, wall: float, *, tails: bool) -> Iterator[str]:
+def wave_lines(
+    world: World,
+    run: RunView,
+    look: Look,
+    mono: float,
+    wall: float,
+    *,
+    tails: bool = False,
+    wanted: Callable[[TaskView], bool] = lambda task: True,
+) -> Iterator[str]:
+    """Every wave and its tasks.
+
+    Args:
+        tails: whether to show the last output of tasks that did not succeed.
+        wanted: tasks for which it is False are only counted.
+    """
     width = min(44, max((len(facts.task_label(task)) for task in run.tasks.values()), default=0))
-    shown = failures(run)[:MAX_TAILS] if tails else []
+    shown = {task.id for task in failures(run)[:MAX_TAILS]} if tails else set()
+    bar = look.paint("│" if look.unicode else "|", "dim")
     for wave, tasks in facts.waves(run):
-        yield look.paint(facts.wave_label(wave), "bold")
-        for task in tasks:
+        done = sum(isinstance(task.state, Ended) for task in tasks)
+        yield f"{look.paint(facts.wave_label(wave), 'bold')}  {look.paint(f'{done}/{len(tasks)}', 'dim')}"
+        for task in filter(wanted, tasks):
             word = task_status(task)
             taken = duration(facts.task_seconds(world, task, mono, wall))
-            label = facts.task_label(task)
-            line = f"{label[:width]:<{width}}  {taken:>7}"
-            why = describe(task)
-            yield f"  {look.status(word, look.glyph(word))} {line}" + (f"  {look.status(word, why)}" if why else "")
-            if task in shown:
-                bar = "│" if look.unicode else "|"
+            why = look.status(word, describe(world, task))
+            label = facts.task_label(task)[:width]
+            yield f"  {look.status(word, look.glyph(word))} {label:<{width}}  {taken:>7}  {why}".rstrip()
+            if task.id in shown:
                 for text in clean_lines(facts.tail_of(world, task), TAIL_LINES):
-                    yield f"      {look.paint(bar, 'dim')} {text}"
+                    yield f"      {bar} {text}"
 
 
-def describe(task: TaskView) -> str:
-    """How a task stands in a few words; empty for one that succeeded at once."""
+def describe(world: World, task: TaskView) -> str:
+    """How a task stands in a few words; empty for one that succeeded at once, or waits for its turn."""
     word = task_status(task)
+    again = f"attempt {task.attempts}" if task.attempts > 1 else ""
     cause = facts.cause_of(task)
     if word == "succeeded":
-        return f"attempt {task.attempts}" if task.attempts > 1 else ""
-    said = word.replace("_", " ")
+        return again
     if cause is not None:
-        said = f"{said}: {clean(cause.message)}"
-    if task.attempts > 1 and word in facts.BAD:
-        said += f" (attempt {task.attempts})"
-    return said
+        said = f"{word.replace('_', ' ')}: {clean(cause.message)}"
+        return f"{said} ({again})" if again and word in facts.BAD else said
+    session = facts.active_session(world, task)
+    if session is None:
+        return f"needs {', '.join(task.spec.needs)}" if task.spec.needs else ""
+    check = facts.check_command(world, session)
+    parts = [session.state.value, again, f"check `{check}`" if check else ""]
+    return ", ".join(part for part in parts if part)
 
 
 def _verdict(world: World, run: RunView, look: Look, mono: float, wall: float) -> str:

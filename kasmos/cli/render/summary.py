@@ -115,7 +115,7 @@ def _end(task: TaskView, wall: float) -> float:
 
 
 def _failure(world: World, task: TaskView) -> str:
-    title = html.escape(shorten(f"{facts.task_label(task)}: {describe(task)}", 300))
+    title = html.escape(shorten(f"{facts.task_label(task)}: {describe(world, task)}", 300))
     lines = [shorten(line, 1000) for line in clean_lines(facts.tail_of(world, task), TAIL_LINES)]
     return f"<details><summary>{title}</summary>\n\n{_fenced(lines or ['(no output)'])}\n</details>\n"
 

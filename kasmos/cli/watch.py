@@ -1,0 +1,120 @@
+"""`kas status --watch`: the status again, whenever an event says that it has changed."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from kasmos.cli.context import Place, note, say
+from kasmos.cli.status import choose, look, render_json, render_text
+from kasmos.client.sync import Supervisor
+from kasmos.exceptions import KasmosError
+from kasmos.model.event import Record
+from kasmos.store.fold import apply
+
+if TYPE_CHECKING:
+    from kasmos.cli.render.region import Region
+    from kasmos.model.view import World
+
+News = queue.SimpleQueue[Record | KasmosError | None]
+"""Records, then None or what broke the stream off."""
+
+
+def watch_status(place: Place, world: World, name: str | None, *, as_json: bool) -> None:
+    """Show the status until the supervisor leaves.
+
+    On a terminal in one place; else one block after the other, or with *as_json* one line each.
+
+    Raises:
+        ClientError: no supervisor is running, or it broke off; the status was shown once.
+        SupervisionError: there is no run called *name*.
+    """
+    show = _Screen(place, name, as_json=as_json)
+    show(world)
+    supervisor = place.reach("there is nothing to watch")
+    news: News = queue.SimpleQueue()
+    reader = threading.Thread(target=_read, args=(supervisor, world.seq, news), name="kasmos events", daemon=True)
+    reader.start()
+    while True:
+        over = _take(news, world)
+        show(world)
+        if isinstance(over, KasmosError):
+            raise over
+        if over is not None:
+            note("the supervisor has left")
+            return
+
+
+def _read(supervisor: Supervisor, after: int, news: News) -> None:
+    try:
+        for record in supervisor.events(after):
+            news.put(record)
+        news.put(None)
+    except KasmosError as error:
+        news.put(error)
+
+
+class _Left:
+    """The stream has ended in order."""
+
+
+def _take(news: News, world: World) -> KasmosError | _Left | None:
+    """Wait for something to happen, then fold all that has; what ended the stream, if it has ended."""
+    item = news.get()
+    while True:
+        if item is None:
+            return _Left()
+        if isinstance(item, KasmosError):
+            return item
+        apply(world, item)
+        try:
+            item = news.get_nowait()
+        except queue.Empty:
+            return None
+
+
+class _Screen:
+    """Where the status is shown."""
+
+    def __init__(self, place: Place, name: str | None, *, as_json: bool) -> None:
+        self._place = place
+        self._name = name
+        self._as_json = as_json
+        self._region: Region | None = None
+        if not as_json and sys.stdout.isatty() and place.environ.get("TERM", "") not in ("", "dumb"):
+            from kasmos.cli.render.region import Region, size_of
+            from kasmos.cli.render.writer import Writer
+
+            self._size = size_of(sys.stdout)
+            self._writer = Writer(sys.stdout, sys.stderr)
+            self._region = Region(self._writer, self._size)
+
+    def __call__(self, world: World) -> None:
+        """Show it."""
+        pid = self._place.supervisor_pid()
+        runs = choose(world, self._name)
+        if self._as_json:
+            say(render_json(self._place, world, pid, runs, pretty=False))
+            return
+        text = render_text(world, pid, runs, look(self._place), time.monotonic(), time.time())
+        if self._region is None:
+            say(text)
+        else:
+            self._draw(text, self._region)
+
+    def _draw(self, text: str, region: Region) -> None:
+        from rich.text import Text
+
+        from kasmos.cli.render.region import fitted
+
+        columns, rows = self._size()
+        lines = text.splitlines()
+        room = max(1, rows - 1)
+        if len(lines) > room:
+            lines = [*lines[: room - 1], f"({len(lines) - room + 1} more lines: `kas status`)"]
+        self._writer.flush()
+        region.draw(fitted([Text.from_ansi(line) for line in lines], max(1, columns - 1), look(self._place)))
+        self._writer.flush()

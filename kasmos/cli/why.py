@@ -1,0 +1,179 @@
+"""`kas why`: the chain of causes behind an outcome, and where to look further."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import attrs
+import click
+
+from kasmos.cli.context import Place, all_ids, complete, place_of, say
+from kasmos.cli.render import facts
+from kasmos.cli.render.report import describe, failures, log_name
+from kasmos.cli.render.text import Look, clean, clean_lines, duration, local_moment, look_of
+from kasmos.daemon.wire import task_status
+from kasmos.model.session import SessionKind
+
+if TYPE_CHECKING:
+    from kasmos.model.view import RunView, SessionView, TaskView, World
+
+TAIL_LINES = 20
+
+
+@click.command("why")
+@click.argument("name", metavar="ID", required=False, shell_complete=complete(all_ids))
+@click.pass_context
+def why(ctx: click.Context, name: str | None) -> None:
+    """Say why task, session or run ID (the newest run, when none is named) ended as it did.
+
+    Shows the outcome with its cause, the attempts, the last lines of the output, what else was stopped or
+    skipped because of it, and the files to look at.
+    """
+    place = place_of(ctx)
+    world = place.read_world()
+    look = look_of(place.environ, sys.stdout.encoding, is_terminal=sys.stdout.isatty())
+    story = Story(place, world, look)
+    say("\n".join(story.of(name)))
+
+
+@attrs.frozen
+class Story:
+    """Tells why, from the journal."""
+
+    place: Place
+    world: World
+    look: Look
+
+    def of(self, name: str | None) -> Iterator[str]:
+        """The story of whatever *name* means.
+
+        Raises:
+            SupervisionError: nothing, or several things.
+        """
+        from kasmos.exceptions import SupervisionError
+        from kasmos.store.lookup import find_run, find_session, match_runs, match_sessions, match_tasks
+
+        world = self.world
+        if name is None:
+            if not world.runs:
+                raise SupervisionError("there has been no run yet")
+            return self.run(next(reversed(world.runs.values())))
+        tasks = match_tasks(world, name)
+        if name not in world.runs and name not in world.sessions and len(tasks) == 1:
+            return self.task(tasks[0])
+        if name in world.sessions or (not match_runs(world, name) and match_sessions(world, name)):
+            return self.session(find_session(world, name))
+        if match_runs(world, name):
+            return self.run(find_run(world, name))
+        find_session(world, name)  # raises, and says what is near
+        raise SupervisionError(f"nothing is called {name!r}")
+
+    def run(self, run: RunView) -> Iterator[str]:
+        """Why a run ended so: the tasks that are to blame, each with its cause."""
+        counts = facts.count_words(facts.count_tasks(run))
+        word = facts.present_status(run, supervised=self.place.supervisor_pid() is not None)
+        yield f"{self.look.paint(f'run {run.id}', 'bold')}  {self._word(word)}: {counts}"
+        yield f"  {facts.run_title(run)}"
+        if run.cancel_reason:
+            yield f"  ended for good: {clean(run.cancel_reason)}"
+        blamed = failures(run)
+        for task in blamed:
+            yield ""
+            yield from self.task(task)
+        if not blamed:
+            waiting = "; not every task has ended" if run.unfinished else ""
+            yield f"  no task has failed by itself{waiting}"
+
+    def task(self, task: TaskView) -> Iterator[str]:
+        """Why a task ended so, from its own end back to the first cause."""
+        world, run = self.world, self.world.runs[task.run_id]
+        said = describe(world, task) or task_status(task)
+        label = self.look.paint(f"task {task.id}  {facts.task_label(task)}", "bold")
+        yield f"{label}  {self.look.status(task_status(task), said)}"
+        cause = facts.cause_of(task)
+        yield from self._roots(run, cause.because_of if cause is not None else ())
+        sessions = facts.all_sessions(world, task)
+        yield from (f"  {self._attempt(session)}" for session in sessions)
+        yield from self._tail(facts.tail_of(world, task))
+        yield from self._consequences(run, task)
+        decisive = world.sessions.get(cause.session_id or "") if cause is not None else None
+        if decisive is not None or sessions:
+            yield from self._where(decisive or sessions[-1])
+        elif cause is None:
+            yield "  it has not begun"
+
+    def session(self, session: SessionView) -> Iterator[str]:
+        """How a session ended."""
+        yield self.look.paint(f"session {session.id}  {clean(session.name)}", "bold")
+        yield f"  {self._attempt(session)}"
+        if session.reason:
+            yield f"  {clean(session.reason)}"
+        yield from self._tail(session.tail)
+        yield from self._where(session)
+        if session.run_id and session.task_id:
+            yield f"  kas why {session.run_id}.{session.task_id}"
+
+    def _word(self, word: str) -> str:
+        return self.look.status(word, word.replace("_", " "))
+
+    def _roots(self, run: RunView, roots: tuple[str, ...]) -> Iterator[str]:
+        for name in roots:
+            root = run.tasks.get(name)
+            if root is not None:
+                said = self.look.status(task_status(root), describe(self.world, root))
+                yield f"  because of task {facts.task_label(root)}: {said}   kas why {root.id}"
+
+    def _attempt(self, session: SessionView) -> str:
+        what = f"attempt {session.attempt}"
+        if session.kind is SessionKind.CHECK:
+            what += f" check `{facts.check_command(self.world, session) or session.check}`"
+        elif session.profile:
+            what += f" ({clean(session.profile)})"
+        taken = duration(facts.session_seconds(self.world, session, time.monotonic(), time.time()))
+        end = str(session.exit) if session.exit is not None else session.state.value.replace("_", " ")
+        line = f"{local_moment(session.starting_at)}  {what}: {end} after {taken}"
+        if session.stop_reason is not None:
+            killed = ", then killed" if session.killed else ""
+            line += f", stopped ({session.stop_reason.value.replace('_', ' ')}){killed}"
+        if session.reason and session.exit is None:
+            line += f": {clean(session.reason)}"
+        left = [f"{one.name} ({one.pid}) {one.action}" for one in session.leftovers]
+        return line + (f"; left behind: {clean(', '.join(left))}" if left else "")
+
+    def _tail(self, text: str) -> Iterator[str]:
+        lines = clean_lines(text, TAIL_LINES)
+        if lines:
+            yield "  last lines of the output:"
+            bar = self.look.paint("│" if self.look.unicode else "|", "dim")
+            yield from (f"    {bar} {line}" for line in lines)
+
+    def _consequences(self, run: RunView, task: TaskView) -> Iterator[str]:
+        led_to = [
+            other
+            for other in run.tasks.values()
+            if (cause := facts.cause_of(other)) is not None and task.spec.id in cause.because_of
+        ]
+        if led_to:
+            yield "  because of it:"
+            for other in led_to:
+                yield f"    {facts.task_label(other)}: {self._word(task_status(other))}"
+
+    def _where(self, session: SessionView) -> Iterator[str]:
+        directory = self.place.root.session_dir(session.id)
+        yield "  look at:"
+        yield f"    kas logs {log_name(self.world, session)}"
+        for name, what in (
+            ("output.log", "what it wrote"),
+            ("prompt.md", "what it was told"),
+            ("spec.json", "command"),
+        ):
+            if (directory / name).exists():
+                yield f"    {directory / name}   {what}"
+        if (directory / "shim.log").exists() and (directory / "shim.log").stat().st_size:
+            yield f"    {directory / 'shim.log'}   what the shell that started it said"
+        run = self.world.runs.get(session.run_id or "")
+        if run is not None:
+            yield f"    {run.project}   where it worked"

@@ -1,0 +1,168 @@
+"""The shapes that leave the supervisor as JSON: compact, flat, with stable words.
+
+Views hold what the fold needs; these hold what a reader wants. Instants are RFC 3339 in UTC,
+durations are seconds. `kasmos.daemon.wire` makes them. New fields may be added at any time;
+none is renamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from kasmos.model.session import Leftover
+
+
+@attrs.frozen
+class ExitWire:
+    """How a program ended: a code, a signal, or neither (unknown)."""
+
+    code: int | None
+    signal: int | None
+    certain: bool
+    text: str
+
+
+@attrs.frozen
+class CauseWire:
+    """Why a task ended as it did."""
+
+    kind: str
+    message: str
+    session_id: str | None
+    exit: ExitWire | None
+    because_of: tuple[str, ...]
+    tail: str
+
+
+@attrs.frozen
+class SessionWire:
+    """One session."""
+
+    session_id: str
+    name: str
+    kind: str
+    backend: str
+    status: str
+    run_id: str | None
+    task_id: str | None
+    attempt: int
+    check: int | None
+    profile: str
+    pid: int | None
+    starting_at: str
+    started_at: str | None
+    ended_at: str | None
+    seconds: float | None
+    exit: ExitWire | None
+    stop_reason: str | None
+    killed: bool
+    detached: bool
+    unkillable: tuple[int, ...]
+    leftovers: tuple[Leftover, ...]
+    output_bytes: int
+    output_lost: int
+    """How many times output was declared lost."""
+    reason: str
+
+
+@attrs.frozen
+class TaskWire:
+    """One task of a run."""
+
+    task_id: str
+    run_id: str
+    number: int
+    wave: int
+    name: str
+    title: str
+    agent: str | None
+    needs: tuple[str, ...]
+    status: str
+    attempts: int
+    session_id: str | None
+    """Its newest session that ran the agent."""
+    sessions: tuple[str, ...]
+    exit: ExitWire | None
+    """Of that session."""
+    cause: CauseWire | None
+    """Why it ended, or why it is tried again."""
+    retry_at: str | None
+    started_at: str | None
+    ended_at: str | None
+    seconds: float | None
+
+
+@attrs.frozen
+class WaveWire:
+    """One wave of a run."""
+
+    number: int
+    title: str
+    status: str
+    tasks: tuple[str, ...]
+
+
+@attrs.frozen
+class RunWire:
+    """One run, without its tasks."""
+
+    run_id: str
+    status: str
+    title: str
+    goal: str
+    source: str
+    project: str
+    on_failure: str
+    max_concurrent: int
+    wave: int | None
+    """Number of the newest wave that has started."""
+    waves: tuple[WaveWire, ...]
+    counts: Mapping[str, int]
+    """Tasks by status; only what there is."""
+    cancel_reason: str | None
+    started_at: str
+    ended_at: str | None
+    seconds: float | None
+    last_seq: int
+    """Journal number of the newest event about it."""
+
+
+@attrs.frozen
+class RunDetailWire:
+    """One run with its tasks."""
+
+    run: RunWire
+    tasks: tuple[TaskWire, ...]
+
+
+@attrs.frozen
+class Attention:
+    """Something that a person should look at."""
+
+    kind: str
+    id: str
+    message: str
+
+
+@attrs.frozen
+class StatusWire:
+    """The snapshot for pollers."""
+
+    schema: int
+    version: str
+    pid: int
+    project: str
+    started_at: str
+    accepting: bool
+    seq: int
+    """Number of the newest event; a stream of events resumed from here misses nothing."""
+    runs: tuple[RunWire, ...]
+    """Unfinished ones, newest first."""
+    sessions: tuple[SessionWire, ...]
+    """Live ones, newest first."""
+    attention: tuple[Attention, ...]
+    counts: Mapping[str, Mapping[str, int]]
+    left_out: Mapping[str, int]
+    """How many entries the lists above were shortened by."""

@@ -1,0 +1,133 @@
+"""What the service asks of others, what it is given, and what it answers. Values and protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import attrs
+
+from kasmos.config.schema import Config
+from kasmos.exceptions import Mistake
+from kasmos.model.plan import Plan, RunSettings
+from kasmos.model.view import SessionView, World
+from kasmos.sessions.protocol import ExecutionSession, OutputChunk
+
+STDIN = "-"
+"""The source of a plan that came from no file."""
+
+
+class AcceptedLike(Protocol):
+    """**Protocol.** What became of a submission."""
+
+    @property
+    def run_id(self) -> str:
+        """The run that executes the plan."""
+
+    @property
+    def continued(self) -> bool:
+        """An unfinished run of the same plan was taken up."""
+
+    @property
+    def following(self) -> bool:
+        """The run was under way already; nothing was started."""
+
+
+class OrchestratorLike(Protocol):
+    """**Protocol.** What the service asks of the orchestrator.
+
+    Every command raises `SupervisionError` when it does not fit the present state.
+    """
+
+    @property
+    def world(self) -> World:
+        """The present, as folded from the journal."""
+
+    @property
+    def accepting(self) -> bool:
+        """Whether new work is taken; False from the moment a shutdown begins."""
+
+    async def submit(
+        self,
+        plan: Plan,
+        *,
+        source: str,
+        key: str,
+        digest: str,
+        settings: RunSettings,
+        project: str,
+        fresh: bool,
+    ) -> AcceptedLike:
+        """Start, continue or join a run of *plan*."""
+
+    async def advance(self, run_id: str) -> None:
+        """Let a parked run go on."""
+
+    async def cancel_run(self, run_id: str, reason: str) -> None:
+        """End a run for good."""
+
+    async def retry(self, run_id: str, task_ids: tuple[str, ...] = ()) -> None:
+        """Try tasks again; none named means all that did not succeed."""
+
+    async def stop_task(self, run_id: str, task_id: str) -> None:
+        """Stop a task for good."""
+
+    async def stop_session(self, session_id: str) -> None:
+        """Stop one session."""
+
+    def live_session(self, session_id: str) -> ExecutionSession | None:
+        """The session, while it is held open."""
+
+
+@attrs.frozen
+class Surroundings:
+    """What the service is given by the composition root."""
+
+    project: str
+    """The directory tasks run in. Absolute."""
+    configure: Callable[[Mapping[str, object]], Config]
+    """Loads the configuration anew, with these key paths on top. Blocks on the disk."""
+    read_ended: Callable[[SessionView, int, int], OutputChunk]
+    """Reads the output of a session that is not held open. Blocks on the disk; `OSError` when it is gone."""
+
+
+@attrs.frozen
+class RunOverrides:
+    """What a submission sets for its run only, above the configuration. None leaves it alone."""
+
+    agent: str | None = None
+    mode: str | None = None
+    max_concurrent: int | None = None
+    task_timeout: float | str | None = None
+    on_failure: str | None = None
+
+    def flags(self) -> dict[str, object]:
+        """As key paths of the configuration."""
+        pairs = {
+            "orchestration.default_agent": self.agent,
+            "orchestration.max_concurrent": self.max_concurrent,
+            "orchestration.task_timeout": self.task_timeout,
+            "orchestration.on_failure": self.on_failure,
+        }
+        return {key: value for key, value in pairs.items() if value is not None}
+
+
+@attrs.frozen
+class Submitted:
+    """The answer to a submission."""
+
+    run_id: str
+    continued: bool
+    following: bool
+    cursor: int
+    """Number of the newest event before the submission: a new run's events all come after it."""
+    warnings: tuple[Mistake, ...]
+
+
+@attrs.frozen
+class Output:
+    """A piece of a session's output, and whether more can follow."""
+
+    chunk: OutputChunk
+    ended: bool
+    """Nothing will ever follow this piece."""

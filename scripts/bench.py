@@ -1,0 +1,396 @@
+"""Measure kasmos against a baseline or a peer in the same run, and print the ratios as a table.
+
+Every row says what is compared and which bar it is held to. Read ratios, not digits: the numbers depend on the
+machine and on what else it is doing. Nothing here is asserted; the tests never look at a clock.
+
+    scripts/bench                  everything (about two minutes)
+    scripts/bench life wave        some rows
+    scripts/bench --sessions 200   a smaller crowd
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import resource
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import attrs
+import trio
+
+from kasmos.config.schema import Config, Logs
+from kasmos.model.plan import Plan, PlanTask, RunSettings, Wave
+from kasmos.model.profile import AgentProfile, PromptMode, StopPolicy
+from kasmos.model.task import Outcome
+from kasmos.serve import Engine, Options, open_engine
+from kasmos.store.stateroot import StateRoot
+
+DISK = Path(os.environ.get("KASMOS_BENCH_DISK", str(Path(__file__).resolve().parent.parent)))
+TMPFS = Path("/dev/shm")
+
+
+@attrs.frozen
+class Row:
+    """One line of the table."""
+
+    what: str
+    ours: str
+    theirs: str
+    ratio: str
+    bar: str
+    held: bool | None
+
+
+def profile(program: tuple[str, ...]) -> AgentProfile:
+    """A program that takes no notice of its prompt."""
+    return AgentProfile(
+        name="bench", program=program, prompt=PromptMode.STDIN, stop=StopPolicy(stop_grace=2.0, kill_grace=5.0)
+    )
+
+
+def plan_of(waves: int, tasks: int) -> Plan:
+    """A plan of so many waves with so many tasks each."""
+    number = 0
+    made = []
+    for wave in range(1, waves + 1):
+        members = []
+        for _ in range(tasks):
+            number += 1
+            members.append(PlanTask(id=str(number), number=number, wave=wave, title=f"t{number}", body=""))
+        made.append(Wave(number=wave, tasks=tuple(members)))
+    return Plan(waves=tuple(made), goal="bench")
+
+
+@contextlib.contextmanager
+def scratch(parent: Path) -> Iterator[Path]:
+    """A directory that is gone afterwards."""
+    path = Path(tempfile.mkdtemp(prefix="kasmos-bench-", dir=parent))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def options(root: Path, program: tuple[str, ...], project: Path) -> Options:
+    """A supervisor whose only agent is *program*."""
+    config = Config(agents={"bench": profile(program)}, logs=Logs())
+    limited = attrs.evolve(config, orchestration=attrs.evolve(config.orchestration, max_concurrent=100_000))
+
+    def configure(flags: Mapping[str, object]) -> Config:
+        return limited
+
+    return Options(
+        project=project,
+        root=StateRoot(path=root),
+        configure=configure,
+        environ={"PATH": os.environ["PATH"]},
+        announce=lambda text: print(f"  ({text})", file=sys.stderr),
+    )
+
+
+async def submit(engine: Engine, plan: Plan, concurrent: int, project: Path) -> str:
+    """Start a run of the plan."""
+    settings = RunSettings(max_concurrent=concurrent, default_agent="bench")
+    accepted = await engine.orchestrator.submit(
+        plan, source="-", key="bench", digest="", settings=settings, project=str(project)
+    )
+    return accepted.run_id
+
+
+async def run_plan(root: Path, plan: Plan, program: tuple[str, ...], concurrent: int) -> tuple[float, Engine]:
+    """Run a plan to its end; seconds, and the engine with its world."""
+    async with open_engine(options(root, program, root.parent)) as engine:
+        begin = time.perf_counter()
+        run_id = await submit(engine, plan, concurrent, root.parent)
+        await engine.orchestrator.wait_idle()
+        seconds = time.perf_counter() - begin
+        run = engine.journal.world.runs[run_id]
+        if run.outcome is not Outcome.SUCCEEDED:
+            raise SystemExit(f"the bench run ended {run.outcome}: {next(iter(run.tasks.values())).state}")
+    return seconds, engine
+
+
+async def bare(count: int, concurrent: int) -> float:
+    """Seconds for so many bare `trio.run_process` of /bin/true."""
+    left = list(range(count))
+
+    async def worker() -> None:
+        while left:
+            left.pop()
+            await trio.run_process(["/bin/true"])
+
+    begin = time.perf_counter()
+    async with trio.open_nursery() as nursery:
+        for _ in range(concurrent):
+            nursery.start_soon(worker)
+    return time.perf_counter() - begin
+
+
+def life(count: int) -> list[Row]:
+    """The whole life of a trivial session against a bare `trio.run_process`."""
+    rows = []
+    for name, parent, bar in (("tmpfs", TMPFS, 0.4), ("disk", DISK, 0.15)):
+        best: list[tuple[float, float, float]] = []
+        for _ in range(3):
+            base = trio.run(bare, count, 8)
+            with scratch(parent) as path:
+                seconds, _ = trio.run(run_plan, path / "root", plan_of(1, count), ("/bin/true",), 8)
+            best.append((base / seconds, count / seconds, count / base))
+        ratio, ours, theirs = sorted(best)[1]
+        rows.append(
+            Row(
+                f"life of a trivial session, 8 at once, state root on {name}",
+                f"{ours:.0f}/s",
+                f"bare trio.run_process {theirs:.0f}/s",
+                f"{ratio:.2f}",
+                f">= {bar}",
+                ratio >= bar,
+            )
+        )
+    return rows
+
+
+def peer(count: int) -> list[Row]:
+    """`kas run` of so many commands against GNU parallel with a job log."""
+    what = f"kas run of {count} commands, 8 at once, from nothing to its exit"
+    if shutil.which("parallel") is None:
+        return [Row(what, "-", "GNU parallel is missing (Debian: parallel)", "-", "faster", None)]
+    with scratch(TMPFS) as path:
+        document = ['goal = "bench"', "[[wave]]", "number = 1"]
+        for number in range(1, count + 1):
+            document += ["[[wave.task]]", f"number = {number}", f'title = "t{number}"', 'body = "-"', 'agent = "bench"']
+        (path / "plan.toml").write_text("\n".join(document))
+        (path / ".kasmos").mkdir()
+        (path / ".kasmos/config.toml").write_text(
+            '[agents.bench]\nprogram = "/bin/true"\nprompt = "stdin"\n[orchestration]\nmax_concurrent = 8\n'
+        )
+        environ = {**os.environ, "KASMOS_STATE_ROOT": str(path / "root")}
+        begin = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "kasmos", "run", "plan.toml"],
+            cwd=path, env=environ, check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        ours = time.perf_counter() - begin
+        begin = time.perf_counter()
+        subprocess.run(
+            ["parallel", "-j8", "--joblog", str(path / "joblog"), "/bin/true", "#"],
+            input="\n".join(map(str, range(count))), text=True, check=True, cwd=path,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        theirs = time.perf_counter() - begin
+    return [
+        Row(what, f"{ours:.2f} s", f"parallel --joblog {theirs:.2f} s", f"{theirs / ours:.2f}", "> 1", ours < theirs)
+    ]
+
+
+def fdatasync(path: Path) -> float:
+    """Median seconds of an fdatasync after a small write."""
+    taken = []
+    with open(path / "sync", "wb") as file:
+        for _ in range(50):
+            file.write(b"x" * 4096)
+            file.flush()
+            begin = time.perf_counter()
+            os.fdatasync(file.fileno())
+            taken.append(time.perf_counter() - begin)
+    return statistics.median(taken)
+
+
+def wave(count: int) -> list[Row]:
+    """From the last exit of a wave to the first exec of the next, by the programs' own clocks."""
+    with scratch(DISK) as path:
+        sync = fdatasync(path)
+        # bash tells the time without a process of its own; its start and its end are counted against us.
+        program = ("/bin/bash", "-c", f'echo "$EPOCHREALTIME" >>{path}/times')
+        trio.run(run_plan, path / "root", plan_of(count, 1), program, 8)
+        times = [float(line) for line in (path / "times").read_text().split()]
+        own = _bash_time(path)
+    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    median = statistics.median(gaps)
+    bar = 0.005 + 3 * sync
+    return [
+        Row(
+            "last exit of a wave to first exec of the next (median)",
+            f"{median * 1e3:.1f} ms",
+            f"of it bash itself {own * 1e3:.1f} ms; fdatasync {sync * 1e3:.2f} ms",
+            f"{median / bar:.2f}",
+            f"< {bar * 1e3:.1f} ms",
+            median < bar,
+        )
+    ]
+
+
+def _bash_time(path: Path) -> float:
+    taken = []
+    for _ in range(20):
+        begin = time.perf_counter()
+        subprocess.run(["/bin/bash", "-c", f'echo "$EPOCHREALTIME" >>{path}/own'], check=True)
+        taken.append(time.perf_counter() - begin)
+    return statistics.median(taken)
+
+
+def rss() -> int:
+    """Resident bytes of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+async def hold(root: Path, count: int, report: Path, seconds: float) -> None:
+    """Open so many idle sessions, measure, say so, and stay."""
+    async with open_engine(options(root, ("/bin/sleep", "100000"), root.parent)) as engine:
+        await trio.sleep(0.2)
+        before = rss()
+        await submit(engine, plan_of(1, count), count, root.parent)
+        while sum(1 for view in engine.journal.world.sessions.values() if view.pid is not None) < count:
+            await trio.sleep(0.05)
+        await trio.sleep(1.0)
+        after, cpu = rss(), time.process_time()
+        await trio.sleep(seconds)
+        spent = time.process_time() - cpu
+        report.write_text(f"{before} {after} {spent / seconds}")
+        await trio.sleep_forever()
+
+
+async def adopt(root: Path, count: int) -> float:
+    """Seconds until a new supervisor holds every one of them; then end them."""
+    begin = time.perf_counter()
+    async with open_engine(options(root, ("/bin/sleep", "100000"), root.parent)) as engine:
+        held = engine.orchestrator.live_session
+        ids = [view.id for view in engine.journal.world.sessions.values() if view.state.live]
+        while not all(held(one) is not None for one in ids):
+            await trio.sleep(0.005)
+        seconds = time.perf_counter() - begin
+        if len(ids) != count:
+            print(f"  (adopted {len(ids)} of {count})", file=sys.stderr)
+        engine.orchestrator.hurry()
+        await engine.orchestrator.interrupt("bench")
+    return seconds
+
+
+def crowd(count: int) -> list[Row]:
+    """Many live idle sessions: what they cost, and how fast they are adopted."""
+    with scratch(TMPFS) as path:
+        report = path / "report"
+        holder = subprocess.Popen([sys.executable, __file__, "--hold", str(path / "root"), str(count), str(report)])
+        while not report.exists() or not report.read_text():
+            if holder.poll() is not None:
+                raise SystemExit("the holder of the crowd died")
+            time.sleep(0.1)
+        before, after, cpu = (float(word) for word in report.read_text().split())
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        seconds = trio.run(adopt, path / "root", count)
+    each = (after - before) / count / 1024
+    return [
+        Row(f"{count} idle sessions: CPU", f"{cpu * 100:.2f} % of a core", "-", "-", "< 1 %", cpu < 0.01),
+        Row(f"{count} idle sessions: memory of each", f"{each:.1f} KiB", "-", "-", "< 40 KiB", each < 40),
+        Row(f"adoption of {count} live sessions", f"{seconds:.2f} s", "-", "-", "< 2 s", seconds < 2),
+    ]
+
+
+def output(megabytes: int) -> list[Row]:
+    """A session that writes a lot, against writing to a file directly."""
+    command = f"head -c {megabytes}M /dev/zero"
+    best: list[tuple[float, float, float]] = []
+    for _ in range(3):
+        with scratch(TMPFS) as path:
+            begin = time.perf_counter()
+            subprocess.run(["/bin/sh", "-c", f"{command} >{path}/direct"], check=True)
+            theirs = time.perf_counter() - begin
+            (path / "direct").unlink()
+            ours, _ = trio.run(run_plan, path / "root", plan_of(1, 1), ("/bin/sh", "-c", command), 1)
+        best.append((theirs / ours, ours, theirs))
+    ratio, ours, theirs = sorted(best)[1]
+    return [
+        Row(
+            f"a session that writes {megabytes} MB",
+            f"{ours:.2f} s",
+            f"to a file directly {theirs:.2f} s",
+            f"{ratio:.2f}",
+            ">= 0.9",
+            ratio >= 0.9,
+        )
+    ]
+
+
+def start() -> list[Row]:
+    """How long `kas --help` takes."""
+    kas = Path(sys.executable).with_name("kas")
+    command = [str(kas), "--help"] if kas.exists() else [sys.executable, "-m", "kasmos", "--help"]
+    ours, theirs = [], []
+    for _ in range(15):
+        for taken, argv in ((ours, command), (theirs, [sys.executable, "-c", "pass"])):
+            begin = time.perf_counter()
+            subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+            taken.append(time.perf_counter() - begin)
+    mine, other = statistics.median(ours), statistics.median(theirs)
+    return [
+        Row(
+            "kas --help (median)",
+            f"{mine * 1e3:.0f} ms",
+            f"python -c pass {other * 1e3:.0f} ms",
+            f"{mine / other:.1f}",
+            "< 100 ms",
+            mine < 0.1,
+        )
+    ]
+
+
+def render(rows: list[Row]) -> str:
+    """The table, as Markdown."""
+    lines = ["| what | kasmos | compared with | ratio | bar | held |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        held = "-" if row.held is None else "yes" if row.held else "**no**"
+        lines.append(f"| {row.what} | {row.ours} | {row.theirs} | {row.ratio} | {row.bar} | {held} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    groups = ("life", "peer", "wave", "crowd", "output", "start")
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(groups)}; all by default")
+    parser.add_argument("--commands", type=int, default=1000, help="trivial sessions for life and peer")
+    parser.add_argument("--sessions", type=int, default=1000, help="idle sessions for crowd")
+    parser.add_argument("--megabytes", type=int, default=1024, help="for output")
+    parser.add_argument("--hold", nargs=3, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.hold:
+        trio.run(hold, Path(asked.hold[0]), int(asked.hold[1]), Path(asked.hold[2]), 10.0)
+        return
+    wanted = asked.groups or groups
+    unknown = set(wanted) - set(groups)
+    if unknown:
+        parser.error(f"no such group: {', '.join(sorted(unknown))}; there are {', '.join(groups)}")
+    rows: list[Row] = []
+    for name in wanted:
+        print(f"measuring {name} ...", file=sys.stderr)
+        match name:
+            case "life":
+                rows += life(asked.commands)
+            case "peer":
+                rows += peer(asked.commands)
+            case "wave":
+                rows += wave(60)
+            case "crowd":
+                rows += crowd(asked.sessions)
+            case "output":
+                rows += output(asked.megabytes)
+            case "start":
+                rows += start()
+    print(
+        f"{os.cpu_count()} cores, Linux {os.uname().release}, Python {sys.version.split()[0]}, {time.strftime('%F')}\n"
+    )
+    print(render(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""`kill -9` of the supervisor at every commit point, and at random instants under load."""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+import kasmos
+from kasmos import failpoints
+from kasmos.model.task import Outcome
+
+from ..conftest import Kas
+from .oracle import Scene, Task
+
+CALM = (
+    (
+        Task("count 20 0.005; done_"),
+        Task("count 3; if first; then exit 1; fi; done_", "retries = 1"),
+        Task("count 3; done_", 'checks = ["sleep 0.05; echo check >>\\"$BOOK/checks\\"", "test -d \\"$BOOK\\""]'),
+    ),
+    (Task("count 5 0.02; done_", "needs = [1]"), Task("count 2; done_")),
+)
+"""Two waves, a retry, checks, a need."""
+STUBBORN = (
+    (
+        Task("if first; then trap '' TERM; sleep 30; sleep 30; fi; count 3; done_", "retries = 1\ntimeout = 0.2"),
+        Task("count 20 0.01; done_"),
+    ),
+    (Task("count 2; done_"),),
+)
+"""A task that runs out of time and does not care for SIGTERM; its second attempt is good."""
+LOUD = ((Task("dd if=/dev/zero bs=4096 count=64 2>&1 | tr '\\\\0' x; sleep 0.1; echo; count 3; done_"),),)
+"""A task that writes more than is kept of its log."""
+
+LOG_POINTS = ("log.base-written", "log.punched")
+STOP_POINTS = ("session.stop-requested", "session.stop-signalled", "session.kill-requested", "session.killed")
+SIGNALLED_POINTS = ("task.put-back",)
+RECOVERY_POINTS = {"recovery.adopted": "session.started", "recovery.tombstone": "session.prepared"}
+"""What a second supervisor passes, and where the first one was killed before."""
+FIRST_POINTS = [point for point in failpoints.POINTS if point not in (*SIGNALLED_POINTS, *RECOVERY_POINTS)]
+AGAIN = {
+    "session.intent": (2, 4),
+    "session.prepared": (3,),
+    "session.spawned": (3,),
+    "session.proven": (2,),
+    "session.released": (3,),
+    "session.started": (4,),
+    "session.program-ended": (2, 5),
+    "session.swept": (2,),
+    "session.ended": (3, 6),
+    "check.intent": (2,),
+    "task.ended": (3, 5),
+    "wave.started": (2,),
+    "wave.ended": (2,),
+    "journal.before-commit": (2, 4, 7, 11, 16),
+    "journal.after-commit": (2, 4, 7, 11, 16),
+}
+"""Further visits to points that are passed more than once."""
+
+
+@pytest.fixture
+def scene(kas: Kas) -> Scene:
+    return Scene(kas)
+
+
+def test_points_are_those_in_the_source() -> None:
+    """Every named failpoint is in the source, and every one in the source is named."""
+    package = Path(kasmos.__file__).parent
+    text = "".join(path.read_text() for path in package.rglob("*.py"))
+    calls = re.findall(r"\breach\(([^)]*)\)", text)
+    assert {name for call in calls for name in re.findall(r'"([^"]+)"', call)} == set(failpoints.POINTS)
+
+
+@pytest.mark.parametrize(
+    ("point", "count"),
+    [(point, 1) for point in FIRST_POINTS] + [(point, count) for point in AGAIN for count in AGAIN[point]],
+)
+def test_killed_at(scene: Scene, point: str, count: int) -> None:
+    """A supervisor that is killed at a commit point loses nothing, and its successor runs nothing twice."""
+    capped = point in LOG_POINTS
+    if capped:
+        scene.configure('[logs]\nmax_bytes = "64KiB"\n')
+    scene.write_plan(*(LOUD if capped else STUBBORN if point in STOP_POINTS else CALM))
+    killed = scene.run(failpoints=f"{point}=kill@{count}")
+    assert killed.code == -signal.SIGKILL, killed.stdout + killed.stderr
+    finish(scene, capped=capped)
+
+
+@pytest.mark.parametrize("point", RECOVERY_POINTS)
+def test_killed_again_during_recovery(scene: Scene, point: str) -> None:
+    """A supervisor that is killed while it recovers from a kill leaves the next one no worse off."""
+    scene.write_plan(*CALM)
+    killed = scene.run(failpoints=f"{RECOVERY_POINTS[point]}=kill")
+    assert killed.code == -signal.SIGKILL, killed.stderr
+    killed = scene.run(failpoints=f"{point}=kill")
+    assert killed.code == -signal.SIGKILL, killed.stdout + killed.stderr
+    finish(scene)
+
+
+@pytest.mark.parametrize("point", ["session.stop-signalled", "session.kill-requested", *SIGNALLED_POINTS])
+def test_killed_while_interrupted(scene: Scene, point: str) -> None:
+    """A supervisor that is killed while Ctrl-C is obeyed leaves tasks that are taken up like any others."""
+    quick = point in SIGNALLED_POINTS
+    scene.write_plan([Task(f"{'' if quick else 'trap : TERM;'} until_exists go; count 3; done_")], [Task("done_")])
+    with scene.start(failpoints=f"{point}=kill") as running:
+        scene.wait_started("1", running)
+        running.signal(signal.SIGINT)
+        assert running.wait() == -signal.SIGKILL
+    scene.let("go")
+    finish(scene)
+
+
+def finish(scene: Scene, *, capped: bool = False) -> None:
+    """The same command again, without failpoints: it goes on, and all is well."""
+    result = scene.run()
+    assert "Traceback" not in result.stderr, result.stderr
+    assert result.code == 0, result.stdout + result.stderr
+    run = scene.only_run()
+    assert {task.outcome for task in run.tasks.values()} == {Outcome.SUCCEEDED}
+    scene.judge(broken=["1"] if capped else ())
+    if capped:
+        (line,) = scene.lines("done")
+        log = (scene.root.session_dir(line.session) / "output.log").read_bytes()
+        assert log.endswith(b"line 1\nline 2\nline 3\ntotal 3\n")
+    again = scene.kas("resume")
+    assert again.code == 4
+    assert len(scene.world().runs) == 1
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_at_random(scene: Scene, seed: int) -> None:
+    """`kill -9` at random instants under load, again and again: every task is done, once."""
+    dice = random.Random(seed)
+    scene.configure(output="pipe" if seed % 2 else "file")
+    tasks = [Task(f"count 10 0.0{dice.randint(1, 3)}; done_") for _ in range(40)]
+    scene.write_plan(tasks[:20], tasks[20:])
+    kills = 0
+    while kills < 15:
+        with scene.start("run", "plan.md", "--max-concurrent", "8") as running:
+            seen = len(scene.ledger) + dice.randint(0, 12)
+            scene.wait(lambda seen=seen: len(scene.ledger) > seen or running.process.poll() is not None)
+            time.sleep(dice.random() * 0.1)  # any instant will do
+            if running.process.poll() is not None:
+                break
+            running.kill()
+            kills += 1
+    assert kills > 4
+    result = scene.run("--max-concurrent", "8")
+    assert result.code == 0, result.stdout + result.stderr
+    scene.judge()
+    assert len(scene.lines("done")) == 40
