@@ -10,16 +10,19 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import click
 from click.shell_completion import CompletionItem
 
-from kasmos.client.sync import Supervisor
 from kasmos.exceptions import ClientError, KasmosError
 from kasmos.model.view import World
 from kasmos.store.lock import read_holder
 from kasmos.store.stateroot import StateRoot, find_state_root
+
+if TYPE_CHECKING:
+    from kasmos.client.sync import Supervisor
 
 COMING_UP_TIMEOUT = 5.0
 """Seconds for which a supervisor that has its lock and does not listen yet is waited for."""
@@ -40,7 +43,8 @@ class Place:
         Raises:
             StoreError: it cannot be read.
         """
-        from kasmos.store.journal import read_world
+        # Not through the journal that writes: that one needs Trio, which takes as long to import as all the rest.
+        from kasmos.store.reader import read_world
 
         return read_world(self.root.db)
 
@@ -57,6 +61,8 @@ class Place:
         Raises:
             ClientError: there is none, or it does not answer.
         """
+        from kasmos.client.sync import Supervisor
+
         supervisor = Supervisor(self.root.socket)
         give_up = time.monotonic() + COMING_UP_TIMEOUT
         while not supervisor.alive():
@@ -77,7 +83,7 @@ def place_of(ctx: click.Context) -> Place:
         ConfigError: the configuration is wrong, and it might say where the state root is.
         StoreError: there is no place for a state root.
     """
-    from kasmos.config.load import find_project, load_config
+    from kasmos.config.files import find_project
 
     options = ctx.find_root().params
     environ = dict(os.environ)
@@ -86,6 +92,8 @@ def place_of(ctx: click.Context) -> Place:
     override: str | None = options.get("state_root")
     configured = None
     if not override and not environ.get("KASMOS_STATE_ROOT"):
+        from kasmos.config.load import load_config
+
         configured = load_config(project, environ=environ).config.state_root
     root = find_state_root(project, environ=environ, override=override, configured=configured)
     return Place(project, root, environ)

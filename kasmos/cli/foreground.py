@@ -29,7 +29,7 @@ from kasmos.model import event as ev
 from kasmos.model.event import Record
 from kasmos.model.task import Outcome
 from kasmos.model.view import RunState, RunView, World
-from kasmos.plans import check_plan, parse_plan
+from kasmos.plans import load_plan
 from kasmos.serve import Engine, Options, open_engine
 from kasmos.sessions.output import LogFile
 from kasmos.store import fold
@@ -162,10 +162,7 @@ def _read(plan: str) -> _Document:
 def _check(place: Place, request: Request, document: _Document) -> None:
     """Refuse a wrong plan before anything is touched."""
     config = place.configure(request.overrides.flags())
-    parsed = parse_plan(document.data, document.source)
-    checked = check_plan(parsed, config.agents, config.orchestration.default_agent)
-    if checked.mistakes:
-        raise PlanError(checked.mistakes)
+    load_plan(document.data, document.source, config.agents, config.orchestration.default_agent)
 
 
 class _Foreground:

@@ -83,6 +83,7 @@ class _Screen:
         self._place = place
         self._name = name
         self._as_json = as_json
+        self._shown = ""
         self._region: Region | None = None
         if not as_json and sys.stdout.isatty() and place.environ.get("TERM", "") not in ("", "dumb"):
             from kasmos.cli.render.region import Region, size_of
@@ -101,7 +102,10 @@ class _Screen:
             return
         text = render_text(world, pid, runs, look(self._place), time.monotonic(), time.time())
         if self._region is None:
-            say(text)
+            # Blocks, with an empty line between; one like the last says nothing.
+            if text != self._shown:
+                say(f"\n{text}" if self._shown else text)
+            self._shown = text
         else:
             self._draw(text, self._region)
 

@@ -13,7 +13,7 @@ import click
 from kasmos.cli.context import Place, all_ids, complete, place_of, say
 from kasmos.cli.render import facts
 from kasmos.cli.render.report import describe, failures, log_name
-from kasmos.cli.render.text import Look, clean, clean_lines, duration, local_moment, look_of
+from kasmos.cli.render.text import Look, clean, clean_lines, columns, duration, local_moment, look_of
 from kasmos.daemon.wire import task_status
 from kasmos.model.session import SessionKind
 
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from kasmos.model.view import RunView, SessionView, TaskView, World
 
 TAIL_LINES = 20
+_FILES = (
+    ("output.log", "what it wrote"),
+    ("prompt.md", "what it was told"),
+    ("spec.json", "what was run"),
+    ("shim.log", "what the shell that ran it said"),
+)
 
 
 @click.command("why")
@@ -165,15 +171,10 @@ class Story:
         directory = self.place.root.session_dir(session.id)
         yield "  look at:"
         yield f"    kas logs {log_name(self.world, session)}"
-        for name, what in (
-            ("output.log", "what it wrote"),
-            ("prompt.md", "what it was told"),
-            ("spec.json", "command"),
-        ):
-            if (directory / name).exists():
-                yield f"    {directory / name}   {what}"
-        if (directory / "shim.log").exists() and (directory / "shim.log").stat().st_size:
-            yield f"    {directory / 'shim.log'}   what the shell that started it said"
         run = self.world.runs.get(session.run_id or "")
-        if run is not None:
-            yield f"    {run.project}   where it worked"
+        found = [(run.project, "where it worked")] if run is not None else []
+        for name, what in _FILES:
+            path = directory / name
+            if path.exists() and path.stat().st_size:
+                found.append((str(path), what))
+        yield from (f"    {line}" for line in columns(found))

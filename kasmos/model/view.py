@@ -179,7 +179,7 @@ class RunView:
     outcome: Outcome | None = None
     cancel_reason: str | None = None
     """Set once the run is to be ended for good."""
-    advanced_to: int = 0
+    advanced_to: int = -1
     """Number of the newest wave that `advance` let the run past."""
     waves_started: tuple[int, ...] = ()
     waves_ended: tuple[int, ...] = ()

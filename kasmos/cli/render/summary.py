@@ -30,7 +30,7 @@ _SIGNS = {
     "skipped": "⏭️",
     "interrupted": "⏸️",
 }
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$@:-])")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]#|~$@]|!(?=\[)|:(?=\w))")
 
 
 def summary(world: World, run_id: str) -> str:

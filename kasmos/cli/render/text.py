@@ -179,6 +179,8 @@ def look_of(environ: Mapping[str, str], encoding: str | None, *, is_terminal: bo
 
 def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
     """Lines with the cells of each column one below the other; those named in *right* end together."""
+    if not rows:
+        return []
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     lines = []
     for row in rows:

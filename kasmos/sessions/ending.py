@@ -1,0 +1,149 @@
+"""The end of a session: how its program ended, what it left behind, what it still had to say.
+
+The end is the process ending, never end-of-file. Nothing here waits without a bound: for a process that holds
+the output, for one that survives SIGKILL, for a shim that does not record what it saw.
+"""
+
+from __future__ import annotations
+
+import signal
+
+import trio
+
+from kasmos.failpoints import reach
+from kasmos.model import event as ev
+from kasmos.model.profile import OutputMode
+from kasmos.model.session import UNKNOWN_EXIT, ExitStatus
+from kasmos.sessions import processes
+from kasmos.sessions.hold import Hold
+from kasmos.sessions.processes import ProcessId, lease_is_held
+from kasmos.sessions.tree import signal_all, wait_all_gone, wait_gone
+
+IDLE_GRACE = 2.0
+"""Seconds without new output after which a pipe somebody still holds is no longer waited for."""
+DRAIN_LIMIT = 10.0
+"""Seconds after which it is no longer waited for although there is always more."""
+RECORD_GRACE = 1.0
+"""Seconds the shim has to record the end of a program that has ended."""
+LEFTOVER_GRACE = 2.0
+"""Seconds between SIGTERM and SIGKILL for processes that outlived their program."""
+
+
+async def finish(hold: Hold) -> ExitStatus:
+    """Find out how the program that has just ended did so; afterwards its tree is empty or reported.
+
+    Cancellation: may be done again, by another supervisor as well.
+    """
+    reach("session.program-ended")
+    exact = None
+    if hold.pidfd is not None and hold.program is not None:
+        exact = processes.exit_status_of(hold.pidfd, hold.program)
+    hold.take_records()
+    await sweep(hold)
+    await drain(hold)
+    status = exact or await _reported_exit(hold)
+    await _dismiss_helpers(hold)
+    if lease_is_held(hold.kin.lease):
+        # Somebody hid from the first look, but kept the descriptor.
+        await sweep(hold)
+    reach("session.swept")
+    await close_log(hold)
+    return status
+
+
+async def _reported_exit(hold: Hold) -> ExitStatus:
+    """The exit status from the record or the doorman, when the kernel did not tell."""
+    with trio.move_on_after(RECORD_GRACE):
+        await hold.wait_helpers_gone()
+    recorded = hold.records.exit()
+    if recorded is None and hold.doorman is not None:
+        recorded = hold.doorman.word
+    return recorded if recorded is not None else UNKNOWN_EXIT
+
+
+async def _dismiss_helpers(hold: Hold) -> None:
+    """The shim ends by itself once it has recorded the exit; one that does not is killed."""
+    with trio.move_on_after(RECORD_GRACE):
+        await hold.wait_helpers_gone()
+        return
+    if hold.spec.output is OutputMode.PIPE and hold.spared and hold.records.exit() is not None:
+        return  # a process that was only reported still writes through the copier
+    helpers = await hold.tree.helpers()
+    signal_all(helpers, signal.SIGKILL)
+    with trio.move_on_after(RECORD_GRACE):
+        await wait_all_gone(helpers)
+
+
+async def drain(hold: Hold) -> None:
+    """Give the copier until the pipe is empty, or the idle grace; never until end-of-file."""
+    copier, log = hold.records.copier(), hold.log
+    if copier is None or log is None:
+        return
+    with trio.move_on_after(DRAIN_LIMIT):
+        while processes.is_alive(copier):
+            grown = log.grown
+            with trio.move_on_after(IDLE_GRACE) as idle:
+                await _ended_or(copier.id, grown)
+            log.pull()
+            if idle.cancelled_caught:
+                return
+
+
+async def _ended_or(process: ProcessId, event: trio.Event) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def ended() -> None:
+            await wait_gone(process)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(ended)
+        await event.wait()
+        nursery.cancel_scope.cancel()
+
+
+async def close_log(hold: Hold) -> None:
+    """Take in the last words, keep the log within its cap, and declare what was lost of it."""
+    log = hold.log
+    if log is None:
+        return
+    log.pull()
+    await log.settle(hold.services.disk_limiter, hold.services.warn)
+    losses, log.losses = log.losses, []
+    if hold.spec.output is OutputMode.PIPE and hold.records.copier_lost_output():
+        losses.append((log.buffer.end, "the log could not be written"))
+    for offset, reason in losses:
+        await hold.notify(ev.OutputLost(hold.spec.id, offset, reason))
+
+
+# --- leftovers ----------------------------------------------------------------------
+
+
+async def sweep(hold: Hold) -> None:
+    """Deal with what outlived the program, by the session's leftovers policy."""
+    deadline = trio.current_time() + LEFTOVER_GRACE + hold.spec.stop.kill_grace
+    first = True
+    while doomed := await _leftovers(hold):
+        signal_all(doomed, *((signal.SIGTERM, signal.SIGCONT) if first else (signal.SIGKILL,)))
+        with trio.move_on_after(min(LEFTOVER_GRACE, hold.spec.stop.stop_grace) if first else 0.5):
+            await wait_all_gone(doomed)
+        first = False
+        if trio.current_time() > deadline:
+            await hold.notify(ev.SessionUnkillable(hold.spec.id, tuple(one.pid for one in doomed)))
+            return
+
+
+async def _leftovers(hold: Hold) -> list[ProcessId]:
+    """What is to be stopped now; everything found is made known once."""
+    members, entries = await hold.tree.members()
+    members = [member for member in members if member.entry.id != hold.program]
+    if not members and hold.helpers_are_gone and lease_is_held(hold.kin.lease):
+        members = await hold.tree.holders(entries)
+    if not members:
+        return []
+    judged = hold.tree.judge(members, entries)
+    fresh = [(member, leftover) for member, leftover in judged if member.entry.id not in hold.said]
+    if fresh:
+        hold.said.update(member.entry.id for member, _ in fresh)
+        await hold.notify(ev.LeftoversFound(hold.spec.id, tuple(leftover for _, leftover in fresh)))
+    hold.spared = any(leftover.action == "reported" for _, leftover in judged)
+    return [member.entry.id for member, leftover in judged if leftover.action == "stopped"]

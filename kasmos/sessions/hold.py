@@ -1,0 +1,201 @@
+"""What one supervisor holds of one session: its records, its log, a pidfd of its program, its process tree.
+
+Starting (`spawn`), taking over (`adoption`) and finding out the end (`ending`) are written as steps that
+work on a `Hold`; `headless` makes a session of it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import trio
+
+from kasmos.model import event as ev
+from kasmos.model.profile import OutputMode
+from kasmos.model.session import SessionSpec
+from kasmos.sessions import layout, processes
+from kasmos.sessions.doorman import Doorman
+from kasmos.sessions.follow import FollowedLog
+from kasmos.sessions.inotify import Mask
+from kasmos.sessions.launch import Records
+from kasmos.sessions.processes import ProcessId
+from kasmos.sessions.protocol import Notify
+from kasmos.sessions.services import Services
+from kasmos.sessions.tree import Kin, Tree, kill_until_none, signal_all, wait_gone
+
+LOOK_LIMIT = 1.0
+"""Seconds a signal waits for a look at /proc; then it goes to the program alone."""
+POLL_INTERVAL = 0.005
+"""Seconds between two looks for a record where the kernel has no watch left for us."""
+
+
+@attrs.define(eq=False)
+class Hold:
+    """The things of one session, and the few verbs that need several of them."""
+
+    spec: SessionSpec
+    directory: Path
+    services: Services
+    notify: Notify
+    doorman: Doorman | None = None
+    """Only where we started the session ourselves."""
+    program: ProcessId | None = None
+    pidfd: int | None = None
+    """Of the program; opened while it was proven to be there."""
+    log: FollowedLog | None = None
+    said: set[ProcessId] = attrs.field(factory=set)
+    """Leftovers that were made known."""
+    spared: bool = False
+    """Whether a process that outlived the program is left alone."""
+    records: Records = attrs.field(init=False)
+    kin: Kin = attrs.field(init=False)
+    tree: Tree = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        path = os.fspath(self.directory)
+        self.records = Records(path)
+        self.kin = Kin(session_id=self.spec.id, lease=f"{path}/{layout.LEASE}")
+        self.tree = Tree(self.kin, self.services.scanner, self.spec.leftovers)
+
+    @property
+    def path(self) -> str:
+        """The session's directory."""
+        return os.fspath(self.directory)
+
+    # --- who is who ----------------------------------------------------------------
+
+    def take_records(self) -> None:
+        """Learn who is who from the records that exist now, and take hold of the program if it is there.
+
+        Raises:
+            OSError: out of descriptors.
+        """
+        records, kin = self.records, self.kin
+        shim, program, copier = records.shim(), records.program(), records.copier()
+        if program is not None and self.pidfd is None:
+            self.program = program.id
+            self.pidfd = processes.open_proven(program.id)
+        known = [entry for entry in (shim, copier) if entry is not None]
+        if self.pidfd is not None or any(map(processes.is_alive, known)):
+            # Somebody we know is there, so the kernel session is still the one they were started in.
+            kin.anchored = True
+        if shim is not None:
+            kin.sid, kin.since = shim.sid, shim.id.start
+        if not kin.anchored:
+            return
+        if shim is not None:
+            kin.helpers.update((shim.ppid, shim.id.pid))
+            self.services.scanner.settled.add(shim.sid)
+        if copier is not None:
+            kin.copier = copier.id.pid
+            kin.helpers.add(copier.id.pid)
+        if program is not None:
+            kin.helpers.add(program.ppid)
+        # Init inherits whose parent has ended.
+        kin.helpers.discard(1)
+
+    @property
+    def helpers_are_gone(self) -> bool:
+        """Whether doorman, shim and copier have ended."""
+        if self.doorman is not None and not self.doorman.ended.is_set():
+            return False
+        known = (self.records.shim(), self.records.copier())
+        return not any(entry is not None and processes.is_alive(entry) for entry in known)
+
+    async def wait_helpers_gone(self) -> None:
+        """Wait until doorman, shim and copier have ended."""
+        if self.doorman is not None:
+            await self.doorman.ended.wait()
+        for entry in (self.records.shim(), self.records.copier()):
+            if entry is not None:
+                await wait_gone(entry.id)
+
+    def is_ready(self) -> bool:
+        """Whether the records tell of everybody whom the program needs in order to run."""
+        if self.records.program() is None:
+            return False
+        return self.spec.output is not OutputMode.PIPE or self.records.copier() is not None
+
+    def watch_records(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call *callback* once `is_ready` has come true, or cannot be told. Returns: what ends the watch."""
+        services = self.services
+
+        def look() -> None:
+            try:
+                ready = self.is_ready()
+            except OSError:
+                ready = True  # whoever waits meets the same error, where it can be handled
+            if ready:
+                callback()
+
+        try:
+            key = services.inotify.watch(self.path, Mask.CLOSE_WRITE, look)
+        except OSError:
+            scope = trio.CancelScope()
+
+            async def poll() -> None:
+                with scope:
+                    while True:
+                        look()
+                        await trio.sleep(POLL_INTERVAL)
+
+            services.nursery.start_soon(poll)
+            return scope.cancel
+        return lambda: services.inotify.forget(key)
+
+    # --- signals -------------------------------------------------------------------
+
+    async def signal(self, signum: int) -> None:
+        """Signal the program and every other process of its kernel session, helpers excepted."""
+        others: set[ProcessId] = set()
+        with trio.move_on_after(LOOK_LIMIT):
+            members, _ = await self.tree.members()
+            others = {member.entry.id for member in members if member.known_by == "session"}
+        self._signal_program(signum)
+        signal_all(others - {self.program}, signum)
+
+    async def kill(self, *, helpers: bool = False) -> bool:
+        """SIGKILL to the whole tree until none is left who may be killed, helpers included if wanted.
+
+        Returns: False when the bound was reached first; this has been made known then.
+        """
+
+        async def targets() -> list[ProcessId]:
+            members, entries = await self.tree.members(helpers=helpers)
+            judged = self.tree.judge(members, entries)
+            # Asked to kill, `report` protects nobody but who is not ours.
+            return [m.entry.id for m, leftover in judged if m.known_by == "session" or leftover.action == "stopped"]
+
+        # At once: it needs neither a look at /proc nor a descriptor.
+        self._signal_program(signal.SIGKILL)
+        left = await kill_until_none(targets, bound=self.spec.stop.kill_grace)
+        if left:
+            await self.notify(ev.SessionUnkillable(self.spec.id, tuple(one.pid for one in left)))
+        return not left
+
+    def _signal_program(self, signum: int) -> None:
+        if self.pidfd is not None:
+            processes.send_signal(self.pidfd, signum)
+
+    # --- log and end ---------------------------------------------------------------
+
+    def follow(self) -> None:
+        """Follow the log from now on."""
+        self.log = FollowedLog(self.directory, buffer_bytes=self.spec.buffer_bytes, max_bytes=self.spec.max_log_bytes)
+        self.services.follower.add(self.log)
+
+    def drop(self) -> None:
+        """Let go of everything; the output in memory stays readable."""
+        if self.log is not None:
+            self.services.follower.remove(self.log)
+            self.log.close()
+        if self.pidfd is not None:
+            trio.lowlevel.notify_closing(self.pidfd)
+            os.close(self.pidfd)
+            self.pidfd = None
+        if self.kin.sid is not None:
+            self.services.scanner.settled.discard(self.kin.sid)

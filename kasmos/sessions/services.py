@@ -1,0 +1,109 @@
+"""What all headless sessions of a supervisor share: file events, the log follower, the look at /proc.
+
+The services outlive every session: they run until the scope of `open_services` is left, whatever is cancelled
+around it, because a session that is being ended needs them to find out how it ended.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from kasmos.exceptions import BackendUnavailableError
+from kasmos.sessions.follow import LogFollower
+from kasmos.sessions.inotify import Inotify
+from kasmos.sessions.protocol import Terminate
+from kasmos.sessions.tree import Scanner
+
+
+@attrs.define(eq=False)
+class Services:
+    """What all sessions of the backend share."""
+
+    nursery: trio.Nursery
+    """Outlives every session."""
+    inotify: Inotify
+    follower: LogFollower
+    scanner: Scanner
+    terminate: Terminate
+    """The stop ladder for scopes that are left with the program running."""
+    warn: Callable[[str], None]
+    """Told what does not work on this machine; passes each thing on once."""
+    soft_nofile: int
+    """The soft limit on descriptors that programs get."""
+    claim_grace: float
+    """Seconds a shim that holds the lease has to claim its directory, or to start the program."""
+    spawn_limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(8))
+    disk_limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(8))
+
+
+@asynccontextmanager
+async def open_services(
+    *, terminate: Terminate, warn: Callable[[str], None], claim_grace: float
+) -> AsyncGenerator[Services, None]:
+    """Run the services beside the block.
+
+    Raises:
+        BackendUnavailableError: out of inotify instances.
+
+    Cancellation: reaches the block; the services end after it.
+    """
+    soft = _raise_descriptor_limit()
+    try:
+        inotify = Inotify()
+    except OSError as error:
+        raise BackendUnavailableError(
+            f"no inotify instance to be had ({error.strerror}): raise fs.inotify.max_user_instances"
+        ) from error
+    warn_once = _once(warn)
+    follower = LogFollower(inotify, warn_once)
+
+    async def serve(*, task_status: trio.TaskStatus[tuple[trio.CancelScope, trio.Nursery]]) -> None:
+        # The shield ends with the block below, and leaving each session in the block is bounded in time.
+        with trio.CancelScope(shield=True) as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(inotify.run)
+                nursery.start_soon(follower.run)
+                task_status.started((scope, nursery))
+
+    try:
+        async with trio.open_nursery() as outer:
+            scope, nursery = await outer.start(serve)
+            try:
+                yield Services(
+                    nursery=nursery,
+                    inotify=inotify,
+                    follower=follower,
+                    scanner=Scanner(nursery, warn_once),
+                    terminate=terminate,
+                    warn=warn_once,
+                    soft_nofile=soft,
+                    claim_grace=claim_grace,
+                )
+            finally:
+                scope.cancel()
+    finally:
+        inotify.close()
+
+
+def _once(warn: Callable[[str], None]) -> Callable[[str], None]:
+    said: set[str] = set()
+
+    def warn_once(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            warn(text)
+
+    return warn_once
+
+
+def _raise_descriptor_limit() -> int:
+    """Raise our soft limit on descriptors to the hard one; the old value, which programs get back."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft

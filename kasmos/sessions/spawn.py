@@ -1,0 +1,117 @@
+"""Starting a session: from nothing to a proven program, or to nothing.
+
+The program waits at the gate until its pid was proven. If the start is given up before, the gate stays shut
+until everybody behind it has been killed, so a start that was cancelled has had no effect at all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from contextlib import ExitStack, suppress
+
+import trio
+
+from kasmos.exceptions import SessionStartError
+from kasmos.failpoints import reach
+from kasmos.sessions import launch, layout
+from kasmos.sessions.doorman import Descriptors, Doorman
+from kasmos.sessions.hold import Hold
+
+
+async def start(hold: Hold, boot_id: str) -> None:
+    """Start the session's program.
+
+    Raises:
+        SessionStartError: it could not be started; nothing is left behind.
+
+    Cancellation: nothing is left behind, and the program has not run.
+    """
+    spec, services = hold.spec, hold.services
+    # In a thread: a slow disk must not hold up the other sessions. What it made is its own to undo until it returns.
+    await trio.to_thread.run_sync(launch.prepare, hold.path, spec, boot_id, limiter=services.disk_limiter)
+    with ExitStack() as gate:
+        try:
+            reach("session.prepared")
+            await _spawn(hold, gate)
+        except OSError as error:
+            await _undo(hold)
+            raise SessionStartError(f"cannot start {spec.name}: {error.strerror or error}") from error
+        except BaseException:
+            await _undo(hold)
+            raise
+
+
+async def _spawn(hold: Hold, gate: ExitStack) -> None:
+    spec, services = hold.spec, hold.services
+    command = launch.doorman_command(hold.path, spec, services.soft_nofile)
+    reach("session.spawning")
+    news = trio.Event()
+    with ExitStack() as given:
+        # The watch is made before there is anything to see.
+        given.callback(hold.watch_records(news.set))
+        gate_read, gate_write = os.pipe2(os.O_CLOEXEC)
+        gate.callback(os.close, gate_write)
+        with ExitStack() as passed:
+            passed.callback(os.close, gate_read)
+            output = _open(hold, layout.OUTPUT, passed, os.O_WRONLY | os.O_APPEND)
+            errors = _open(hold, layout.SHIM_LOG, passed, os.O_WRONLY | os.O_APPEND)
+            lease = _open(hold, layout.LEASE, passed, os.O_RDWR)
+            fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            hold.doorman = Doorman()
+            await hold.doorman.start(
+                services, command, Descriptors(gate_read, output, errors, lease), env=dict(spec.env), cwd=hold.path
+            )
+            hold.kin.sid = hold.doorman.pid
+            hold.kin.anchored = True
+            hold.kin.helpers.add(hold.doorman.pid)
+            services.scanner.settled.add(hold.doorman.pid)
+            reach("session.spawned")
+        hold.follow()
+        await _wait_either(news, hold.doorman.ended)
+    hold.take_records()
+    if not hold.is_ready():
+        said = hold.records.shim_log() or "its shell ended before it could run"
+        raise SessionStartError(f"cannot start {spec.name}: {said}")
+    reach("session.proven")
+    with suppress(BrokenPipeError):
+        os.write(gate_write, b"\n")
+    reach("session.released")
+
+
+def _open(hold: Hold, name: str, stack: ExitStack, flags: int) -> int:
+    fd = os.open(f"{hold.path}/{name}", flags | os.O_CLOEXEC)
+    stack.callback(os.close, fd)
+    return fd
+
+
+async def _wait_either(one: trio.Event, other: trio.Event) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def wait(event: trio.Event) -> None:
+            await event.wait()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(wait, one)
+        nursery.start_soon(wait, other)
+
+
+async def _undo(hold: Hold) -> None:
+    """Kill what was started, and remove the directory: a shim that is late has nothing to claim."""
+    empty = True
+    bound = hold.spec.stop.kill_grace + 1
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + bound):
+        if hold.doorman is not None and hold.doorman.pid:
+            empty = False
+            # First: from then on nobody can fork a shim any more, and those there are belong to its session.
+            hold.doorman.dismiss()
+            await hold.doorman.ended.wait()
+            empty = await hold.kill(helpers=True)
+    hold.drop()
+    if empty:
+        shutil.rmtree(hold.directory, ignore_errors=True)
+        return
+    # Somebody may still come: let there be a claim.
+    with suppress(OSError):
+        hold.records.entomb()
