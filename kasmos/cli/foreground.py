@@ -27,10 +27,12 @@ from kasmos.daemon.service import RunOverrides
 from kasmos.exceptions import ClientError, KasmosError, Mistake, PlanError, RequestError, StateLockedError
 from kasmos.model import event as ev
 from kasmos.model.event import Record
+from kasmos.model.profile import PromptMode
 from kasmos.model.task import Outcome
 from kasmos.model.view import RunState, RunView, World
 from kasmos.plans import load_plan
 from kasmos.serve import Engine, Options, open_engine
+from kasmos.sessions.environment import child_environment, keys_not_passed
 from kasmos.sessions.output import LogFile
 from kasmos.store import fold
 from kasmos.store.journal import read_world
@@ -70,6 +72,8 @@ class Place:
     project: Path
     root: StateRoot
     environ: Mapping[str, str] = attrs.field(repr=False)
+    warnings: tuple[str, ...] = ()
+    """What the configuration's loader had to say."""
 
     def configure(self, flags: Mapping[str, object]) -> Config:
         """The configuration with these key paths on top."""
@@ -92,9 +96,10 @@ def place_of(ctx: click.Context) -> Place:
     environ = dict(os.environ)
     named = options.get("project")
     project = Path(named).resolve() if named else find_project(Path.cwd())
-    configured = load_config(project, environ=environ).config.state_root
-    root = find_state_root(project, environ=environ, override=options.get("state_root"), configured=configured)
-    return Place(project, root, environ)
+    loaded = load_config(project, environ=environ)
+    override, configured = options.get("state_root"), loaded.config.state_root
+    root = find_state_root(project, environ=environ, override=override, configured=configured)
+    return Place(project, root, environ, tuple(map(str, loaded.warnings)))
 
 
 def execute(place: Place, request: Request) -> int:
@@ -105,9 +110,9 @@ def execute(place: Place, request: Request) -> int:
     """
     _reset_dispositions()
     document = _read(request.plan) if request.plan is not None else None
+    warnings = place.warnings
     if document is not None:
-        _check(place, request, document)
-    # stdin was read, or is nobody's business.
+        warnings += _check(place, request, document)
     view = make_view(
         json=request.as_json,
         stdout=sys.stdout,
@@ -115,6 +120,8 @@ def execute(place: Place, request: Request) -> int:
         environ=place.environ,
         is_terminal=sys.stdout.isatty(),
     )
+    for warning in warnings:
+        view.message(f"warning: {warning}")
     foreground = _Foreground(place, request, document, view)
     try:
         return trio.run(foreground.main, strict_exception_groups=True)
@@ -159,10 +166,25 @@ def _read(plan: str) -> _Document:
         raise PlanError([Mistake(plan, f"cannot be read: {error.strerror}")]) from error
 
 
-def _check(place: Place, request: Request, document: _Document) -> None:
-    """Refuse a wrong plan before anything is touched."""
+def _check(place: Place, request: Request, document: _Document) -> tuple[str, ...]:
+    """Refuse a wrong plan before anything is touched; what the person should know all the same.
+
+    Raises:
+        PlanError: with every mistake.
+    """
     config = place.configure(request.overrides.flags())
-    load_plan(document.data, document.source, config.agents, config.orchestration.default_agent)
+    default = config.orchestration.default_agent
+    parsed = load_plan(document.data, document.source, config.agents, default)
+    used = dict.fromkeys(name for task in parsed.plan.tasks if (name := task.agent or default) is not None)
+    warnings = []
+    for profile in (config.agents[name] for name in used):
+        environment = child_environment(place.environ, env_pass=profile.env_pass, env=profile.env, own={})
+        missing = keys_not_passed(place.environ, environment)
+        # A script is no agent: it is not expected to use a model.
+        if missing and profile.prompt is not PromptMode.SCRIPT:
+            names = ", ".join(missing)
+            warnings.append(f"{names} is set here but not passed to agent {profile.name!r}: name it in its `env_pass`")
+    return tuple(warnings)
 
 
 class _Foreground:

@@ -6,7 +6,7 @@ know of (its newest part was lost) are learnt again before anything is decided, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import attrs
@@ -14,7 +14,7 @@ import trio
 
 from kasmos.exceptions import SessionLostError
 from kasmos.model import event as ev
-from kasmos.model.event import Event
+from kasmos.model.event import Event, Record
 from kasmos.model.session import SessionHandle, SessionKind, SessionSpec, StopReason
 from kasmos.model.view import RunState, SessionView, World
 from kasmos.sessions.protocol import Backend, SessionNeverStarted
@@ -63,6 +63,25 @@ async def take_stock(ledger: Ledger, archive: Archive, boot_id: str) -> Findings
         strays=tuple(view.id for view in world.sessions.values() if view.state.live and _is_stray(view, world)),
         relearnt=len(forgotten),
     )
+
+
+def find_untold(world: World, later: Callable[[int], Iterable[Record]]) -> str | None:
+    """The run that ended, and whose supervisor was killed before it could tell anybody how.
+
+    Who types the same command again wants to know that, and not to have everything done twice.
+
+    Args:
+        world: as it was left; nothing of the new supervisor is in it.
+        later: gives the records after a journal number.
+    """
+    if world.supervisor_pid is None or not world.runs:
+        return None
+    newest = max(world.runs.values(), key=lambda run: run.last_seq)
+    if newest.unfinished:
+        return None
+    # A supervisor that went on with something else, or left in order, has told.
+    others = (record.event for record in later(newest.last_seq))
+    return newest.id if all(isinstance(event, ev.SupervisorStarted) for event in others) else None
 
 
 def _relearn(spec: SessionSpec, world: World, boot_id: str) -> ev.SessionStarting:

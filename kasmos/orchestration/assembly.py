@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 
 import attrs
 
+from kasmos.config.schema import profile_digest
 from kasmos.exceptions import BackendUnavailableError, ConfigError, Mistake
-from kasmos.model import codec
 from kasmos.model.profile import AgentProfile, ExecutionMode, OutputMode, RestartPolicy
 from kasmos.model.session import SessionKind, SessionSpec
 from kasmos.model.view import RunView, SessionView, TaskView
@@ -111,7 +110,7 @@ class TaskRecipe:
             task_id=self._task.spec.id,
             attempt=attempt,
             profile=profile.name,
-            profile_digest=_digest(profile),
+            profile_digest=profile_digest(profile),
         )
 
     def check(self, attempt: int, index: int) -> SessionSpec:
@@ -163,9 +162,3 @@ class TaskRecipe:
                 "KASMOS_PEERS": str(peers),
             },
         )
-
-
-def _digest(profile: AgentProfile) -> str:
-    # Without the values of the environment: they may be secrets.
-    plain = attrs.evolve(profile, env=dict.fromkeys(profile.env, ""))
-    return hashlib.sha256(codec.encode(plain)).hexdigest()[:16]

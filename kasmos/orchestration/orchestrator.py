@@ -20,7 +20,8 @@ from kasmos.model.session import StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
 from kasmos.model.view import Ended, RunState, RunView, TaskView, World
 from kasmos.orchestration.assembly import Kitchen, TaskRecipe, agent_name, mode_of, require_backend
-from kasmos.orchestration.scheduler import RunDecision, decide_run
+from kasmos.orchestration.retry import tasks_to_retry
+from kasmos.orchestration.scheduler import RunDecision, decide_run, parked_after
 from kasmos.sessions.protocol import ExecutionSession
 from kasmos.supervision.child import Child, Ledger
 from kasmos.supervision.supervisor import Supervisor
@@ -185,9 +186,10 @@ class Orchestrator:
             SupervisionError: unknown, or not parked.
         """
         run = self._run(run_id)
-        if run.state is not RunState.PARKED:
+        wave = parked_after(run)
+        if run.state is not RunState.PARKED or wave is None:
             raise SupervisionError(f"run {run_id} is not parked: it is {run.outcome or run.state}")
-        await self._ledger.append(ev.RunAdvanced(run_id, max(run.waves_ended, default=0)))
+        await self._ledger.append(ev.RunAdvanced(run_id, wave))
         self._wake(run_id)
 
     async def cancel_run(self, run_id: str, reason: str = "requested") -> None:
@@ -227,7 +229,7 @@ class Orchestrator:
         else:
             self._drive(run_id)
 
-    def _to_retry(self, run: RunView, task_ids: tuple[str, ...]) -> list[str]:
+    def _to_retry(self, run: RunView, task_ids: tuple[str, ...]) -> tuple[str, ...]:
         failed = {
             task_id
             for task_id, task in run.tasks.items()
@@ -240,16 +242,7 @@ class Orchestrator:
         if wrong or not failed:
             named = f"task {', '.join(wrong)}" if wrong else f"run {run.id}"
             raise SupervisionError(f"nothing to retry: {named} has succeeded or is still under way")
-        if not task_ids:
-            return [task_id for task_id in run.tasks if task_id in failed]
-        chosen = set(task_ids)
-        # What was skipped because of them is worth trying again as well.
-        grown = True
-        while grown:
-            more = {task_id for task_id in failed - chosen if _skipped_because_of(run.tasks[task_id], chosen)}
-            grown = bool(more)
-            chosen |= more
-        return [task_id for task_id in run.tasks if task_id in chosen]
+        return tasks_to_retry(run, task_ids)
 
     async def stop_task(self, run_id: str, task_id: str) -> None:
         """Stop a task for good: cancelled, whatever it is doing.
@@ -330,10 +323,14 @@ class Orchestrator:
         free = max(0, min(self._max_concurrent - len(self._supervisor), run.settings.max_concurrent - len(children)))
         decision = decide_run(run, busy=frozenset(children), free_slots=free)
         await self._commit(decision)
-        for task_id, cause in decision.stop:
-            children[task_id].request_stop(STOP_REASONS.get(cause.kind, StopReason.REQUESTED), cause)
         for task_id in decision.start:
-            self._start(run_id, task_id)
+            # It may have been stopped while the decision was being committed.
+            if self.world.runs[run_id].tasks[task_id].outcome is None:
+                self._start(run_id, task_id)
+        children = self._supervisor.children(run_id)
+        for task_id, cause in decision.stop:
+            if task_id in children:
+                children[task_id].request_stop(STOP_REASONS.get(cause.kind, StopReason.REQUESTED), cause)
         return self.world.runs[run_id].state is RunState.ENDED and not self._supervisor.children(run_id)
 
     async def _commit(self, decision: RunDecision) -> None:
@@ -398,10 +395,6 @@ class Orchestrator:
             profile = profiles.get(name) if name is not None else None
             if profile is not None:
                 require_backend(self._kitchen.backends, mode_of(run, profile))
-
-
-def _skipped_because_of(task: TaskView, chosen: set[str]) -> bool:
-    return isinstance(task.state, Ended) and bool(chosen.intersection(task.state.cause.because_of))
 
 
 def _changed(run: RunView) -> str:

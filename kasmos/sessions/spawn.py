@@ -69,7 +69,7 @@ async def _spawn(hold: Hold, gate: ExitStack) -> None:
             services.scanner.settled.add(hold.doorman.pid)
             reach("session.spawned")
         hold.follow()
-        await _wait_either(news, hold.doorman.ended)
+        await wait_either(news, hold.doorman.ended)
     hold.take_records()
     if not hold.is_ready():
         said = hold.records.shim_log() or "its shell ended before it could run"
@@ -86,7 +86,7 @@ def _open(hold: Hold, name: str, stack: ExitStack, flags: int) -> int:
     return fd
 
 
-async def _wait_either(one: trio.Event, other: trio.Event) -> None:
+async def wait_either(one: trio.Event, other: trio.Event) -> None:
     async with trio.open_nursery() as nursery:
 
         async def wait(event: trio.Event) -> None:

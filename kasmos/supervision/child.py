@@ -193,6 +193,10 @@ class Child:
                 await self._put_back(reason)
                 return True
             case transitions.Finish(outcome, cause):
+                asked = self._stop_cause
+                if asked is not None and asked.kind is cause.kind:
+                    # Only who asked for the stop knows which task's end led to it.
+                    cause = attrs.evolve(cause, because_of=asked.because_of)
                 await self._finish(outcome, cause)
                 return True
         return False

@@ -1,0 +1,132 @@
+"""Taking over a session that an earlier supervisor started: the table of cases in docs/design.md.
+
+Two rules decide every case: a session whose program may have run is never started again, and whether one has
+run is told by its records, which exist before it does.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+
+import trio
+
+from kasmos.exceptions import SessionLostError
+from kasmos.failpoints import reach
+from kasmos.model.profile import OutputMode
+from kasmos.model.session import ExitStatus
+from kasmos.sessions import layout
+from kasmos.sessions.ending import close_log, drain, sweep
+from kasmos.sessions.hold import Hold
+from kasmos.sessions.processes import is_alive, lease_is_held
+from kasmos.sessions.protocol import SessionNeverStarted
+from kasmos.sessions.tree import wait_gone
+
+LOOK_INTERVAL = 0.1
+"""Seconds between two looks at a lease: nobody tells when one becomes free."""
+
+
+async def adopt(hold: Hold, *, same_boot: bool) -> ExitStatus | None:
+    """Find out what has become of a session, top to bottom.
+
+    Returns: how it ended, or None while it runs; its program is held then.
+
+    Raises:
+        SessionNeverStarted: nothing ran, and it was made certain that nothing will.
+        SessionLostError: its fate cannot be learnt; what was left of it has been swept.
+
+    Cancellation: no effect on the session.
+    """
+    records = hold.records
+    if not same_boot:  # 1. no process outlives its boot, and pids of another boot say nothing
+        return await _of_another_boot(hold)
+    hold.take_records()
+    recorded = records.exit()
+    if recorded is not None and hold.program is not None:  # 2. it has ended, and it is known how
+        return await _adopt_ended(hold, recorded)
+    if hold.pidfd is not None:  # 3. it runs
+        return _adopt_live(hold)
+    if not records.claimed and not lease_is_held(hold.kin.lease):  # 4. nobody has come, nobody will
+        hold.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if records.entomb():
+            reach("recovery.tombstone")
+            raise SessionNeverStarted(hold.spec.id)
+    await _await_program(hold)  # 5. somebody is on the way
+    hold.take_records()
+    recorded = records.exit()
+    if hold.program is None:
+        # 6. The pid is recorded before the program runs: without it, it has not run, and now cannot.
+        raise SessionNeverStarted(hold.spec.id)
+    if recorded is not None:
+        return await _adopt_ended(hold, recorded)
+    if hold.pidfd is not None:
+        return _adopt_live(hold)
+    await sweep(hold)  # 7. it ran, it is gone, and nobody saw how it ended
+    raise SessionLostError("it ended while nobody watched, and its end was not recorded")
+
+
+async def _of_another_boot(hold: Hold) -> ExitStatus:
+    recorded = hold.records.exit()
+    if recorded is None or hold.records.program() is None:
+        raise SessionLostError("the machine was started anew before its end was recorded")
+    _follow(hold)
+    await close_log(hold)
+    return recorded
+
+
+async def _adopt_ended(hold: Hold, recorded: ExitStatus) -> ExitStatus:
+    _follow(hold)
+    await sweep(hold)
+    # The record is written before the copier has emptied the pipe.
+    await drain(hold)
+    await close_log(hold)
+    return recorded
+
+
+def _adopt_live(hold: Hold) -> None:
+    reach("recovery.adopted")
+    if hold.spec.output is OutputMode.FILE and not (hold.directory / layout.OUTPUT).exists():
+        # Somebody deleted the log: the program still has it.
+        with suppress(OSError):
+            _recover_log(hold)
+    _follow(hold)
+
+
+def _follow(hold: Hold) -> None:
+    with suppress(FileNotFoundError, NotADirectoryError):
+        hold.follow()
+
+
+def _recover_log(hold: Hold) -> None:
+    assert hold.program is not None
+    source = f"/proc/{hold.program.pid}/fd/1"
+    # Not what the program may have put there instead.
+    if os.readlink(source) != f"{hold.path}/{layout.OUTPUT} (deleted)":
+        return
+    with open(source, "rb") as old, open(hold.directory / layout.OUTPUT, "xb") as new:
+        shutil.copyfileobj(old, new)
+
+
+async def _await_program(hold: Hold) -> None:
+    """Wait, bounded, until the program is there, or everybody who could bring it has gone; then make sure."""
+    records = hold.records
+    appeared = trio.Event()
+    forget = hold.watch_records(appeared.set)
+    try:
+        with trio.move_on_after(hold.services.claim_grace):
+            while records.program() is None and lease_is_held(hold.kin.lease):
+                with trio.move_on_after(LOOK_INTERVAL):
+                    await appeared.wait()
+            # It records the end a moment after the program's.
+            shim, program = records.shim(), records.program()
+            if shim is not None and program is not None and records.exit() is None and not is_alive(program):
+                await wait_gone(shim.id)
+    finally:
+        forget()
+    if records.program() is None:
+        if records.entomb():
+            reach("recovery.tombstone")
+        # Who has claimed it, but has not come to start the program, will not do so either.
+        hold.take_records()
+        await hold.kill(helpers=True)
