@@ -23,7 +23,7 @@ import trio
 from kasmos import __version__
 from kasmos.config.schema import Config
 from kasmos.daemon.bus import Bus
-from kasmos.daemon.recovery import Findings, end_stray, take_stock
+from kasmos.daemon.recovery import Findings, end_stray, find_untold, take_stock
 from kasmos.daemon.service import Service
 from kasmos.daemon.service import Surroundings as ServiceSurroundings
 from kasmos.exceptions import StoreError
@@ -83,8 +83,9 @@ class Engine:
 
         Cancellation: cuts readers off.
         """
-        # In a thread: the web stack takes half a second to import, and the work is already under way.
-        api = await trio.to_thread.run_sync(_import_api)
+        api = await _import_api_unless(shutdown)
+        if api is None:
+            return
         app = api.create_app(self.service, started_at=time.time())
         try:
             await api.serve_api(app, socket, shutdown=shutdown, grace=API_GRACE)
@@ -103,8 +104,20 @@ class _Api:
         self.serve_api = serve_api
 
 
-def _import_api() -> _Api:
-    return _Api()
+async def _import_api_unless(shutdown: trio.Event) -> _Api | None:
+    """Import the web stack; None when *shutdown* is set before that is done."""
+    found: list[_Api] = []
+    async with trio.open_nursery() as nursery:
+
+        async def give_up() -> None:
+            await shutdown.wait()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(give_up)
+        # In a thread: it takes half a second, and the work is already under way. A short run does not wait for it.
+        found.append(await trio.to_thread.run_sync(_Api, abandon_on_cancel=True))
+        nursery.cancel_scope.cancel()
+    return found[0] if found else None
 
 
 @asynccontextmanager
@@ -123,6 +136,7 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
     config = options.configure({})
     async with root.acquire_lock(options.lock_wait) as lock, _open_journal(options) as (journal, bus):
         boot = boot_id()
+        untold = find_untold(journal.world, lambda seq: read_records(root.db, after=seq))
         await journal.append(ev.SupervisorStarted(os.getpid(), boot, __version__))
         live = LiveSessions()
         async with open_headless(root.path, terminate=terminate, boot_id=boot, warn=options.announce) as headless:
@@ -148,6 +162,7 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                     live,
                     max_concurrent=config.orchestration.max_concurrent,
                     new_run_id=lambda: _letters(6),
+                    untold=untold,
                 ) as orchestrator,
             ):
                 findings = await _recover(journal, headless, backends, orchestrator, supervisor, boot)

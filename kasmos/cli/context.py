@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,8 +108,25 @@ def say(text: str) -> None:
     """
     from kasmos.cli.render.writer import write_text
 
-    try:
+    with _writing():
         write_text(sys.stdout, text if text.endswith("\n") or not text else f"{text}\n")
+
+
+def put(data: bytes) -> None:
+    """Write *data* to stdout as it is.
+
+    Raises:
+        BrokenPipeError: nobody reads it any more.
+    """
+    with _writing():
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
     except BrokenPipeError:
         raise
     except OSError as error:

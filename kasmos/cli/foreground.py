@@ -58,6 +58,8 @@ class Request:
     plan: str | None = None
     resume: str | None = None
     """Id of the run to continue; empty for the newest unfinished one; None when a plan is given."""
+    retry: tuple[str, ...] | None = None
+    """Tasks of the run in `resume` to try again first; empty for all that did not succeed."""
     overrides: RunOverrides = RunOverrides()
     fresh: bool = False
     as_json: bool = False
@@ -108,6 +110,7 @@ def execute(place: Place, request: Request) -> int:
     Raises:
         KasmosError: it could not be begun.
     """
+    _complete_streams()
     _reset_dispositions()
     document = _read(request.plan) if request.plan is not None else None
     warnings = place.warnings
@@ -144,6 +147,21 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterable[BaseException]
             yield from _leaves(one)
         else:
             yield one
+
+
+def _complete_streams() -> None:
+    """Put nothing in the place of standard streams that are closed.
+
+    The next file that is opened would take their number, and get what is meant for the person.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free: those before it have been seen to.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))
 
 
 def _reset_dispositions() -> None:
@@ -332,6 +350,8 @@ class _Foreground:
                 self._view.message(f"warning: {warning}")
             continued = submitted.continued
         else:
+            if self._request.retry is not None:
+                await orchestrator.retry(self._request.resume or "", self._request.retry)
             run = find_unfinished(engine.journal.world, self._request.resume or "")
             if not orchestrator.is_driven(run.id):
                 await orchestrator.continue_run(run.id)
@@ -507,5 +527,7 @@ def _notice(world: World, run_id: str, continued: bool) -> str:
     run = world.runs.get(run_id)
     if run is None or not continued:
         return ""
+    if not run.unfinished:
+        return f"run {run_id} had ended when its supervisor was killed; `kas run --fresh` does it all once more"
     ended = sum(1 for task in run.tasks.values() if task.outcome is not None)
     return f"continuing run {run_id}: {ended} of {len(run.tasks)} tasks have ended"

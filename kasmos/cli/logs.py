@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from kasmos.cli.context import Place, complete, note, place_of, session_names
+from kasmos.cli.context import Place, complete, note, place_of, put, session_names
 
 if TYPE_CHECKING:
     from kasmos.model.view import SessionView
@@ -33,6 +32,7 @@ def logs(ctx: click.Context, name: str, follow: bool, tail: int | None, since: i
     """
     if tail is not None and since is not None:
         raise click.UsageError("--tail and --since exclude each other", ctx)
+    from kasmos.exceptions import StoreError
     from kasmos.sessions.output import LogFile
     from kasmos.store.lookup import find_session
 
@@ -46,6 +46,8 @@ def logs(ctx: click.Context, name: str, follow: bool, tail: int | None, since: i
         if not session.state.live:
             raise _gone(session) from None
         offset = since or 0
+    except PermissionError as error:
+        raise StoreError(f"the output of session {session.id} cannot be read: {error.strerror}") from error
     if follow and session.state.live:
         _follow(place, session, log, offset)
     elif session.state.live and place.supervisor_pid() is None:
@@ -82,7 +84,7 @@ def _copy(log: LogFile, offset: int) -> int:
         _tell_lost(chunk.lost, chunk.offset)
         if not chunk.data:
             return max(offset, chunk.offset)
-        _write(chunk.data)
+        put(chunk.data)
         offset = chunk.end
 
 
@@ -94,7 +96,7 @@ def _follow(place: Place, session: SessionView, log: LogFile, offset: int) -> No
         while True:
             piece = supervisor.read_output(session.id, offset, limit=PIECE, wait=WAIT)
             _tell_lost(piece.lost, piece.offset)
-            _write(piece.data)
+            put(piece.data)
             offset = piece.next_offset
             if piece.ended:
                 return
@@ -105,12 +107,6 @@ def _follow(place: Place, session: SessionView, log: LogFile, offset: int) -> No
         except FileNotFoundError:
             raise _gone(session) from None
         note(f"{error}; this is the output so far")
-
-
-def _write(data: bytes) -> None:
-    # Not `say`: no encoding lies between the program's bytes and the reader's.
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
 
 
 def _tell_lost(lost: int, offset: int) -> None:

@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -48,8 +49,18 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
 _VERBS = {name: verb for section in SECTIONS.values() for name, verb in section.items()}
 
 
+class ReaderGone(Exception):  # noqa: N818  # no error: whoever read our stdout has seen enough
+    """What a broken pipe is until click has passed it on; click itself would make a failure of it."""
+
+
 class Verbs(click.Group):
     """A group that knows its verbs without importing them."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderGone from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_VERBS)
@@ -114,8 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _run(arguments)
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except BrokenPipeError:
-        # Whoever reads us has seen enough, as in `kas logs NAME | head`.
+    except (ReaderGone, BrokenPipeError):
+        # As in `kas logs NAME | head`.
         from kasmos.cli.render.writer import silence
 
         silence(sys.stdout)
@@ -140,9 +151,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         return USAGE
     except click.Abort:
         return INTERRUPTED
-    except (BrokenPipeError, KeyboardInterrupt):
+    except (ReaderGone, BrokenPipeError):
         raise
-    except Exception as error:  # every error becomes a message and a code here, or nowhere
+    except (Exception, BaseExceptionGroup) as error:  # every error becomes a message and a code here, or nowhere
         return _report(error)
 
 

@@ -14,11 +14,17 @@ from kasmos.model.view import RunView, World
 def retry(ctx: click.Context, names: tuple[str, ...]) -> None:
     """Try TASKs again (all that did not succeed, when none is named) of RUN (the newest one).
 
-    Tasks that were skipped because of them are taken up again as well.
+    Tasks that were skipped because of them are taken up again as well. Without a supervisor, this command becomes
+    it and shows the run, as `kas resume` does.
     """
     place = place_of(ctx)
     run, tasks = choose(place.read_world(), names)
-    supervisor = place.reach(cure(run))
+    if place.supervisor_pid() is None:
+        from kasmos.cli import foreground
+
+        request = foreground.Request(resume=run.id, retry=tuple(tasks))
+        ctx.exit(foreground.execute(foreground.place_of(ctx), request))
+    supervisor = place.reach("its supervisor is just leaving: try again")
     supervisor.post(f"/v1/runs/{run.id}/retry", {"tasks": tasks})
     what = f"task {', '.join(tasks)}" if tasks else "every task that did not succeed"
     say(f"run {run.id}: {what} will be tried again")
@@ -58,11 +64,3 @@ def _task_of(world: World, run: RunView, name: str) -> str:
     if task.run_id != run.id:
         raise SupervisionError(f"task {task.id} is of another run than {run.id}: retry one run at a time")
     return task.spec.id
-
-
-def cure(run: RunView) -> str:
-    """What to do where no supervisor can take up a run."""
-    if run.unfinished:
-        return f"`kas resume {run.id}` goes on with the run; beside it, `kas retry {run.id}` tries tasks again"
-    again = "the plan" if run.source == "-" else run.source
-    return f"a run that has ended is taken up only by a supervisor that is there; `kas run {again}` runs it anew"

@@ -19,7 +19,7 @@ from kasmos.model.session import SessionHandle, SessionKind, SessionSpec, StopRe
 from kasmos.model.view import RunState, SessionView, World
 from kasmos.sessions.protocol import Backend, SessionNeverStarted
 from kasmos.supervision.child import Ledger
-from kasmos.supervision.termination import terminate
+from kasmos.supervision.termination import stop
 
 
 class Archive(Protocol):
@@ -54,6 +54,8 @@ async def take_stock(ledger: Ledger, archive: Archive, boot_id: str) -> Findings
         # Without a spec nothing was ever spawned: it is written before, and last.
         await trio.to_thread.run_sync(archive.forget, fragments)
     forgotten = [spec for name, spec in stored.items() if spec is not None and name not in known]
+    # The newest session of a task is the one that counts.
+    forgotten.sort(key=lambda spec: (spec.attempt, -1 if spec.check is None else spec.check))
     events: list[Event] = [_relearn(spec, ledger.world, boot_id) for spec in forgotten]
     if events:
         await ledger.append(*events)
@@ -120,9 +122,9 @@ async def end_stray(ledger: Ledger, backend: Backend, view: SessionView) -> None
 
     try:
         async with backend.adopt(spec, handle, notify=notify) as session:
-            await terminate(session, reason=StopReason.CANCELLED)
-            status = session.exit
+            status = session.exit or await stop(session, reason=StopReason.CANCELLED)
             if status is None:
+                session.detach()
                 raise SessionLostError("its processes survived SIGKILL")
             await ledger.append(ev.SessionEnded(view.id, status, session.output_bytes))
     except SessionNeverStarted:

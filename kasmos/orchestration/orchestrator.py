@@ -18,7 +18,7 @@ from kasmos.model import event as ev
 from kasmos.model.plan import Plan, RunSettings
 from kasmos.model.session import StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
-from kasmos.model.view import Ended, RunState, RunView, TaskView, World
+from kasmos.model.view import Ended, Pending, RunState, RunView, TaskView, World
 from kasmos.orchestration.assembly import Kitchen, TaskRecipe, agent_name, mode_of, require_backend
 from kasmos.orchestration.retry import tasks_to_retry
 from kasmos.orchestration.scheduler import RunDecision, decide_run, parked_after
@@ -41,6 +41,8 @@ class Accepted:
     """An unfinished run of the same plan goes on."""
     following: bool = False
     """That run was under way already."""
+    ended: bool = False
+    """That run had ended, and its supervisor was killed before it could say so."""
 
 
 @attrs.define(eq=False)
@@ -84,6 +86,7 @@ class Orchestrator:
         *,
         max_concurrent: int,
         new_run_id: Callable[[], str],
+        untold: str | None = None,
     ) -> None:
         self._nursery = nursery
         self._ledger = ledger
@@ -92,7 +95,10 @@ class Orchestrator:
         self._live = live
         self._max_concurrent = max_concurrent
         self._new_run_id = new_run_id
+        self._untold = untold
         self._drives: dict[str, _Drive] = {}
+        self._ending: set[tuple[str, str]] = set()
+        """Tasks whose end is being committed: they get no child any more."""
         self._leaving: str | None = None
         self._idle = trio.Event()
         self._idle.set()
@@ -120,7 +126,8 @@ class Orchestrator:
 
     async def wait_idle(self) -> None:
         """Wait until no run is under way."""
-        await self._idle.wait()
+        while self._drives:
+            await self._idle.wait()
 
     # --- runs --------------------------------------------------------------------------
 
@@ -143,8 +150,8 @@ class Orchestrator:
 
         Cancellation: the run may have been accepted; asking again then follows it.
         """
-        self._require_accepting()
         async with self._submitting:
+            self._require_accepting()
             old = self._unfinished(key)
             if old is not None and not fresh:
                 if old.digest != digest:
@@ -155,6 +162,10 @@ class Orchestrator:
                 return Accepted(old.id, continued=True, following=following)
             if old is not None:
                 await self._abandon(old)
+                self._require_accepting()
+            untold, self._untold = self._untold, None
+            if untold is not None and not fresh and _is_same(self.world.runs[untold], key, digest):
+                return Accepted(untold, continued=True, ended=True)
             run_id = self._new_run_id()
             started = ev.RunStarted(
                 run_id=run_id, plan=plan, source=source, key=key, digest=digest, settings=settings, project=project
@@ -224,6 +235,9 @@ class Orchestrator:
         events: list[ev.RunEvent] = [] if run.unfinished else [ev.RunReopened(run_id)]
         events += [ev.TaskPutBack(run_id, task_id, "retried") for task_id in chosen]
         await self._ledger.append(*events)
+        if not self._run(run_id).unfinished:
+            # It ended while this was being committed.
+            await self._ledger.append(ev.RunReopened(run_id))
         if self.is_driven(run_id):
             self._wake(run_id)
         else:
@@ -259,8 +273,14 @@ class Orchestrator:
             return
         if run.tasks[task_id].outcome is not None:
             raise SupervisionError(f"task {run.tasks[task_id].id} has ended already: {run.tasks[task_id].outcome}")
+        if (run_id, task_id) in self._ending:
+            return
         cause = Cause(CauseKind.STOPPED, "stopped by request before it started")
-        await self._ledger.append(ev.TaskEnded(run_id, task_id, Outcome.CANCELLED, cause))
+        self._ending.add((run_id, task_id))
+        try:
+            await self._ledger.append(ev.TaskEnded(run_id, task_id, Outcome.CANCELLED, cause))
+        finally:
+            self._ending.discard((run_id, task_id))
         self._wake(run_id)
 
     async def stop_session(self, session_id: str) -> None:
@@ -286,7 +306,7 @@ class Orchestrator:
         self._leaving = reason
         self._supervisor.request_stop_all(StopReason.INTERRUPTED)
         self._wake_all()
-        await self._idle.wait()
+        await self.wait_idle()
 
     def hurry(self) -> None:
         """Cut every stop short. Never blocks."""
@@ -295,8 +315,11 @@ class Orchestrator:
     # --- the drive ---------------------------------------------------------------------
 
     def _drive(self, run_id: str) -> None:
+        if self.is_driven(run_id):
+            return
         drive = self._drives[run_id] = _Drive()
-        self._idle = trio.Event()
+        if self._idle.is_set():
+            self._idle = trio.Event()
         self._nursery.start_soon(self._drive_run, run_id, drive)
 
     async def _drive_run(self, run_id: str, drive: _Drive) -> None:
@@ -324,8 +347,7 @@ class Orchestrator:
         decision = decide_run(run, busy=frozenset(children), free_slots=free)
         await self._commit(decision)
         for task_id in decision.start:
-            # It may have been stopped while the decision was being committed.
-            if self.world.runs[run_id].tasks[task_id].outcome is None:
+            if self._may_start(run_id, task_id):
                 self._start(run_id, task_id)
         children = self._supervisor.children(run_id)
         for task_id, cause in decision.stop:
@@ -345,6 +367,15 @@ class Orchestrator:
                     reach("wave.ended")
                 case ev.RunEnded():
                     reach("run.ended")
+
+    def _may_start(self, run_id: str, task_id: str) -> bool:
+        """Whether a task may still be given a child, now that the decision to do so has been committed."""
+        task = self.world.runs[run_id].tasks[task_id]
+        # 1. It has been stopped meanwhile, or the supervisor has begun to leave.
+        if self._leaving is not None or task.outcome is not None or (run_id, task_id) in self._ending:
+            return False
+        # 2. Another run may have taken the slot. What is under way already is taken up in any case.
+        return not isinstance(task.state, Pending) or len(self._supervisor) < self._max_concurrent
 
     def _start(self, run_id: str, task_id: str) -> None:
         run = self.world.runs[run_id]
@@ -397,6 +428,10 @@ class Orchestrator:
                 require_backend(self._kitchen.backends, mode_of(run, profile))
 
 
+def _is_same(run: RunView, key: str, digest: str) -> bool:
+    return (run.key, run.digest) == (key, digest)
+
+
 def _changed(run: RunView) -> str:
     return (
         f"the plan {run.source} has changed since its unfinished run {run.id} began; "
@@ -414,13 +449,25 @@ async def open_orchestrator(
     *,
     max_concurrent: int,
     new_run_id: Callable[[], str],
+    untold: str | None = None,
 ) -> AsyncGenerator[Orchestrator, None]:
     """Open the orchestrator's nursery.
+
+    Args:
+        untold: id of a run that ended and whose supervisor was killed before it could say so. Whoever submits
+            its plan next, unchanged, is given that run.
 
     Leaving the scope ends the driving, not the children: they are the supervisor's.
     """
     async with trio.open_nursery() as nursery:
         yield Orchestrator(
-            nursery, ledger, supervisor, kitchen, live, max_concurrent=max_concurrent, new_run_id=new_run_id
+            nursery,
+            ledger,
+            supervisor,
+            kitchen,
+            live,
+            max_concurrent=max_concurrent,
+            new_run_id=new_run_id,
+            untold=untold,
         )
         nursery.cancel_scope.cancel()

@@ -156,8 +156,10 @@ def _settle(draft: _Draft) -> Cause | None:
         _skip_unmet_needs(draft)
         if draft.run.settings.on_failure is OnFailure.STOP:
             _skip_after_failed_wave(draft)
+    if draft.run.settings.on_failure is not OnFailure.FAIL_FAST:
+        return None
     roots = [name for name, task in draft.tasks.items() if has_failed(task) and not is_consequence(task)]
-    if draft.run.settings.on_failure is not OnFailure.FAIL_FAST or not roots:
+    if not roots:
         return None
     halt = Cause(CauseKind.FAIL_FAST, _say(draft, roots), because_of=tuple(roots))
     for task in tuple(draft.idle.values()):

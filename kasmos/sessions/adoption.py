@@ -45,8 +45,9 @@ async def adopt(hold: Hold, *, same_boot: bool) -> ExitStatus | None:
     recorded = records.exit()
     if recorded is not None and hold.program is not None:  # 2. it has ended, and it is known how
         return await _adopt_ended(hold, recorded)
-    if hold.pidfd is not None:  # 3. it runs
-        return _adopt_live(hold)
+    if hold.has_program():  # 3. it runs
+        _adopt_live(hold)
+        return None
     if not records.claimed and not lease_is_held(hold.kin.lease):  # 4. nobody has come, nobody will
         hold.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if records.entomb():
@@ -60,8 +61,9 @@ async def adopt(hold: Hold, *, same_boot: bool) -> ExitStatus | None:
         raise SessionNeverStarted(hold.spec.id)
     if recorded is not None:
         return await _adopt_ended(hold, recorded)
-    if hold.pidfd is not None:
-        return _adopt_live(hold)
+    if hold.has_program():
+        _adopt_live(hold)
+        return None
     await sweep(hold)  # 7. it ran, it is gone, and nobody saw how it ended
     raise SessionLostError("it ended while nobody watched, and its end was not recorded")
 

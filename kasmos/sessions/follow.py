@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import trio
@@ -17,13 +18,17 @@ import trio
 from kasmos.sessions import layout
 from kasmos.sessions.inotify import Inotify, Mask
 from kasmos.sessions.output import LogFile, OutputBuffer
+from kasmos.sessions.protocol import OutputChunk
 
 REARM_INTERVAL = 0.02
 """Seconds between a watch that fired and the next one."""
 
 
 class FollowedLog:
-    """One session's log and the newest part of it in memory."""
+    """One session's log and the newest part of it in memory.
+
+    Used in the Trio thread, except `read`. Work that waits for the disk is done in `settle`, on a thread.
+    """
 
     def __init__(self, directory: Path, *, buffer_bytes: int, max_bytes: int | None) -> None:
         self.path = directory / layout.OUTPUT
@@ -33,39 +38,49 @@ class FollowedLog:
         self._capacity = buffer_bytes
         self.max_bytes = max_bytes
         self.losses: list[tuple[int, str]] = []
-        """Declared losses that were not yet made durable: absolute offset and reason."""
+        """Losses that were not yet made known: absolute offset and reason."""
         self.grown = trio.Event()
         """Replaced by a new one each time output arrives, then set."""
-        self._capping = False
         self._updated = False
+        self._lock = threading.Lock()
+        self._borrowers = 0
+        """Who uses the descriptor outside the Trio thread: the last of them closes it."""
+        self._settling = False
         self._closed = False
-        # What must be added to a position in the file; only we change it while we follow the log.
-        size = os.fstat(self.fd).st_size
-        self._shift = self.log.end - size if size else 0
-        if size:
-            self.buffer.skip_to(max(self.log.base, self.log.end - buffer_bytes))
+        self._undeclared: int | None = None
+        """Offset of a truncation that `output.base` does not tell of yet."""
+        size, self._shift = self._measure()
+        self.buffer.skip_to(max(self.log.base, size + self._shift - buffer_bytes))
+
+    def _measure(self) -> tuple[int, int]:
+        """Size of the file, and what must be added to a position in it; only we change that from now on."""
+        while True:
+            size, end = os.fstat(self.fd).st_size, self.log.end
+            # The program may have written in between.
+            if os.fstat(self.fd).st_size == size:
+                return size, end - size
 
     def pull(self) -> bool:
-        """Read what has been appended since the last time; True when there was something. Never waits."""
+        """Read what has been appended since the last time; True when there was something. Never waits or fails."""
         if self._closed:
             return False
         size = os.fstat(self.fd).st_size
         followed = self.buffer.end
         if size + self._shift < followed:
             # The program opened its log anew with O_TRUNC (`> /dev/stderr`): offsets go on from here.
-            self.log.declare_truncation(followed)
-            self._shift = followed
+            self._shift = self._undeclared = followed
             self.losses.append((followed, "the program truncated its output"))
         end = size + self._shift
         if end == followed:
             return False
         if end - followed > self._capacity:
             self.buffer.skip_to(end - self._capacity)
-        while self.buffer.end < end:
-            data = os.pread(self.fd, end - self.buffer.end, self.buffer.end - self._shift)
-            if not data:
-                break
-            self.buffer.append(data)
+        with contextlib.suppress(OSError):  # a disk that fails to read now is asked again the next time
+            while self.buffer.end < end:
+                data = os.pread(self.fd, end - self.buffer.end, self.buffer.end - self._shift)
+                if not data:
+                    break
+                self.buffer.append(data)
         self._updated = True
         event, self.grown = self.grown, trio.Event()
         event.set()
@@ -76,43 +91,107 @@ class FollowedLog:
         updated, self._updated = self._updated, False
         return updated
 
-    @property
-    def over_cap(self) -> bool:
-        """Whether the head of the log is to be given up."""
-        return self.max_bytes is not None and not self._capping and self.log.end - self.log.base > self.max_bytes
+    def read(self, offset: int, limit: int) -> OutputChunk:
+        """Read from memory or from the log. Safe from any thread."""
+        chunk = self.buffer.read(offset, limit)
+        if chunk is not None:
+            return chunk
+        if self._undeclared is not None:
+            # What is in the file and what is said about it do not match at this moment.
+            start = self.buffer.start
+            held = self.buffer.read(start, limit)
+            return OutputChunk(start, held.data if held is not None else b"", lost=start - offset)
+        with self._borrowed() as log:
+            return log.read(offset, limit)
 
-    async def cap(self, limiter: trio.CapacityLimiter, warn: Callable[[str], None]) -> None:
-        """Give up the head of the log beyond the cap."""
-        if self.max_bytes is None or self._capping:
+    @property
+    def needs_settling(self) -> bool:
+        """Whether `settle` has something to do."""
+        if self._closed or self._settling:
+            return False
+        return self._undeclared is not None or self._is_over_cap() or os.fstat(self.fd).st_nlink == 0
+
+    def _is_over_cap(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self.max_bytes is not None and self.log.end - self.log.base > self.max_bytes
+        return False
+
+    async def settle(self, limiter: trio.CapacityLimiter, warn: Callable[[str], None]) -> None:
+        """Make truncations durable, give up the head of the log beyond the cap, write a deleted log anew.
+
+        What fails is warned of, and tried again the next time.
+
+        Cancellation: waits for the disk.
+        """
+        if not self.needs_settling:
             return
-        self._capping = True
+        self._settling = True
+        declared = self._undeclared
         try:
-            # In a thread: two syncs and a hole.
-            await trio.to_thread.run_sync(self.log.cap, self.max_bytes, limiter=limiter)
+            # In a thread: syncs, a hole, perhaps a copy of the whole log.
+            await trio.to_thread.run_sync(self._settle, declared, limiter=limiter)
+            if self._undeclared == declared:
+                self._undeclared = None
         except OSError as error:
             if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS):
                 self.max_bytes = None
                 warn("logs.max_bytes has no effect: this file system cannot punch holes")
+            else:
+                warn(f"a session's log could not be put in order: {error.strerror or error}")
         finally:
-            self._capping = False
+            self._settling = False
 
-    def restore(self) -> None:
-        """Write the log anew where somebody deleted it while we had it open. Blocks on the disk."""
-        with contextlib.suppress(OSError):
-            if os.fstat(self.fd).st_nlink or self.path.exists():
+    def _settle(self, declared: int | None) -> None:
+        with self._borrowed() as log:
+            if self._closed:
                 return
-            with open(self.path, "xb") as file:
-                position = 0
-                while data := os.pread(self.fd, 1 << 20, position):
-                    file.write(data)
-                    position += len(data)
+            if declared is not None:
+                log.declare_truncation(declared)
+            if self.max_bytes is not None:
+                log.cap(self.max_bytes)
+            if os.fstat(self.fd).st_nlink == 0:
+                self._restore()
+
+    def _restore(self) -> None:
+        """Write the log anew where somebody deleted it while we had it open; holes stay holes."""
+        with contextlib.suppress(FileNotFoundError, FileExistsError), open(self.path, "xb") as file:
+            size, position = os.fstat(self.fd).st_size, 0
+            while position < size:
+                try:
+                    position = os.lseek(self.fd, position, os.SEEK_DATA)
+                except OSError as error:
+                    if error.errno == errno.ENXIO:  # nothing but a hole
+                        break
+                    raise
+                data = os.pread(self.fd, 1 << 20, position)
+                file.seek(position)
+                file.write(data)
+                position += len(data)
+            file.truncate(size)
+
+    @contextlib.contextmanager
+    def _borrowed(self) -> Iterator[LogFile]:
+        """The log for use in another thread; by its path once the descriptor has been closed."""
+        with self._lock:
+            closed = self._closed
+            self._borrowers += not closed
+        if closed:
+            yield LogFile(self.path.parent)
+            return
+        try:
+            yield self.log
+        finally:
+            with self._lock:
+                self._borrowers -= 1
+                if self._closed and not self._borrowers:
+                    os.close(self.fd)
 
     def close(self) -> None:
-        """Let go of the file; what is in memory stays readable."""
-        if not self._closed:
+        """Let go of the file, now or when nobody uses it any more; what is in memory stays readable."""
+        with self._lock:
+            if not self._closed and not self._borrowers:
+                os.close(self.fd)
             self._closed = True
-            self.log = LogFile(self.path.parent)
-            os.close(self.fd)
 
 
 class LogFollower:
@@ -156,8 +235,8 @@ class LogFollower:
                     self._arm(log)
                     # Between the watch that fired and the new one there may have been writes.
                     log.pull()
-                    if log.over_cap:
-                        nursery.start_soon(log.cap, self._limiter, self._warn)
+                    if log.needs_settling:
+                        nursery.start_soon(log.settle, self._limiter, self._warn)
 
     def _arm(self, log: FollowedLog) -> None:
         def fired() -> None:

@@ -98,6 +98,10 @@ class Hold:
         # Init inherits whose parent has ended.
         kin.helpers.discard(1)
 
+    def has_program(self) -> bool:
+        """Whether we hold a pidfd of the proven program: then it runs, or ended a moment ago."""
+        return self.pidfd is not None
+
     @property
     def helpers_are_gone(self) -> bool:
         """Whether doorman, shim and copier have ended."""

@@ -15,7 +15,8 @@ Why each line is as it is:
 * The program waits at the **gate** (standard input, a pipe from the supervisor) until its pid was proven, so that
   even the exit of a program that lives for a microsecond is exact. A dead supervisor leaves the gate open: reading
   gives end-of-file and the program runs.
-* `exit` is overwritten in place (`1<>`): its 32 bytes were reserved before the start.
+* `exit` is overwritten in place (`1<>`): its 32 bytes were reserved before the start. So is `lost`, by which the
+  copier tells that it had to let output go: when the disk is full there is no other place to say so.
 * Variables are named `_kas_*`, because a shell exports what it finds in its environment: `T` might be the user's.
 """
 
@@ -29,10 +30,10 @@ import attrs
 
 from kasmos.exceptions import SessionStartError
 from kasmos.model import codec
-from kasmos.model.profile import Limits
+from kasmos.model.profile import Limits, OutputMode
 from kasmos.model.session import ExitStatus, SessionSpec
 from kasmos.sessions import layout
-from kasmos.sessions.processes import ProcessEntry, parse_stat
+from kasmos.sessions.processes import ProcessEntry, is_exhaustion, parse_stat
 
 SHIM = r"""_kas_t='HUP INT QUIT TERM USR1 USR2 ALRM PIPE'; trap : $_kas_t
 _kas_dir=$1 _kas_in=$2 _kas_out=$3 _kas_n=$4; shift 4
@@ -47,17 +48,18 @@ _kas_run() {
   if [ "$_kas_out" = pipe ]; then
     ( trap : $_kas_t; ( _kas_run "$@" ); _kas_c=$?; set +C; printf '%s\n' "$_kas_c" 1<>exit; exit "$_kas_c" ) |
     ( trap '' $_kas_t; read -r _kas_s </proc/self/stat; printf '%s\n' "$_kas_s" >copier
-      until cat; do printf 'kasmos: output was lost: the log could not be written\n' >&2; done )
+      until cat; do printf 'lost\n' 1<>lost; echo 'kasmos: output was lost: the log could not be written' >&2; done )
   else
     ( _kas_run "$@" ); _kas_c=$?; set +C; printf '%s\n' "$_kas_c" 1<>exit; exit "$_kas_c"
   fi )
 exit $?"""
 
-SPEC_VERSION = 1
-
 
 class Records:
-    """The records in a session's directory. Blocks on the disk; cheap: what was complete once is kept."""
+    """The records in a session's directory. Blocks on the disk; cheap: what was complete once is kept.
+
+    Every look raises `OSError` where a record cannot be read, as opposed to not being there.
+    """
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
@@ -106,6 +108,10 @@ class Records:
         except (OSError, codec.CodecError):
             return None
 
+    def copier_lost_output(self) -> bool:
+        """Whether the copier said that it could not write all it was given."""
+        return self._line(layout.LOST) is not None
+
     def shim_log(self) -> str:
         """What the shell had to say."""
         try:
@@ -132,12 +138,13 @@ class Records:
     def _line(self, name: str) -> bytes | None:
         try:
             fd = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+        except OSError as error:
+            # "There is none" is a fact of weight here: it must not be said for want of a descriptor.
+            if is_exhaustion(error):
+                raise
             return None
         try:
             data = os.read(fd, 4096)
-        except OSError:
-            return None
         finally:
             os.close(fd)
         line, newline, _ = data.partition(b"\n")
@@ -156,6 +163,9 @@ def prepare(directory: str, spec: SessionSpec, boot_id: str) -> None:
         raise SessionStartError(f"cannot make the session directory {directory}: {error.strerror}") from error
     try:
         _write(f"{directory}/{layout.EXIT}", b" " * layout.EXIT_RECORD_BYTES)
+        if spec.output is OutputMode.PIPE:
+            _write(f"{directory}/{layout.LOST}", b" " * layout.EXIT_RECORD_BYTES)
+        _write(f"{directory}/{layout.SHIM_LOG}", b"")
         _write(f"{directory}/{layout.LEASE}", b"")
         _write(f"{directory}/{layout.OUTPUT}", b"")
         _write(f"{directory}/{layout.PROMPT}", spec.prompt.encode("utf-8", "surrogateescape"))

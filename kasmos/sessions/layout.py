@@ -11,6 +11,8 @@ OUTPUT = "output.log"
 OUTPUT_BASE = "output.base"
 SHIM_LOG = "shim.log"
 EXIT = "exit"
+LOST = "lost"
 
 EXIT_RECORD_BYTES = 32
-"""Size of the exit record, reserved before the start so that a full disk cannot keep it from being written."""
+"""Size of the records `exit` and `lost`, reserved before the start so that a full disk cannot keep them from being
+written."""

@@ -46,7 +46,7 @@ class ProcessEntry:
     tty: int
     """Controlling terminal, 0 for none."""
     state: str
-    """One letter as in proc(5); `Z` is a process that has ended and was not yet waited for."""
+    """One letter as in proc(5); `Z` is a process that has ended as a whole and was not yet waited for."""
     exit_code: int | None = None
     """The wait status, while the process is a zombie and we may see it."""
     markers: frozenset[str] = frozenset()
@@ -63,6 +63,8 @@ def parse_stat(line: bytes) -> ProcessEntry:
     open_at, close_at = line.index(b"("), line.rindex(b")")
     rest = line[close_at + 2 :].split()
     state = rest[0].decode()
+    if state == "Z" and int(rest[17]) > 1:
+        state = "S"  # its first thread has ended, others run on (pthread_exit(3) in `main`)
     return ProcessEntry(
         id=ProcessId(int(line[:open_at]), int(rest[19])),
         ppid=int(rest[1]),
@@ -75,12 +77,29 @@ def parse_stat(line: bytes) -> ProcessEntry:
 
 
 def read_entry(pid: int) -> ProcessEntry | None:
-    """The process that has this pid now, or None."""
+    """The process that has this pid now, or None.
+
+    Raises:
+        OSError: out of descriptors or memory: it cannot be told, which is not the same as None.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             return parse_stat(file.read(4096))
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if is_exhaustion(error):
+            raise
         return None
+
+
+def is_exhaustion(error: BaseException) -> bool:
+    """Whether this error tells of the machine or of us, and nothing of what was looked at."""
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+
+
+def is_alive(entry: ProcessEntry) -> bool:
+    """Whether exactly this process exists and has not ended."""
+    now = read_entry(entry.id.pid)
+    return now is not None and now.id == entry.id and now.state != "Z"
 
 
 def read_markers(pid: int) -> frozenset[str] | None:
@@ -91,7 +110,9 @@ def read_markers(pid: int) -> frozenset[str] | None:
     try:
         with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
             data = file.read(1 << 20)
-    except OSError:
+    except OSError as error:
+        if is_exhaustion(error):
+            raise
         return frozenset()
     if not data:
         return None
@@ -161,10 +182,32 @@ def holders_of(path: str, entries: Iterable[ProcessEntry]) -> list[ProcessEntry]
     return found
 
 
+def lease_is_held(path: str) -> bool:
+    """Whether any process holds the lease; False when there is none."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        if is_exhaustion(error):
+            raise
+        return False
+    try:
+        # Shared: two who look at the same time do not see each other.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(fd)
+
+
 def open_proven(identity: ProcessId) -> int | None:
     """A pidfd of exactly this process, or None when it is gone.
 
     The pidfd is opened first and the identity checked afterwards: from then on it cannot change.
+
+    Raises:
+        OSError: out of descriptors.
 
     Ownership: the caller closes it.
     """
@@ -174,8 +217,12 @@ def open_proven(identity: ProcessId) -> int | None:
         if error.errno in (errno.ESRCH, errno.EINVAL):
             return None
         raise
-    entry = read_entry(identity.pid)
-    if entry is None or entry.id != identity:
+    try:
+        proven = (entry := read_entry(identity.pid)) is not None and entry.id == identity
+    except OSError:
+        os.close(fd)
+        raise
+    if not proven:
         os.close(fd)
         return None
     return fd

@@ -27,8 +27,17 @@ USER_DAEMONS = frozenset(
 )  # fmt: skip
 """Daemons of the user that an agent may happen to start first (`/proc/PID/comm`); reported, never killed."""
 
+REAPERS = frozenset({"systemd", "init"})
+"""Programs below which the kernel puts a process whose own parent has ended: as good as none."""
+
 _DAEMON_ARGUMENTS = (b"GradleDaemon", b"KotlinCompileDaemon", b"bazel(")
 """What the command line of a `java` holds when it is such a daemon."""
+
+
+KILL_INTERVAL = 0.5
+"""Seconds between two rounds of SIGKILL."""
+RETRY_INTERVAL = 0.05
+"""Seconds until the next try where there was no descriptor to look with."""
 
 
 class Scanner:
@@ -37,46 +46,62 @@ class Scanner:
     A look that had begun before the request could have missed what the caller waits for: it gets the next one.
     """
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery, warn: Callable[[str], None]) -> None:
         self._nursery = nursery
+        self._warn = warn
+        self._turn = trio.Lock()
         self._limiter = trio.CapacityLimiter(1)
         self._next: _Look | None = None
         self.settled: set[int] = set()
         """Kernel sessions of live sessions: nothing in them can have been left by another one."""
 
     async def look(self, since: int) -> list[ProcessEntry]:
-        """Every process; the environment of those started at *since* (clock ticks) or later was read."""
+        """Every process; the environment of those started at *since* (clock ticks) or later was read.
+
+        Waits while there is no descriptor to look with: half a look would tell of processes as gone.
+        """
         look = self._next
         if look is None:
             look = self._next = _Look(since=since)
             self._nursery.start_soon(self._run, look)
         look.since = min(look.since, since)
         await look.done.wait()
-        if look.error is not None:
-            raise look.error
+        if look.entries is None:
+            raise look.error or RuntimeError("nobody looks any more: the backend has been closed")
         return look.entries
 
     async def _run(self, look: _Look) -> None:
-        def work() -> list[ProcessEntry]:
-            # From here on newcomers have to wait for the next look.
-            self._next = None
-            return processes.scan(settled=tuple(self.settled), since=look.since)
-
         try:
-            # In a thread: /proc of a busy machine takes milliseconds.
-            look.entries = await trio.to_thread.run_sync(work, limiter=self._limiter)
+            async with self._turn:
+                # From here on newcomers have to wait for the next look.
+                self._next = None
+                look.entries = await self._scan(look.since)
         except OSError as error:
-            self._next = None if self._next is look else self._next
             look.error = error
         finally:
             look.done.set()
+
+    async def _scan(self, since: int) -> list[ProcessEntry]:
+        while True:
+            settled = tuple(self.settled)
+            try:
+                # In a thread: /proc of a busy machine takes milliseconds.
+                return await trio.to_thread.run_sync(
+                    lambda: processes.scan(settled=settled, since=since),  # noqa: B023  # done within the round
+                    limiter=self._limiter,
+                )
+            except OSError as error:
+                if not processes.is_exhaustion(error):
+                    raise
+                self._warn(f"the process table cannot be read ({error.strerror}): ends of sessions are told later")
+            await trio.sleep(RETRY_INTERVAL)
 
 
 @attrs.define(eq=False)
 class _Look:
     since: int
     done: trio.Event = attrs.field(factory=trio.Event)
-    entries: list[ProcessEntry] = attrs.field(factory=list)
+    entries: list[ProcessEntry] | None = None
     error: OSError | None = None
 
 
@@ -97,10 +122,15 @@ class Kin:
     lease: str
     sid: int | None = None
     """Kernel session id: the doorman's pid."""
+    anchored: bool = False
+    """Whether somebody of that kernel session was seen alive by us. Until then its number proves nothing:
+    the session may be gone, and the number in use again."""
     since: int = 0
     """Nothing of the session is older, in clock ticks since boot."""
     helpers: set[int] = attrs.field(factory=set)
     """Pids of doorman, shim, recorder and copier: never signalled together with the program."""
+    copier: int | None = None
+    """Pid of the copier, with `output = "pipe"`."""
 
 
 class Tree:
@@ -111,22 +141,31 @@ class Tree:
         self._scanner = scanner
         self._leftovers = leftovers
 
-    async def members(self) -> tuple[list[Member], list[ProcessEntry]]:
-        """The members, helpers left out, and the whole process table they were found in."""
+    async def members(self, *, helpers: bool = False) -> tuple[list[Member], list[ProcessEntry]]:
+        """The members, with or without helpers, and the whole process table they were found in."""
         kin = self.kin
         entries = await self._scanner.look(kin.since)
-        helpers = kin.helpers | {
-            entry.id.pid for entry in entries if entry.ppid in kin.helpers and _is_copiers_cat(entry, kin)
-        }
         found = []
         for entry in entries:
-            if entry.id.pid in helpers or entry.state == "Z" or entry.id.start < kin.since:
+            if entry.state == "Z" or entry.id.start < kin.since or entry.id.pid == os.getpid():
                 continue
-            if kin.sid is not None and entry.sid == kin.sid:
+            if self._is_helper(entry) and not helpers:
+                continue
+            if kin.anchored and entry.sid == kin.sid:
                 found.append(Member(entry, "session"))
             elif kin.session_id in entry.markers:
                 found.append(Member(entry, "marker"))
         return found, entries
+
+    async def helpers(self) -> list[ProcessId]:
+        """Doorman, shim, recorder and copier, as far as they are there."""
+        entries = await self._scanner.look(self.kin.since)
+        return [entry.id for entry in entries if self._is_helper(entry) and entry.sid == self.kin.sid]
+
+    def _is_helper(self, entry: ProcessEntry) -> bool:
+        kin = self.kin
+        # The copier's `cat` is a process of its own.
+        return entry.id.pid in kin.helpers or (kin.copier is not None and entry.ppid == kin.copier)
 
     async def holders(self, entries: Sequence[ProcessEntry]) -> list[Member]:
         """Members that are known by the lease alone. Slow: looks at every descriptor on the machine."""
@@ -181,14 +220,10 @@ class Tree:
         daemon = next((one for one in line if _is_user_daemon(one)), None)
         if daemon is not None:
             return f"belongs to the user's {daemon.comm}"
-        stranger = next((one for one in line if one.id.pid not in ours), None)
+        stranger = next((one for one in line if one.id.pid not in ours and one.comm not in REAPERS), None)
         if stranger is not None:
             return f"was started by {stranger.comm} (pid {stranger.id.pid}), which is not of this session"
         return "has a terminal" if entry.tty else ""
-
-
-def _is_copiers_cat(entry: ProcessEntry, kin: Kin) -> bool:
-    return entry.comm == "cat" and entry.sid == kin.sid
 
 
 def _ancestors(pid: int, table: dict[int, ProcessEntry]) -> set[int]:
@@ -214,9 +249,15 @@ def _is_user_daemon(entry: ProcessEntry) -> bool:
 
 
 def signal_all(targets: Iterable[ProcessId], *signums: int) -> None:
-    """Send signals to processes whose identity is proven first; gone ones are passed over."""
+    """Send signals to processes whose identity is proven first; gone ones are passed over.
+
+    So are those that cannot be proven for want of a descriptor: who has to be sure looks again.
+    """
     for target in targets:
-        fd = processes.open_proven(target)
+        try:
+            fd = processes.open_proven(target)
+        except OSError:
+            continue
         if fd is None:
             continue
         try:
@@ -234,7 +275,14 @@ async def wait_all_gone(targets: Iterable[ProcessId]) -> None:
 
 async def wait_gone(target: ProcessId) -> None:
     """Wait until this process has ended; at once if it is gone."""
-    fd = processes.open_proven(target)
+    while True:
+        try:
+            fd = processes.open_proven(target)
+            break
+        except OSError as error:
+            if not processes.is_exhaustion(error):
+                raise
+            await trio.sleep(RETRY_INTERVAL)
     if fd is None:
         return
     try:
@@ -256,5 +304,7 @@ async def kill_until_none(targets: Callable[[], Awaitable[list[ProcessId]]], *, 
             if not left:
                 return ()
             signal_all(left, signal.SIGKILL)
-            await wait_all_gone(left)
+            # One that does not go must not hide others that are still being forked.
+            with trio.move_on_after(KILL_INTERVAL):
+                await wait_all_gone(left)
     return left

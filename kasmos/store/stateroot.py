@@ -122,13 +122,14 @@ class StateRoot:
         Raises:
             StoreError: the link cannot be made.
         """
-        target = Path("..", self.session_dir(session_id).relative_to(self.path), "output.log")
-        link = self.logs / f"{log_name(name)}.log"
+        # Texts, not paths: this is done once for each session, in the Trio thread.
+        target = f"../sessions/{os.path.basename(self.session_dir(session_id))}/output.log"
+        link = f"{self.path}/logs/{log_name(name)}.log"
         try:
             _replace_link(link, target)
         except OSError as error:
             raise StoreError(f"the link {link} cannot be made: {error.strerror}") from error
-        return link
+        return Path(link)
 
     def _require_space(self) -> None:
         # Some file systems find out only when they write.
@@ -164,7 +165,7 @@ class StateRoot:
             announce(f"{link} is not ours and stays as it is: the logs are in {self.logs}")
             return
         try:
-            _replace_link(link, self.logs)
+            _replace_link(str(link), str(self.logs))
         except OSError as error:
             announce(f"{link} cannot be made ({error.strerror}): the logs are in {self.logs}")
 
@@ -263,10 +264,12 @@ def _make_private(directory: Path) -> None:
         raise StoreError(f"others can write to {directory}: look who did, then `chmod 700 {directory}`")
 
 
-def _replace_link(link: Path, target: Path) -> None:
-    if link.is_symlink() and link.readlink() == target:
-        return
-    new = link.with_name(f".{link.name}.new")
-    new.unlink(missing_ok=True)
-    new.symlink_to(target)
-    new.replace(link)
+def _replace_link(link: str, target: str) -> None:
+    new = f"{link}.new"
+    try:
+        os.symlink(target, new)
+    except FileExistsError:
+        # Of a supervisor that was killed between the two steps.
+        os.unlink(new)
+        os.symlink(target, new)
+    os.replace(new, link)

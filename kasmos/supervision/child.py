@@ -23,8 +23,10 @@ from kasmos.model.task import Cause, CauseKind, Outcome
 from kasmos.model.view import SessionView, TaskView, World
 from kasmos.sessions.protocol import Backend, ExecutionSession, SessionNeverStarted
 from kasmos.supervision import transitions
-from kasmos.supervision.termination import terminate
+from kasmos.supervision.termination import stop
 
+START_PATIENCE = 10.0
+"""Seconds a start may take at least, however short the limit of what is started: the machine may be busy."""
 TAIL_BYTES = 4096
 TAIL_LINES = 20
 
@@ -105,6 +107,8 @@ class Child:
         self._stop_reason: StopReason | None = None
         self._stop_cause: Cause | None = None
         self._hurry = trio.Event()
+        self._starting: trio.CancelScope | None = None
+        """Cancelled when a stop is asked for while a session starts."""
         self._patience: trio.CancelScope | None = None
         """Cancelled when a stop is asked for while the child waits for its session's end."""
 
@@ -116,8 +120,9 @@ class Child:
             self._stop_reason = reason
             self._stop_cause = cause
             self._stop.set()
-            if self._patience is not None:
-                self._patience.cancel()
+            for scope in (self._starting, self._patience):
+                if scope is not None:
+                    scope.cancel()
 
     def hurry(self) -> None:
         """Cut the grace of the stop to nothing. Never blocks."""
@@ -235,14 +240,34 @@ class Child:
             )
         )
         reach("session.intent" if check is None else "check.intent")
-        try:
-            async with backend.open(spec, notify=self._notify) as session:
-                self._ledger.append_nowait(ev.SessionStarted(spec.id, session.pid))
-                reach("session.started")
-                started = self._around.now()
-                await self._supervise(session, self._deadline(spec.kind, check, started), None)
-        except SessionStartError as error:
-            await self._ledger.append(ev.SessionStartFailed(spec.id, str(error)))
+        patience = max(START_PATIENCE, self._limit(spec.kind, check))
+        with trio.CancelScope(deadline=trio.current_time() + patience) as starting:
+            if self._stop_reason is not None:
+                starting.cancel()
+            self._starting = starting
+            try:
+                await self._start(backend, spec, check, starting)
+            except SessionStartError as error:
+                await self._ledger.append(ev.SessionStartFailed(spec.id, str(error)))
+            finally:
+                self._starting = None
+        if starting.cancelled_caught:
+            # The start was given up, and had no effect or was undone. What became of it is found out by adopting it.
+            await self._ledger.append(self._given_up(spec))
+
+    async def _start(self, backend: Backend, spec: SessionSpec, check: int | None, starting: trio.CancelScope) -> None:
+        async with backend.open(spec, notify=self._notify) as session:
+            self._starting, starting.deadline = None, float("inf")
+            if starting.cancel_called:
+                # Given up too late to have no effect: it ends as its scope is left, and the reason is this one.
+                self._ledger.append_nowait(self._given_up(spec))
+            self._ledger.append_nowait(ev.SessionStarted(spec.id, session.pid))
+            reach("session.started")
+            deadline = self._around.now() + self._limit(spec.kind, check)
+            await self._supervise(session, deadline, None)
+
+    def _given_up(self, spec: SessionSpec) -> ev.StopRequested:
+        return ev.StopRequested(spec.id, self._stop_reason or StopReason.TIMEOUT)
 
     async def _adopt(self, view: SessionView) -> None:
         spec = SessionSpec(
@@ -255,18 +280,19 @@ class Child:
                 if session.exit is None:
                     self._ledger.append_nowait(ev.SessionAdopted(view.id, session.pid))
                 started = view.started_mono if view.started_mono is not None else view.starting_mono
-                await self._supervise(session, self._deadline(view.kind, view.check, started), view)
+                await self._supervise(session, started + self._limit(view.kind, view.check), view)
         except SessionNeverStarted:
             await self._ledger.append(ev.SessionNeverStarted(view.id))
         except SessionLostError as error:
             await self._ledger.append(ev.SessionLost(view.id, str(error)))
 
-    def _deadline(self, kind: SessionKind, check: int | None, started: float) -> float:
+    def _limit(self, kind: SessionKind, check: int | None) -> float:
+        """Seconds a session may take."""
         recipe = self._recipe
         seconds = recipe.timeout
         if kind is SessionKind.CHECK and check is not None and check < recipe.checks:
             seconds = recipe.check_timeout(check)
-        return float("inf") if seconds is None else started + seconds
+        return float("inf") if seconds is None else seconds
 
     async def _supervise(self, session: ExecutionSession, deadline: float, view: SessionView | None) -> None:
         """Stay with a session until it has ended, or nothing more can be done."""
@@ -298,17 +324,20 @@ class Child:
                 # A stop was under way when the earlier supervisor died: it goes on where it was.
                 spent = self._around.now() - view.stop_mono if view.stop_mono is not None else 0.0
                 left = 0.0 if view.killed else max(0.0, session.spec.stop.stop_grace - spent)
-                await terminate(session, reason=view.stop_reason, hurry=self._hurry, grace=left, requested=True)
+                status = await stop(session, reason=view.stop_reason, hurry=self._hurry, grace=left, requested=True)
             else:
                 # No Trio task of its own for the stop: a thousand sessions are a thousand tasks fewer.
                 with trio.move_on_after(max(0.0, deadline - self._around.now())) as self._patience:
                     if self._stop_reason is None:
                         return await session.wait()
-                reason = self._stop_reason if self._stop_reason is not None else StopReason.TIMEOUT
-                await terminate(session, reason=reason, hurry=self._hurry)
+                status = await stop(session, reason=self._stop_reason or StopReason.TIMEOUT, hurry=self._hurry)
         except SessionLostError as error:
             return error
-        return session.exit or SessionLostError("its processes survived SIGKILL")
+        if status is None:
+            # All that can be done has been done: leaving the scope is not to do it once more.
+            session.detach()
+            return SessionLostError("its processes survived SIGKILL")
+        return status
 
     async def _notify(self, event: Event) -> None:
         await self._ledger.append(event)

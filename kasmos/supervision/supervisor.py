@@ -32,8 +32,6 @@ class Supervisor:
         self._around = around
         self._report = report
         self._entries: dict[tuple[str, str], _Entry] = {}
-        self._empty = trio.Event()
-        self._empty.set()
 
     @property
     def surroundings(self) -> Surroundings:
@@ -51,7 +49,6 @@ class Supervisor:
         """Run a child; *ended* is called when it is over, whatever happened. Never blocks."""
         entry = _Entry(child)
         self._entries[child.run_id, child.task_id] = entry
-        self._empty = trio.Event()
         self._nursery.start_soon(self._run, entry, ended)
 
     async def _run(self, entry: _Entry, ended: Callable[[], None]) -> None:
@@ -67,8 +64,6 @@ class Supervisor:
             await self._around.ledger.append(ev.TaskEnded(child.run_id, child.task_id, Outcome.LOST, cause))
         finally:
             del self._entries[child.run_id, child.task_id]
-            if not self._entries:
-                self._empty.set()
             ended()
 
     def start_stray(self, session_id: str, end: Callable[[], Awaitable[None]]) -> None:
@@ -98,10 +93,6 @@ class Supervisor:
         for entry in list(self._entries.values()):
             entry.child.detach()
             entry.scope.cancel()
-
-    async def wait_empty(self) -> None:
-        """Wait until no child is left."""
-        await self._empty.wait()
 
 
 @asynccontextmanager

@@ -14,48 +14,65 @@ import trio
 from kasmos.exceptions import SessionLostError
 from kasmos.failpoints import reach
 from kasmos.model import event as ev
-from kasmos.model.session import StopReason
+from kasmos.model.session import ExitStatus, StopReason
 from kasmos.sessions.protocol import ExecutionSession
 
 
-async def terminate(
+async def terminate(session: ExecutionSession) -> None:
+    """Stop a session whose scope is left. Nobody is there to be told that its fate was lost.
+
+    Cancellation: the signals sent so far stand; may be called again.
+    """
+    with contextlib.suppress(SessionLostError):
+        await stop(session, reason=StopReason.INTERRUPTED)
+
+
+async def stop(
     session: ExecutionSession,
     *,
-    reason: StopReason = StopReason.INTERRUPTED,
+    reason: StopReason,
     hurry: trio.Event | None = None,
     grace: float | None = None,
     requested: bool = False,
-) -> None:
+) -> ExitStatus | None:
     """Stop a session and wait until it has ended, or was found unkillable.
 
     Args:
-        reason: why, for the journal; leaving a scope counts as an interruption.
+        session: what is to stop.
+        reason: why, for the journal.
         hurry: when set, the grace is over at once.
         grace: seconds left of the grace; None means the session's own policy.
         requested: the request is durable already (a stop that is taken up again after a restart).
+
+    Returns: how it ended; None if it survived SIGKILL.
+
+    Raises:
+        SessionLostError: its fate can no longer be learnt.
 
     Cancellation: the signals sent so far stand; may be called again.
     """
     policy = session.spec.stop
     if session.exit is not None:
-        return
+        return session.exit
     if not requested:
         await session.notify(ev.StopRequested(session.spec.id, reason))
         reach("session.stop-requested")
     await session.signal(signal.Signals[policy.stop_signal])
     await session.signal(signal.SIGCONT)
     reach("session.stop-signalled")
-    if await _ended_within(session, policy.stop_grace if grace is None else grace, hurry):
-        return
+    status = await _wait_within(session, policy.stop_grace if grace is None else grace, hurry)
+    if status is not None:
+        return status
     await session.notify(ev.KillSent(session.spec.id))
     reach("session.kill-requested")
     await session.kill()
     reach("session.killed")
-    await _ended_within(session, policy.kill_grace, None)
+    return await _wait_within(session, policy.kill_grace, None)
 
 
-async def _ended_within(session: ExecutionSession, seconds: float, hurry: trio.Event | None) -> bool:
-    ended = False
+async def _wait_within(session: ExecutionSession, seconds: float, hurry: trio.Event | None) -> ExitStatus | None:
+    """Wait for the end; None if it has not come after so many seconds, or when *hurry* was set."""
+    found: ExitStatus | SessionLostError | None = None
     with trio.move_on_after(max(0.0, seconds)):
         async with trio.open_nursery() as nursery:
 
@@ -65,8 +82,12 @@ async def _ended_within(session: ExecutionSession, seconds: float, hurry: trio.E
                     nursery.cancel_scope.cancel()
 
             nursery.start_soon(cut_short)
-            with contextlib.suppress(SessionLostError):
-                await session.wait()
-            ended = True
+            try:
+                found = await session.wait()
+            except SessionLostError as error:
+                # As a value: out of the nursery it would come as a group.
+                found = error
             nursery.cancel_scope.cancel()
-    return ended
+    if isinstance(found, SessionLostError):
+        raise found
+    return found

@@ -166,8 +166,9 @@ def _after(task: TaskView, counted: list[SessionView], rules: _Rules) -> Step:
 
 def _after_loss(task: TaskView, lost: SessionView, rules: _Rules) -> Step:
     cause = Cause(CauseKind.LOST, f"{_subject(task, lost)}lost: {lost.reason}", lost.id, tail=lost.tail)
-    # What was to end for good is never tried again, even where losses are.
-    if not rules.retry_lost or lost.stop_reason in _ENDED_BY_STOP:
+    # Even where losses are tried again: not what was to end for good, and not what may still be there,
+    # since it was killed and nobody saw it go.
+    if not rules.retry_lost or lost.stop_reason in _ENDED_BY_STOP or lost.killed:
         return Finish(Outcome.LOST, cause)
     # How long it ran is as unknown as how it ended, so the loss never counts as a quiet period.
     return _failed(task, Outcome.LOST, cause, 0.0, rules)

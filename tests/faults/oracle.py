@@ -119,9 +119,20 @@ class Scene:
         """Run `kas run plan.md` to its end."""
         return self.kas("run", "plan.md", *arguments, env={"KASMOS_FAILPOINTS": failpoints, **(env or {})})
 
-    def start(self, *arguments: str, failpoints: str = "", env: Mapping[str, str] | None = None) -> Running:
-        """Begin `kas run plan.md` (or the verb given), with its output in files."""
-        return Running(self, arguments or ("run", "plan.md"), {"KASMOS_FAILPOINTS": failpoints, **(env or {})})
+    def start(
+        self,
+        *arguments: str,
+        failpoints: str = "",
+        env: Mapping[str, str] | None = None,
+        through: tuple[str, ...] = (),
+    ) -> Running:
+        """Begin `kas run plan.md` (or the verb given), with its output in files.
+
+        Args:
+            through: a command that becomes the one it is given: `("sh", "-c", 'trap "" HUP; exec "$@"', "sh")`.
+        """
+        command = [*through, *self.kas.command(*(arguments or ("run", "plan.md")))]
+        return Running(self, command, {"KASMOS_FAILPOINTS": failpoints, **(env or {})})
 
     # --- looking at it -----------------------------------------------------------------
 
@@ -249,13 +260,13 @@ def _judge_log(path: Path) -> None:
 class Running:
     """A `kas` command under way. Its output goes to files, so that nobody need read it."""
 
-    def __init__(self, scene: Scene, arguments: tuple[str, ...], env: Mapping[str, str]) -> None:
+    def __init__(self, scene: Scene, command: list[str], env: Mapping[str, str]) -> None:
         self._scene = scene
         self._outputs = [scene.book / f"kas{len(list(scene.book.glob('kas*.out')))}.{end}" for end in ("out", "err")]
         out, err = (path.open("wb") for path in self._outputs)
         with out, err:
             self.process = subprocess.Popen(
-                scene.kas.command(*arguments),
+                command,
                 cwd=scene.kas.cwd,
                 env={**os.environ, **env},
                 stdin=subprocess.DEVNULL,

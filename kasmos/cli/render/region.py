@@ -48,23 +48,28 @@ class Region:
         size = self._size()
         if self._writer.busy or (tuple(lines) == self._drawn and size == self._drawn_at):
             return
-        # The whole line is erased first: what is only written over is still known as part of a wrapped one,
-        # and would be joined to the next when the screen gets wider again.
-        text = "".join(f"\x1b[2K{line.text}\n" for line in lines)
-        self._writer.out(f"{_BEGIN}{self._to_top()}{text}\x1b[J{_END}")
+        top = self._to_top()
         self._drawn, self._drawn_at = tuple(lines), size
+        self._writer.out(f"{_BEGIN}{top}{self._body()}{_END}")
 
     def above(self, text: str) -> None:
         """Write lines that stay, above the region."""
-        self.clear()
-        self._writer.out(text)
+        body = self._body() if self._drawn else ""
+        self._writer.out(f"{_BEGIN}{self._erase()}{text}{body}{_END}")
 
     def clear(self) -> None:
         """Take the region away; the next `draw` begins where it began."""
-        if self._drawn:
-            # Not `J` from the first line: where that is the screen's, tmux keeps what is erased in its history.
-            self._writer.out(f"{self._to_top()}\x1b[2K\n\x1b[J\x1b[A")
+        self._writer.out(self._erase())
         self._drawn = ()
+
+    def _body(self) -> str:
+        # The whole line is erased first: what is only written over is still known as part of a wrapped one,
+        # and would be joined to the next when the screen gets wider again.
+        return "".join(f"\x1b[2K{line.text}\n" for line in self._drawn) + "\x1b[J"
+
+    def _erase(self) -> str:
+        # Not `J` from the first line: where that is the screen's, tmux keeps what is erased in its history.
+        return f"{self._to_top()}\x1b[2K\n\x1b[J\x1b[A" if self._drawn else ""
 
     def _to_top(self) -> str:
         columns = max(1, self._size()[0])

@@ -105,16 +105,16 @@ def _verdict(world: World, run: RunView, look: Look, mono: float, wall: float) -
 
 
 def _advice(world: World, run: RunView) -> Iterator[str]:
+    if run.state is RunState.PARKED:
+        yield "kas advance    let it go on"
+    elif run.unfinished:
+        yield f"kas resume {run.id}    go on from here"
     for task in failures(run)[:MAX_HINTS]:
         yield f"kas why {task.id}"
         cause = facts.cause_of(task)
         session = world.sessions.get(cause.session_id or "") if cause is not None else None
         if session is not None:
             yield f"kas logs {log_name(world, session)}"
-    if run.state is RunState.PARKED:
-        yield "kas advance    let it go on"
-    elif run.unfinished:
-        yield f"kas resume {run.id}    go on from here"
 
 
 def log_name(world: World, session: SessionView) -> str:

@@ -1,0 +1,407 @@
+"""Verbs that read and steer: without a supervisor from what it left, beside one through its door."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import trio
+
+from kasmos.model.clock import Clock
+from kasmos.model.event import Event
+from kasmos.store.journal import open_journal
+from kasmos.store.stateroot import StateRoot, find_state_root
+from tests.conftest import Kas
+from tests.unit.histories import History, failed_run, make_plan
+
+CONFIG = """\
+[orchestration]
+default_agent = "sh"
+[agents.sh]
+program = "sh"
+prompt = "script"
+stop_grace = "2s"
+"""
+
+
+@pytest.fixture
+def project(kas: Kas) -> Path:
+    """A project whose agent runs the task's script."""
+    folder = kas.cwd / ".kasmos"
+    folder.mkdir()
+    (folder / "config.toml").write_text(CONFIG)
+    return kas.cwd
+
+
+@pytest.fixture
+def state(project: Path) -> StateRoot:
+    """The project's state root, prepared."""
+    root = find_state_root(project, environ=os.environ)
+    root.prepare()
+    return root
+
+
+def write_plan(project: Path, *waves: Sequence[str]) -> Path:
+    """A plan of tasks that run these scripts."""
+    lines, number = ["**Goal:** Try it"], 0
+    for wave, scripts in enumerate(waves, start=1):
+        lines += ["", f"## Wave {wave}"]
+        for script in scripts:
+            number += 1
+            lines += ["", f"### Task {number}: Job", "```sh", script, "```"]
+    path = project / "plan.md"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def write_journal(root: StateRoot, events: Sequence[Event]) -> None:
+    """Make a journal as a supervisor would have left it."""
+
+    async def write() -> None:
+        clock = Clock(wall=time.time, mono=time.monotonic)
+        async with open_journal(root.db, clock=clock, announce=pytest.fail) as journal:
+            await journal.append(*events)
+
+    trio.run(write)
+
+
+def events_of(history: History) -> list[Event]:
+    return [record.event for record in history.records]
+
+
+def unfinished_run() -> History:
+    """A run whose supervisor has died: one task had failed, one was running, one waits."""
+    history = History(make_plan(2, 1))
+    history.wave(1)
+    history.start("1")
+    history.start("2")
+    history.end("1", code=1, tail="oops\n")
+    return history
+
+
+def write_output(root: StateRoot, session_id: str, output: bytes) -> Path:
+    directory = root.session_dir(session_id)
+    directory.mkdir(parents=True)
+    (directory / "output.log").write_bytes(output)
+    return directory
+
+
+def read_bytes(kas: Kas, *arguments: str) -> bytes:
+    """What a command writes to stdout, byte for byte."""
+    done = subprocess.run(kas.command(*arguments), cwd=kas.cwd, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# --- without a supervisor -----------------------------------------------------------
+
+
+def test_reading_needs_no_supervisor(kas: Kas, state: StateRoot) -> None:
+    """When nothing runs, the journal and the session directories answer."""
+    write_journal(state, events_of(failed_run()))
+    write_output(state, "r1-2a1", b"compiling\nerror: no such file\n")
+    status = kas("status")
+    assert status.code == 0
+    assert "supervisor: not running" in status.stdout
+    assert re.search(r"run r1  failed .*1 succeeded, 1 failed, 1 skipped", status.stdout, re.DOTALL)
+    assert "3 Do it 3" in status.stdout
+    assert kas("logs", "w1t2-do-it-2").stdout == "compiling\nerror: no such file\n"
+    assert kas("logs", "2", "--tail", "1").stdout == "error: no such file\n"
+    assert re.search(r"w1t2-do-it-2 +exit 3 .* r1-2a1", kas("ps", "-a").stdout)
+    assert kas("ps").stderr == "kas: no session is alive\n"
+    assert re.search(r"r1 +failed .* 1/3 +Build the parser", kas("runs").stdout)
+
+
+def test_json_is_for_programs(kas: Kas, state: StateRoot) -> None:
+    """`--json` gives runs with tasks, sessions and attention in the words of the API."""
+    write_journal(state, events_of(unfinished_run()))
+    status = json.loads(kas("status", "--json").stdout)
+    assert status["supervisor"] is None
+    (run,) = status["runs"]
+    assert run["run"]["status"] == "interrupted"
+    assert [task["status"] for task in run["tasks"]] == ["failed", "running", "queued"]
+    assert [session["session_id"] for session in status["sessions"]] == ["r1-2a1"]
+    assert [one["id"] for one in status["attention"]] == ["r1.1"]
+    assert [run["run_id"] for run in json.loads(kas("runs", "--json").stdout)] == ["r1"]
+    assert [one["status"] for one in json.loads(kas("ps", "--all", "--json").stdout)] == ["running", "ended"]
+
+
+def test_why_tells_the_chain(kas: Kas, state: StateRoot) -> None:
+    """From the end of a task back to its first cause, with evidence, and forward to what it led to."""
+    write_journal(state, events_of(failed_run()))
+    directory = write_output(state, "r1-2a1", b"x\n")
+    failed = kas("why", "r1.2").stdout
+    assert "task r1.2  2 Do it 2  failed: exit 3" in failed
+    assert "attempt 1 (sh): exit 3 after" in failed
+    assert "│ error: no such file" in failed
+    assert "because of it:\n    3 Do it 3: skipped" in failed
+    assert f"{directory}/output.log" in failed
+    skipped = kas("why", "3").stdout
+    assert "skipped: wave 1 did not succeed: task 2 failed" in skipped
+    assert "because of task 2 Do it 2: failed: exit 3   kas why r1.2" in skipped
+    assert "task r1.2" in kas("why").stdout, "of a run, the tasks to blame are told"
+    assert "session r1-2a1" in kas("why", "r1-2a1").stdout
+
+
+def test_a_run_without_its_supervisor_is_interrupted(kas: Kas, state: StateRoot) -> None:
+    """Whatever was written down last, nothing is running when nobody holds the lock; the cure is named."""
+    write_journal(state, events_of(unfinished_run()))
+    status = kas("status").stdout
+    assert "run r1  interrupted" in status
+    assert "supervisor is not running; `kas run /work/plan.md` or `kas resume r1` continues" in status
+    assert "r1.1  failed: exit 1   kas why r1.1" in status
+    assert "supervisor is not running" in kas("ps").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["stop", "--all"], 3, "kas resume r1"),
+        (["stop", "w1t2-do-it-2"], 3, "kas resume"),
+        (["stop", "3"], 3, "kas resume"),
+        (["retry"], 3, "kas resume r1"),
+        (["retry", "1"], 3, "kas resume r1"),
+        (["advance", "r1"], 3, "kas resume r1"),
+        (["advance"], 4, "no run waits"),
+        (["status", "--watch"], 3, "nothing to watch"),
+        (["stop", "1"], 4, "has ended already"),
+        (["stop", "w1t2-do-it"], 4, "did you mean w1t2-do-it-2"),
+        (["stop"], 2, "one of NAME and --all"),
+        (["stop", "1", "--all"], 2, "one of NAME and --all"),
+        (["logs", "nothing"], 4, "no session 'nothing'"),
+        (["logs", "3"], 4, "no session yet"),
+        (["logs", "1"], 4, "is gone"),
+        (["logs", "1", "--tail", "3", "--since", "4"], 2, "exclude each other"),
+        (["logs", "1", "--tail", "-1"], 2, "--tail"),
+        (["why", "nothing"], 4, "nothing"),
+        (["status", "nothing"], 4, "no run 'nothing'"),
+        (["retry", "r1", "nothing"], 4, "no task 'nothing'"),
+        (["completion", "tcsh"], 2, "tcsh"),
+        (["-C", "/nowhere", "status"], 2, "/nowhere"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_refusals(kas: Kas, state: StateRoot, arguments: list[str], code: int, said: str) -> None:
+    """What cannot be done is refused with the code for it, and the message names the cure."""
+    write_journal(state, events_of(unfinished_run()))
+    result = kas(*arguments)
+    assert result.code == code
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_nothing_has_ever_run(kas: Kas, project: Path) -> None:
+    """In a new project every reading verb says so, and nothing is made."""
+    assert "there has been no run yet" in kas("status").stdout
+    assert kas("ps").stderr == "kas: there has been no session yet\n"
+    assert kas("runs").stderr == "kas: there has been no run yet\n"
+    assert kas("why").code == 4
+    assert kas("stop", "--all").stdout == "nothing runs\n"
+    assert not list(Path(os.environ["XDG_STATE_HOME"]).iterdir())
+
+
+# --- logs ---------------------------------------------------------------------------
+
+
+def test_logs_are_exact(kas: Kas, state: StateRoot) -> None:
+    """Every byte is printed as it was written, from any offset and from any of the last lines on."""
+    output = bytes(range(256)) * 3 + b"\r\n\nlast \xff"
+    write_journal(state, events_of(failed_run()))
+    write_output(state, "r1-2a1", output)
+    assert read_bytes(kas, "logs", "2") == output
+    assert read_bytes(kas, "logs", "2", "--since", "300") == output[300:]
+    assert read_bytes(kas, "logs", "2", "--since", "99999") == b""
+    assert read_bytes(kas, "logs", "2", "--tail", "1") == b"last \xff"
+    assert read_bytes(kas, "logs", "2", "--tail", "2") == b"\nlast \xff"
+    assert read_bytes(kas, "logs", "2", "--tail", "0") == b""
+    assert read_bytes(kas, "logs", "2", "--tail", "100") == output
+    assert read_bytes(kas, "logs", "-f", "2") == output, "one that has ended is followed to its end"
+
+
+def test_tail_looks_far_back(kas: Kas, state: StateRoot) -> None:
+    """Lines longer than what is read at once are found whole."""
+    long = b"x" * 700_000
+    write_journal(state, events_of(failed_run()))
+    write_output(state, "r1-2a1", b"first\n" + long + b"\nlast\n")
+    assert read_bytes(kas, "logs", "2", "--tail", "2") == long + b"\nlast\n"
+
+
+def test_lost_output_is_declared(kas: Kas, state: StateRoot) -> None:
+    """What a bounded log has given up is told on stderr, and offsets go on."""
+    write_journal(state, events_of(failed_run()))
+    directory = write_output(state, "r1-2a1", bytes(100) + b"kept\n")
+    (directory / "output.base").write_text("100 0\n")
+    result = kas("logs", "2")
+    assert (result.code, result.stdout) == (0, "kept\n")
+    assert result.stderr == "kas: 100 bytes before offset 100 are gone\n"
+
+
+def test_a_reader_that_has_seen_enough(kas: Kas, state: StateRoot) -> None:
+    """A closed stdout ends a command quietly."""
+    write_journal(state, events_of(failed_run()))
+    write_output(state, "r1-2a1", b"line\n" * 500_000)
+    with kas.running("logs", "2") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "line\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(30) == 0
+
+
+# --- completion ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(kas: Kas, shell: str) -> None:
+    """Each shell gets a script that asks `kas` itself."""
+    result = kas("completion", shell)
+    assert result.code == 0
+    assert "_KAS_COMPLETE" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("kas st", {"status", "stop"}),
+        ("kas logs w1", {"w1t1-do-it-1", "w1t2-do-it-2"}),
+        ("kas stop w1", {"w1t2-do-it-2"}),
+        ("kas why r1.", {"r1.1", "r1.2", "r1.3"}),
+        ("kas advance r", {"r1"}),
+        ("kas completion z", {"zsh"}),
+    ],
+)
+def test_names_are_completed(kas: Kas, state: StateRoot, words: str, offered: set[str]) -> None:
+    """Verbs, sessions, tasks and runs are completed, from the journal."""
+    write_journal(state, events_of(unfinished_run()))
+    env = {"_KAS_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    result = kas(env=env)
+    assert {line.partition(",")[2] for line in result.stdout.splitlines()} == offered
+    assert result.stderr == ""
+
+
+def test_completion_is_silent_about_errors(kas: Kas, project: Path) -> None:
+    """A wrong configuration offers nothing, and says nothing in the middle of a prompt."""
+    (project / ".kasmos" / "config.toml").write_text("wrong = \n")
+    result = kas(env={"_KAS_COMPLETE": "bash_complete", "COMP_WORDS": "kas logs ", "COMP_CWORD": "2"})
+    assert (result.stdout.strip(), result.stderr) == ("", "")
+
+
+# --- beside a supervisor ------------------------------------------------------------
+
+
+def await_file(path: Path) -> None:
+    """Wait until an agent has made a file."""
+    give_up = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < give_up, f"{path} was never made"
+        time.sleep(0.01)
+
+
+def test_a_run_is_watched_and_its_session_followed(kas: Kas, project: Path) -> None:
+    """Beside `kas run`, status, ps and logs tell the present, and followers end with what they follow."""
+    script = "echo hello; touch up; while ! test -e go; do sleep 0.05; done; printf 'bye \\377'"
+    plan = write_plan(project, [script])
+    with kas.running("run", plan) as run:
+        await_file(project / "up")
+        assert "supervisor: running (pid" in kas("status").stdout
+        assert re.search(r"w1t1-job +running", kas("ps").stdout)
+        with kas.running("status", "--watch", "--json") as watch, kas.running("logs", "-f", "1") as follower:
+            assert follower.stdout is not None
+            assert follower.stdout.readline() == "hello\n"
+            assert watch.stdout is not None
+            first = json.loads(watch.stdout.readline())
+            assert first["runs"][0]["run"]["status"] == "running"
+            (project / "go").touch()
+            assert follower.stdout.read() == "bye \N{REPLACEMENT CHARACTER}"
+            assert follower.wait(30) == 0
+            last = [json.loads(line) for line in watch.stdout][-1]
+            assert last["runs"][0]["run"]["status"] == "succeeded"
+            assert watch.stderr is not None
+            assert watch.stderr.read() == "kas: the supervisor has left\n"
+            assert watch.wait(30) == 0
+        assert run.wait(30) == 0
+
+
+def test_a_session_is_stopped_by_name(kas: Kas, project: Path) -> None:
+    """`kas stop NAME` ends one task; the run goes on and counts it as not succeeded."""
+    plan = write_plan(project, ["touch up; exec sleep 300", "echo two"])
+    with kas.running("run", plan) as run:
+        await_file(project / "up")
+        stopped = kas("stop", "w1t1-job")
+        assert (stopped.code, stopped.stderr) == (0, "")
+        assert run.wait(30) == 1
+    assert re.search(r"1 Job .*cancelled: stopped", kas("status").stdout)
+
+
+def test_everything_is_ended_for_good(kas: Kas, project: Path) -> None:
+    """`kas stop --all` ends the run: what had not begun never runs."""
+    plan = write_plan(project, ["touch up; exec sleep 300"], ["touch never"])
+    with kas.running("run", plan) as run:
+        await_file(project / "up")
+        assert kas("stop", "--all").code == 0
+        assert run.wait(30) == 1
+    assert "cancelled" in kas("runs").stdout
+    assert not (project / "never").exists()
+
+
+def test_a_failed_task_is_tried_again_beside_the_run(kas: Kas, project: Path) -> None:
+    """`kas retry` gives a failed task another attempt while its run goes on."""
+    plan = write_plan(
+        project,
+        ["touch up; while ! test -e go; do sleep 0.05; done", "test -e mended || { touch failed; exit 1; }"],
+    )
+    with kas.running("run", plan) as run:
+        await_file(project / "up")
+        await_file(project / "failed")
+        give_up = time.monotonic() + 30
+        while "1 failed" not in kas("status").stdout:
+            assert time.monotonic() < give_up
+        (project / "mended").touch()
+        again = kas("retry", "2")
+        assert again.code == 0, again.stderr
+        (project / "go").touch()
+        assert run.wait(30) == 0
+
+
+def test_a_parked_run_is_let_go_on(kas: Kas, project: Path) -> None:
+    """With `auto_advance_waves = false` a run waits after each wave until `kas advance`."""
+    config = CONFIG.replace("[orchestration]\n", "[orchestration]\nauto_advance_waves = false\n")
+    (project / ".kasmos" / "config.toml").write_text(config)
+    plan = write_plan(project, ["true"], ["touch second"])
+    with kas.running("run", plan) as run:
+        assert run.stdout is not None
+        for line in run.stdout:
+            if "the run waits" in line:
+                break
+        assert "waiting" in kas("status").stdout
+        advanced = kas("advance")
+        assert advanced.code == 0, advanced.stderr
+        run.stdout.read()
+        assert run.wait(30) == 0
+    assert (project / "second").exists()
+
+
+def test_followers_say_when_their_supervisor_dies(kas: Kas, project: Path) -> None:
+    """When the supervisor is killed, a follower prints what there is, says so and ends."""
+    plan = write_plan(project, ["echo hello; touch up; while ! test -e go; do sleep 0.05; done"])
+    with kas.running("run", plan) as run:
+        await_file(project / "up")
+        with kas.running("logs", "-f", "1") as follower:
+            assert follower.stdout is not None
+            assert follower.stderr is not None
+            assert follower.stdout.readline() == "hello\n"
+            run.kill()
+            run.wait(30)
+            assert "this is the output so far" in follower.stderr.read()
+            assert follower.wait(30) == 0
+        assert "interrupted" in kas("status").stdout
+        (project / "go").touch()
+    done = kas("run", plan)
+    assert done.code == 0, done.stdout

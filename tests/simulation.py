@@ -1,0 +1,333 @@
+"""A supervisor's lives, simulated: everything from the orchestrator down is real, only journal, machine and time are not.
+
+A `Town` is what survives a supervisor: the machine with its programs, and the records of the journal. Each
+`Town.life` is a supervisor at work in it, with everything it is made of; it ends in order, or by `Life.crash`, after
+which nothing of it has any effect, just as after SIGKILL. Time is Trio's, so a mock clock drives it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from kasmos.daemon.recovery import Findings, end_stray, take_stock
+from kasmos.model import event as ev
+from kasmos.model.event import Event, Record
+from kasmos.model.plan import Plan, PlanTask, RunSettings, Wave
+from kasmos.model.profile import AgentProfile, ExecutionMode, StopPolicy
+from kasmos.model.session import SessionSpec
+from kasmos.model.view import RunView, SessionView, TaskView, World
+from kasmos.orchestration.assembly import Kitchen
+from kasmos.orchestration.orchestrator import Accepted, LiveSessions, Orchestrator, open_orchestrator
+from kasmos.sessions.protocol import Backend
+from kasmos.sessions.script import Script
+from kasmos.sessions.scripted import ScriptedBackend, ScriptedMachine
+from kasmos.store.fold import fold
+from kasmos.supervision.child import Surroundings
+from kasmos.supervision.supervisor import Supervisor, open_supervisor
+from kasmos.supervision.termination import terminate
+
+WRITE_TIME = 0.001
+"""Seconds a commit takes, so that things can happen while one is under way."""
+
+
+@attrs.define(eq=False)
+class _Job:
+    events: tuple[Event, ...]
+    mono: float
+    records: tuple[Record, ...] = ()
+    done: trio.Event = attrs.field(factory=trio.Event)
+
+
+class SimJournal:
+    """A journal in memory that commits in batches, like the real one, and dies with its supervisor.
+
+    Args:
+        records: what is durable; it grows, and outlives this object.
+        now: the monotonic clock.
+        kill_at: die when that many records were to be written in this life, ...
+        durable: ... just after that batch has become durable, or just before.
+    """
+
+    def __init__(
+        self,
+        records: list[Record],
+        now: Callable[[], float],
+        *,
+        kill_at: int | None = None,
+        durable: bool = True,
+    ) -> None:
+        self.records = records
+        self.world: World = fold(records)
+        self.killed = trio.Event()
+        self.committed = trio.Event()
+        """Set, and replaced, with each commit."""
+        self._now = now
+        self._left = kill_at
+        self._durable = durable
+        self._waiting: list[_Job] = []
+        self._news = trio.Event()
+
+    async def append(self, *events: Event) -> tuple[Record, ...]:
+        """Make events durable."""
+        job = self._enqueue(events)
+        await job.done.wait()
+        return job.records
+
+    def append_nowait(self, *events: Event) -> None:
+        """Make events durable soon."""
+        self._enqueue(events)
+
+    @property
+    def events(self) -> list[Event]:
+        """Everything that is durable."""
+        return [record.event for record in self.records]
+
+    def kill(self) -> None:
+        """Write nothing any more, and let nobody who waits go on."""
+        self.killed.set()
+
+    async def run(self) -> None:
+        """Commit what is appended, for ever."""
+        while True:
+            if not self._waiting:
+                await self._news.wait()
+                self._news = trio.Event()
+                continue
+            batch, self._waiting = self._waiting, []
+            await trio.sleep(WRITE_TIME)
+            self._commit(batch)
+
+    def _enqueue(self, events: tuple[Event, ...]) -> _Job:
+        job = _Job(events, self._now())
+        self._waiting.append(job)
+        self._news.set()
+        return job
+
+    def _commit(self, batch: list[_Job]) -> None:
+        if self._left is not None:
+            self._left -= sum(len(job.events) for job in batch)
+        dies = self._left is not None and self._left <= 0
+        if self.killed.is_set() or (dies and not self._durable):
+            self.kill()
+            return
+        for job in batch:
+            job.records = tuple(
+                Record(len(self.records) + 1 + index, 1e9 + job.mono, job.mono, event)
+                for index, event in enumerate(job.events)
+            )
+            self.records += job.records
+            if not dies:
+                fold(job.records, self.world)
+        if dies:
+            self.kill()
+            return
+        committed, self.committed = self.committed, trio.Event()
+        committed.set()
+        for job in batch:
+            job.done.set()
+
+
+@attrs.define(eq=False)
+class Life:
+    """One supervisor at work."""
+
+    journal: SimJournal
+    backend: ScriptedBackend
+    supervisor: Supervisor
+    orchestrator: Orchestrator
+    findings: Findings
+    scope: trio.CancelScope
+
+    @property
+    def world(self) -> World:
+        """The present."""
+        return self.journal.world
+
+    def crash(self) -> None:
+        """Die as by SIGKILL: from here on nothing of this life has any effect."""
+        self.journal.kill()
+        self.backend.crash()
+        self.scope.cancel()
+
+    def run(self, run_id: str = "run1") -> RunView:
+        """A run as it is now."""
+        return self.world.runs[run_id]
+
+    def task(self, task_id: str, run_id: str = "run1") -> TaskView:
+        """A task as it is now."""
+        return self.run(run_id).tasks[task_id]
+
+    def session(self, task_id: str, run_id: str = "run1") -> SessionView:
+        """A task's newest session as it is now."""
+        return self.world.sessions[self.task(task_id, run_id).sessions[-1]]
+
+    async def submit(
+        self,
+        plan: Plan,
+        *,
+        key: str = "/plan.md",
+        digest: str = "d",
+        settings: RunSettings | None = None,
+        fresh: bool = False,
+    ) -> Accepted:
+        """Hand in a plan."""
+        settings = attrs.evolve(settings or RunSettings(), default_agent="a")
+        return await self.orchestrator.submit(
+            plan, source=key, key=key, digest=digest, settings=settings, project="/project", fresh=fresh
+        )
+
+    async def until(self, condition: Callable[[World], bool]) -> None:
+        """Wait until the present is so; never past this life's commits."""
+        while not condition(self.world):
+            await self.journal.committed.wait()
+
+
+@attrs.define(eq=False)
+class Town:
+    """What outlives every supervisor, and what supervisors are made with."""
+
+    scripts: Callable[[SessionSpec], Script]
+    profiles: dict[str, AgentProfile]
+    max_concurrent: int = 4
+    machine: ScriptedMachine = attrs.field(factory=ScriptedMachine)
+    records: list[Record] = attrs.field(factory=list)
+    bugs: list[str] = attrs.field(factory=list)
+    """What supervisors reported as errors of their own."""
+    undeclared: list[str] = attrs.field(factory=list)
+    """Sessions that were started without a durable intent."""
+    rand: Callable[[], float] = lambda: 0.5
+    environ: Mapping[str, str] = attrs.field(factory=dict)
+    stored: dict[str, SessionSpec] = attrs.field(factory=dict)
+    """Session directories, as it were."""
+    _booted: float = 0.0
+    _suffixes: Iterable[int] = attrs.field(factory=itertools.count)
+    _run_ids: Iterable[int] = attrs.field(factory=lambda: itertools.count(1))
+
+    def now(self) -> float:
+        """The monotonic clock, which begins with the boot."""
+        return trio.current_time() - self._booted
+
+    @property
+    def events(self) -> list[Event]:
+        """Everything that is durable."""
+        return [record.event for record in self.records]
+
+    def reboot(self) -> None:
+        """Start the machine anew: every program is gone, the monotonic clock begins again."""
+        self.machine.reboot()
+        self._booted = trio.current_time()
+
+    def stored_specs(self) -> Mapping[str, SessionSpec | None]:
+        """See `Archive`."""
+        return dict(self.stored)
+
+    def forget(self, session_ids: tuple[str, ...]) -> None:
+        """See `Archive`."""
+        raise AssertionError("there are no fragments")
+
+    @asynccontextmanager
+    async def life(self, *, kill_at: int | None = None, durable: bool = True) -> AsyncIterator[Life]:
+        """Be a supervisor until the block is left; what an earlier one left is taken up first."""
+        journal = SimJournal(self.records, self.now, kill_at=kill_at, durable=durable)
+        backend = ScriptedBackend(self._start, terminate=terminate, machine=self.machine)
+        live = LiveSessions()
+        around = Surroundings(journal, self.machine.boot_id, self.now, self.rand, live.started, live.ended)
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(journal.run)
+                nursery.start_soon(_die_with, journal, backend, scope)
+                await journal.append(ev.SupervisorStarted(1, self.machine.boot_id, "0"))
+                async with (
+                    open_supervisor(around, report=self.bugs.append) as supervisor,
+                    open_orchestrator(
+                        journal,
+                        supervisor,
+                        self._kitchen(backend),
+                        live,
+                        max_concurrent=self.max_concurrent,
+                        new_run_id=lambda: f"run{next(iter(self._run_ids))}",
+                    ) as orchestrator,
+                ):
+                    findings = await self._recover(journal, backend, supervisor, orchestrator)
+                    yield Life(journal, backend, supervisor, orchestrator, findings, scope)
+                await journal.append(ev.SupervisorStopped("left in order"))
+                nursery.cancel_scope.cancel()
+
+    def _start(self, spec: SessionSpec) -> Script:
+        if not any(isinstance(event, ev.SessionStarting) and event.session_id == spec.id for event in self.events):
+            self.undeclared.append(spec.id)
+        script = self.scripts(spec)
+        if script.start is None:
+            self.stored[spec.id] = attrs.evolve(spec, boot_id=self.machine.boot_id)
+        return script
+
+    def _kitchen(self, backend: Backend) -> Kitchen:
+        return Kitchen(
+            profiles=lambda: self.profiles,
+            environ=self.environ,
+            backends={ExecutionMode.SCRIPTED: backend},
+            new_suffix=lambda: f"s{next(iter(self._suffixes))}",
+        )
+
+    async def _recover(
+        self, journal: SimJournal, backend: ScriptedBackend, supervisor: Supervisor, orchestrator: Orchestrator
+    ) -> Findings:
+        findings = await take_stock(journal, self, self.machine.boot_id)
+        for session_id in findings.strays:
+            view = journal.world.sessions[session_id]
+            supervisor.start_stray(session_id, lambda view=view: end_stray(journal, backend, view))  # type: ignore[misc]
+        for run_id in findings.to_continue:
+            await orchestrator.continue_run(run_id)
+        return findings
+
+
+async def _die_with(journal: SimJournal, backend: ScriptedBackend, scope: trio.CancelScope) -> None:
+    await journal.killed.wait()
+    backend.crash()
+    scope.cancel()
+
+
+# --- plans, profiles and scripts in a few words --------------------------------------
+
+
+def profile(**changes: object) -> AgentProfile:
+    """The profile `a`, whose sessions are scripts."""
+    plain = AgentProfile(
+        name="a",
+        program=("agent",),
+        execution_mode=ExecutionMode.SCRIPTED,
+        stop=StopPolicy(stop_grace=10.0, kill_grace=5.0),
+    )
+    return attrs.evolve(plain, **changes)
+
+
+def task(number: int, wave: int = 1, **changes: object) -> PlanTask:
+    """A task of that number."""
+    return attrs.evolve(PlanTask(str(number), number, wave, f"task {number}", "Work."), **changes)
+
+
+def plan(*tasks: PlanTask) -> Plan:
+    """A plan of these tasks, in the waves they say."""
+    numbers = sorted({each.wave for each in tasks})
+    return Plan(tuple(Wave(number, tuple(t for t in tasks if t.wave == number)) for number in numbers))
+
+
+def by_task(scripts: Mapping[str, Script | tuple[Script, ...]]) -> Callable[[SessionSpec], Script]:
+    """Scripts by task id, for checks by `ID/INDEX`; several are one per attempt, and the last one holds on."""
+
+    def choose(spec: SessionSpec) -> Script:
+        key = f"{spec.task_id}" if spec.check is None else f"{spec.task_id}/{spec.check}"
+        found = scripts.get(key, Script())
+        return found if isinstance(found, Script) else found[min(spec.attempt, len(found)) - 1]
+
+    return choose
+
+
+def town(scripts: Mapping[str, Script | tuple[Script, ...]], **changes: object) -> Town:
+    """A town whose tasks do that; the profile `a` is as in `profile`."""
+    return attrs.evolve(Town(by_task(scripts), {"a": profile()}), **changes)

@@ -1,0 +1,146 @@
+"""`kasmos.cli.main`: every error becomes one message and one exit code, and help costs next to nothing."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import click
+import pytest
+
+from kasmos.cli import main as entry
+from kasmos.exceptions import (
+    BackendUnavailableError,
+    ClientError,
+    ConfigError,
+    JournalCorruptError,
+    KasmosError,
+    KasmosInternalError,
+    Mistake,
+    PlanError,
+    RequestError,
+    SessionLostError,
+    StateLockedError,
+    SupervisionError,
+)
+
+RAISED: list[BaseException] = []
+"""What the next `kas boom` raises."""
+
+
+@click.command("boom")
+def boom() -> None:
+    raise RAISED.pop()
+
+
+def run(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run a verb that raises *error*; the exit code."""
+    monkeypatch.setitem(entry._VERBS, "boom", (f"{__name__}:boom", ""))
+    RAISED.append(error)
+    with pytest.raises(SystemExit) as exited:
+        entry.main(["boom"])
+    assert isinstance(exited.value.code, int)
+    return exited.value.code
+
+
+_MISTAKES = [Mistake("config.toml: agents.x", "unknown key", "did you mean y?"), Mistake("config.toml: z", "wrong")]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError(_MISTAKES), 2),
+        (PlanError(_MISTAKES), 2),
+        (click.UsageError("no"), 2),
+        (click.ClickException("no"), 2),
+        (RequestError(400, "invalid_plan", "wrong", _MISTAKES), 2),
+        (RequestError(400, "invalid_config", "wrong", _MISTAKES), 2),
+        (ClientError("nobody there"), 3),
+        (RequestError(409, "conflict", "refused"), 4),
+        (SupervisionError("refused"), 4),
+        (StateLockedError("locked"), 4),
+        (JournalCorruptError("damaged"), 4),
+        (SessionLostError("lost"), 4),
+        (BackendUnavailableError("no tmux"), 4),
+        (KasmosInternalError("oh"), 70),
+        (ZeroDivisionError("oh"), 70),
+        (OSError(5, "oh"), 70),
+        (KeyboardInterrupt(), 130),
+        (click.Abort(), 130),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_every_error_has_its_exit_code(error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exit code says whose fault it was."""
+    assert run(error, monkeypatch) == code
+
+
+def test_groups_of_errors_are_told_as_their_leaves(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A group of our own errors is told line by line; one with a foreign error in it is a bug."""
+    ours: list[KasmosError] = [ClientError("nobody there"), SupervisionError("refused")]
+    assert run(ExceptionGroup("both", ours), monkeypatch) == 4
+    assert capsys.readouterr().err == "kas: nobody there\nkas: refused\n"
+    assert run(ExceptionGroup("both", [ours[0], ValueError("x")]), monkeypatch) == 70
+    assert run(BaseExceptionGroup("both", [ours[0], KeyboardInterrupt()]), monkeypatch) == 130
+
+
+def test_every_mistake_has_its_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """All mistakes are told at once, each with its place and its cure."""
+    run(ConfigError(_MISTAKES), monkeypatch)
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err == "kas: config.toml: agents.x: unknown key (did you mean y?)\nkas: config.toml: z: wrong\n"
+    run(RequestError(400, "invalid_plan", "the plan is wrong", _MISTAKES), monkeypatch)
+    assert capsys.readouterr().err.startswith("kas: the plan is wrong\nkas: config.toml: agents.x: ")
+
+
+def test_messages_are_harmless(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What an error quotes cannot move a cursor."""
+    run(SupervisionError("no task '\x1b[2Jx'"), monkeypatch)
+    assert capsys.readouterr().err == "kas: no task 'x'\n"
+
+
+def test_a_bug_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A bug is called one; where it happened is shown on request only."""
+    monkeypatch.delenv("KASMOS_DEBUG", raising=False)
+    run(ZeroDivisionError("oh"), monkeypatch)
+    err = capsys.readouterr().err
+    assert "this is a bug: ZeroDivisionError: oh" in err
+    assert "KASMOS_DEBUG=1" in err
+    assert "Traceback" not in err
+    monkeypatch.setenv("KASMOS_DEBUG", "1")
+    run(ZeroDivisionError("oh"), monkeypatch)
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", list(entry._VERBS))
+def test_every_verb_is_where_the_table_says(name: str) -> None:
+    """Each line of the help has its command, which goes by that name."""
+    module, _, attribute = entry._VERBS[name][0].partition(":")
+    command = getattr(importlib.import_module(module), attribute)
+    assert isinstance(command, click.Command)
+    assert command.name == name
+    assert command.get_short_help_str()
+
+
+def test_an_unknown_verb_is_answered_with_what_is_near(capsys: pytest.CaptureFixture[str]) -> None:
+    """A slip of the finger is answered with the verb that was meant."""
+    with pytest.raises(SystemExit) as exited:
+        entry.main(["stauts"])
+    assert exited.value.code == 2
+    assert "Did you mean 'status'?" in capsys.readouterr().err
+
+
+def test_help_needs_none_of_the_heavy_libraries() -> None:
+    """`kas --help` is quick because nothing is imported for it but click."""
+    code = (
+        "import sys\nfrom kasmos.cli.main import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'attrs', 'trio', 'rich', 'msgspec', 'apsw', 'quart', 'cattrs', 'httpx'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Look:\n  status" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
