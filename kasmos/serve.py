@@ -32,10 +32,11 @@ from kasmos.model.clock import Clock
 from kasmos.model.event import Record
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.view import SessionView
-from kasmos.orchestration.assembly import Kitchen, require_backend
+from kasmos.orchestration.assembly import Kitchen
 from kasmos.orchestration.orchestrator import LiveSessions, Orchestrator, open_orchestrator
 from kasmos.sessions.headless import open_headless
 from kasmos.sessions.protocol import Backend, ExecutionSession, OutputChunk
+from kasmos.sessions.registry import require_backend
 from kasmos.sessions.scripted import ScriptedBackend
 from kasmos.store.journal import Journal, open_journal, read_records
 from kasmos.store.lock import boot_id

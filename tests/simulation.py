@@ -1,4 +1,4 @@
-"""A supervisor's lives, simulated: everything from the orchestrator down is real, only journal, machine and time are not.
+"""A supervisor's lives, simulated: all from the orchestrator down is real, but the journal, the machine and the time.
 
 A `Town` is what survives a supervisor: the machine with its programs, and the records of the journal. Each
 `Town.life` is a supervisor at work in it, with everything it is made of; it ends in order, or by `Life.crash`, after
@@ -8,8 +8,10 @@ which nothing of it has any effect, just as after SIGKILL. Time is Trio's, so a 
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
 
 import attrs
 import trio
@@ -205,8 +207,8 @@ class Town:
     stored: dict[str, SessionSpec] = attrs.field(factory=dict)
     """Session directories, as it were."""
     _booted: float = 0.0
-    _suffixes: Iterable[int] = attrs.field(factory=itertools.count)
-    _run_ids: Iterable[int] = attrs.field(factory=lambda: itertools.count(1))
+    _suffixes: Iterator[int] = attrs.field(factory=itertools.count)
+    _run_ids: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
 
     def now(self) -> float:
         """The monotonic clock, which begins with the boot."""
@@ -250,7 +252,7 @@ class Town:
                         self._kitchen(backend),
                         live,
                         max_concurrent=self.max_concurrent,
-                        new_run_id=lambda: f"run{next(iter(self._run_ids))}",
+                        new_run_id=lambda: f"run{next(self._run_ids)}",
                     ) as orchestrator,
                 ):
                     findings = await self._recover(journal, backend, supervisor, orchestrator)
@@ -271,7 +273,7 @@ class Town:
             profiles=lambda: self.profiles,
             environ=self.environ,
             backends={ExecutionMode.SCRIPTED: backend},
-            new_suffix=lambda: f"s{next(iter(self._suffixes))}",
+            new_suffix=lambda: f"s{next(self._suffixes)}",
         )
 
     async def _recover(
@@ -280,7 +282,7 @@ class Town:
         findings = await take_stock(journal, self, self.machine.boot_id)
         for session_id in findings.strays:
             view = journal.world.sessions[session_id]
-            supervisor.start_stray(session_id, lambda view=view: end_stray(journal, backend, view))  # type: ignore[misc]
+            supervisor.start_stray(session_id, partial(end_stray, journal, backend, view))
         for run_id in findings.to_continue:
             await orchestrator.continue_run(run_id)
         return findings
@@ -295,7 +297,7 @@ async def _die_with(journal: SimJournal, backend: ScriptedBackend, scope: trio.C
 # --- plans, profiles and scripts in a few words --------------------------------------
 
 
-def profile(**changes: object) -> AgentProfile:
+def profile(**changes: Any) -> AgentProfile:
     """The profile `a`, whose sessions are scripts."""
     plain = AgentProfile(
         name="a",
@@ -306,7 +308,7 @@ def profile(**changes: object) -> AgentProfile:
     return attrs.evolve(plain, **changes)
 
 
-def task(number: int, wave: int = 1, **changes: object) -> PlanTask:
+def task(number: int, wave: int = 1, **changes: Any) -> PlanTask:
     """A task of that number."""
     return attrs.evolve(PlanTask(str(number), number, wave, f"task {number}", "Work."), **changes)
 
@@ -328,6 +330,6 @@ def by_task(scripts: Mapping[str, Script | tuple[Script, ...]]) -> Callable[[Ses
     return choose
 
 
-def town(scripts: Mapping[str, Script | tuple[Script, ...]], **changes: object) -> Town:
+def town(scripts: Mapping[str, Script | tuple[Script, ...]], **changes: Any) -> Town:
     """A town whose tasks do that; the profile `a` is as in `profile`."""
-    return attrs.evolve(Town(by_task(scripts), {"a": profile()}), **changes)
+    return Town(by_task(scripts), **{"profiles": {"a": profile()}, **changes})

@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 import attrs
 
 from kasmos.config.schema import profile_digest
-from kasmos.exceptions import BackendUnavailableError, ConfigError, Mistake
+from kasmos.exceptions import ConfigError, Mistake
 from kasmos.model.profile import AgentProfile, ExecutionMode, OutputMode, RestartPolicy
 from kasmos.model.session import SessionKind, SessionSpec
 from kasmos.model.view import RunView, SessionView, TaskView
 from kasmos.plans import compile_task
 from kasmos.sessions.environment import child_environment
 from kasmos.sessions.protocol import Backend
+from kasmos.sessions.registry import require_backend
 
 
 @attrs.frozen
@@ -35,20 +36,6 @@ def mode_of(run: RunView, profile: AgentProfile) -> ExecutionMode:
     """The backend a profile's sessions run in, as this run was started."""
     override = run.settings.execution_mode
     return ExecutionMode(override) if override is not None else profile.execution_mode
-
-
-def require_backend(backends: Mapping[ExecutionMode, Backend], mode: ExecutionMode) -> Backend:
-    """The backend for this mode.
-
-    Raises:
-        BackendUnavailableError: there is none here.
-    """
-    backend = backends.get(mode)
-    if backend is None:
-        raise BackendUnavailableError(
-            f'execution_mode = "{mode}" is not available in this version of kasmos; use "headless"'
-        )
-    return backend
 
 
 def agent_name(run: RunView, task: TaskView) -> str | None:

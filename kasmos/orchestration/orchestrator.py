@@ -19,10 +19,11 @@ from kasmos.model.plan import Plan, RunSettings
 from kasmos.model.session import StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
 from kasmos.model.view import Ended, Pending, RunState, RunView, TaskView, World
-from kasmos.orchestration.assembly import Kitchen, TaskRecipe, agent_name, mode_of, require_backend
+from kasmos.orchestration.assembly import Kitchen, TaskRecipe, agent_name, mode_of
 from kasmos.orchestration.retry import tasks_to_retry
 from kasmos.orchestration.scheduler import RunDecision, decide_run, parked_after
 from kasmos.sessions.protocol import ExecutionSession
+from kasmos.sessions.registry import require_backend
 from kasmos.supervision.child import Child, Ledger
 from kasmos.supervision.supervisor import Supervisor
 
