@@ -21,10 +21,12 @@ from kasmos.sessions.tree import signal_all, wait_all_gone, wait_gone
 
 IDLE_GRACE = 2.0
 """Seconds without new output after which a pipe somebody still holds is no longer waited for."""
-DRAIN_LIMIT = 10.0
+DRAIN_LIMIT = 5.0
 """Seconds after which it is no longer waited for although there is always more."""
 RECORD_GRACE = 1.0
 """Seconds the shim has to record the end of a program that has ended."""
+SETTLE_TIME = 0.05
+"""Seconds a process that was just forked is given to become what it is to be."""
 LEFTOVER_GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL for processes that outlived their program."""
 
@@ -42,7 +44,8 @@ async def finish(hold: Hold) -> ExitStatus:
     await sweep(hold)
     await drain(hold)
     status = exact or await _reported_exit(hold)
-    await _dismiss_helpers(hold)
+    if not _still_copies(hold):
+        await _dismiss_helpers(hold)
     if lease_is_held(hold.kin.lease):
         # Somebody hid from the first look, but kept the descriptor.
         await sweep(hold)
@@ -61,13 +64,17 @@ async def _reported_exit(hold: Hold) -> ExitStatus:
     return recorded if recorded is not None else UNKNOWN_EXIT
 
 
+def _still_copies(hold: Hold) -> bool:
+    """Whether the copier is needed by a process that was only reported; it ends with that one."""
+    copier = hold.records.copier()
+    return hold.spared and copier is not None and processes.is_alive(copier) and hold.records.exit() is not None
+
+
 async def _dismiss_helpers(hold: Hold) -> None:
     """The shim ends by itself once it has recorded the exit; one that does not is killed."""
     with trio.move_on_after(RECORD_GRACE):
         await hold.wait_helpers_gone()
         return
-    if hold.spec.output is OutputMode.PIPE and hold.spared and hold.records.exit() is not None:
-        return  # a process that was only reported still writes through the copier
     helpers = await hold.tree.helpers()
     signal_all(helpers, signal.SIGKILL)
     with trio.move_on_after(RECORD_GRACE):
@@ -135,6 +142,10 @@ async def sweep(hold: Hold) -> None:
 async def _leftovers(hold: Hold) -> list[ProcessId]:
     """What is to be stopped now; everything found is made known once."""
     members, entries = await hold.tree.members()
+    if any(processes.age(member.entry.id) < SETTLE_TIME for member in members):
+        # What has just been forked still bears its parent's name, and who is spared is told by name.
+        await trio.sleep(SETTLE_TIME)
+        members, entries = await hold.tree.members()
     members = [member for member in members if member.entry.id != hold.program]
     if not members and hold.helpers_are_gone and lease_is_held(hold.kin.lease):
         members = await hold.tree.holders(entries)

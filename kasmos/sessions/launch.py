@@ -25,6 +25,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 
 import attrs
 
@@ -174,8 +175,17 @@ def prepare(directory: str, spec: SessionSpec, boot_id: str) -> None:
         # Last: a directory without it was never spawned in.
         _write(f"{directory}/{layout.SPEC}", _stored(spec, boot_id))
     except OSError as error:
-        shutil.rmtree(directory, ignore_errors=True)
+        discard(directory)
         raise SessionStartError(f"cannot write to {directory}: {error.strerror}") from error
+
+
+def discard(directory: str) -> None:
+    """Remove a session's directory, without needing a descriptor for it; what cannot be removed stays."""
+    for name in layout.ALL:
+        with suppress(OSError):
+            os.unlink(f"{directory}/{name}")
+    with suppress(OSError):
+        os.rmdir(directory)
 
 
 def _stored(spec: SessionSpec, boot_id: str) -> bytes:

@@ -12,6 +12,7 @@ OUTPUT_BASE = "output.base"
 SHIM_LOG = "shim.log"
 EXIT = "exit"
 LOST = "lost"
+ALL = (SPEC, PROMPT, SCRIPT, LEASE, SHIM, PID, COPIER, OUTPUT, OUTPUT_BASE, SHIM_LOG, EXIT, LOST)
 
 EXIT_RECORD_BYTES = 32
 """Size of the records `exit` and `lost`, reserved before the start so that a full disk cannot keep them from being

@@ -22,6 +22,7 @@ from kasmos.model.session import ExitStatus
 # include/uapi/linux/pidfd.h: _IOWR(0xFF, 11, struct pidfd_info), first published size (64 bytes).
 _PIDFD_GET_INFO = (3 << 30) | (64 << 16) | (0xFF << 8) | 11
 _PIDFD_INFO_EXIT = 1 << 3
+_TICKS = os.sysconf("SC_CLK_TCK")
 _INFO = struct.Struct("=QQ11Ii")
 
 
@@ -125,43 +126,89 @@ def read_markers(pid: int) -> frozenset[str] | None:
     return frozenset(found - {""})
 
 
-def scan(*, settled: Collection[int] = (), since: int = 0) -> list[ProcessEntry]:
-    """Look at every process once.
+def age(identity: ProcessId) -> float:
+    """Seconds since a process was started, to a clock tick (10 ms)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - identity.start / _TICKS
 
-    Args:
-        settled: kernel session ids whose processes need no look at their environment.
-        since: start time before which a process cannot be of interest and its environment is not read.
 
-    Returns: an entry for each process, without kernel threads. Blocks for about 10 us a process.
+class ProcessTable:
+    """The process table, looked at again and again.
+
+    What is too old to be of interest is recognised by its directory's inode and not read again: a pid that is used
+    anew gets a new one. So a look costs by the number of young processes, not of all.
     """
-    entries = []
-    in_exec = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        entry = read_entry(int(name))
-        if entry is None or entry.ppid == 2 or entry.id.pid == 2:
-            continue
-        if entry.id.start >= since and entry.sid not in settled and entry.state != "Z":
-            markers = read_markers(entry.id.pid)
-            if markers is None:
-                in_exec.append(entry)
-                continue
-            if markers:
-                entry = attrs.evolve(entry, markers=markers)
-        entries.append(entry)
-    entries.extend(attrs.evolve(entry, markers=_markers_after_exec(entry.id)) for entry in in_exec)
-    return entries
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[int, int]] = {}
+        self.reads = 0
+        """How many processes the last look had to read; each takes about 10 us."""
+
+    def scan(self, *, settled: Collection[int], since: int) -> tuple[list[ProcessEntry], list[ProcessEntry]]:
+        """Look at every process that was started at *since* or later, kernel threads excepted.
+
+        Args:
+            settled: kernel session ids whose processes need no look at their environment.
+            since: start time, in clock ticks.
+
+        Returns: those whose markers are known; and those that are in the middle of an `execve`, whose
+            environment seems empty: look at their markers again in a moment.
+        """
+        seen: dict[int, tuple[int, int]] = {}
+        sure, unsure = [], []
+        self.reads = 0
+        with os.scandir("/proc") as directory:
+            for one in directory:
+                if not one.name.isdigit():
+                    continue
+                pid, inode = int(one.name), one.inode()
+                known = self._seen.get(pid)
+                if known is not None and known[0] == inode and known[1] < since:
+                    seen[pid] = known
+                    continue
+                entry = read_entry(pid)
+                self.reads += 1
+                if entry is None:
+                    continue
+                is_kernel = entry.ppid == 2 or pid == 2
+                seen[pid] = (inode, -1 if is_kernel else entry.id.start)
+                if is_kernel or entry.id.start < since:
+                    continue
+                if entry.sid not in settled and entry.state != "Z":
+                    markers = read_markers(pid)
+                    if markers is None:
+                        unsure.append(entry)
+                        continue
+                    entry = attrs.evolve(entry, markers=markers) if markers else entry
+                sure.append(entry)
+        self._seen = seen
+        return sure, unsure
 
 
-def _markers_after_exec(identity: ProcessId) -> frozenset[str]:
-    """The markers of a process that seems to have no environment, when it is past its `execve`; bounded."""
-    for pause in (0.0005, 0.002, 0.008):
+def scan(*, settled: Collection[int] = (), since: int = 0) -> list[ProcessEntry]:
+    """Look once at every process that was started at *since* or later. Blocks, for a pause if need be."""
+    entries, unsure = ProcessTable().scan(settled=settled, since=since)
+    for pause in EXEC_PAUSES:
+        if not unsure:
+            break
         time.sleep(pause)
-        markers = read_markers(identity.pid)
-        if markers is not None:
-            return markers
-    return frozenset()
+        unsure = again(unsure, entries)
+    return entries + unsure
+
+
+EXEC_PAUSES = (0.0005, 0.002, 0.008)
+"""Seconds between looks at the environment of a process that is in the middle of an `execve`."""
+
+
+def again(unsure: Iterable[ProcessEntry], sure: list[ProcessEntry]) -> list[ProcessEntry]:
+    """Look again at the markers of *unsure*; those that are known now go to *sure*, the others are returned."""
+    still = []
+    for entry in unsure:
+        markers = read_markers(entry.id.pid)
+        if markers is None:
+            still.append(entry)
+        else:
+            sure.append(attrs.evolve(entry, markers=markers))
+    return still
 
 
 def holders_of(path: str, entries: Iterable[ProcessEntry]) -> list[ProcessEntry]:

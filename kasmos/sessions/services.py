@@ -62,18 +62,26 @@ async def open_services(
     warn_once = _once(warn)
     follower = LogFollower(inotify, warn_once)
 
-    async def serve(*, task_status: trio.TaskStatus[tuple[trio.CancelScope, trio.Nursery]]) -> None:
-        # The shield ends with the block below, and leaving each session in the block is bounded in time.
-        with trio.CancelScope(shield=True) as scope:
+    # Ends with the block below, not with what is cancelled around it; leaving each session in it is bounded in time.
+    scope = trio.CancelScope(shield=True)
+    opened = trio.Event()
+    nursery: trio.Nursery | None = None
+
+    async def serve() -> None:
+        nonlocal nursery
+        with scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(inotify.run)
                 nursery.start_soon(follower.run)
-                task_status.started((scope, nursery))
+                opened.set()
 
     try:
         async with trio.open_nursery() as outer:
-            scope, nursery = await outer.start(serve)
+            # Not `start`: it would never return if it were cancelled just before the shield is there.
+            outer.start_soon(serve)
             try:
+                await opened.wait()
+                assert nursery is not None
                 yield Services(
                     nursery=nursery,
                     inotify=inotify,

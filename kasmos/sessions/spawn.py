@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 from contextlib import ExitStack, suppress
 
 import trio
@@ -110,7 +109,7 @@ async def _undo(hold: Hold) -> None:
             empty = await hold.kill(helpers=True)
     hold.drop()
     if empty:
-        shutil.rmtree(hold.directory, ignore_errors=True)
+        launch.discard(hold.path)
         return
     # Somebody may still come: let there be a claim.
     with suppress(OSError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from functools import partial
 
 import attrs
 import trio
@@ -38,6 +39,8 @@ KILL_INTERVAL = 0.5
 """Seconds between two rounds of SIGKILL."""
 RETRY_INTERVAL = 0.05
 """Seconds until the next try where there was no descriptor to look with."""
+FEW = 50
+"""Young processes that are read without a thread: about half a millisecond."""
 
 
 class Scanner:
@@ -51,12 +54,13 @@ class Scanner:
         self._warn = warn
         self._turn = trio.Lock()
         self._limiter = trio.CapacityLimiter(1)
+        self._table = processes.ProcessTable()
         self._next: _Look | None = None
         self.settled: set[int] = set()
         """Kernel sessions of live sessions: nothing in them can have been left by another one."""
 
     async def look(self, since: int) -> list[ProcessEntry]:
-        """Every process; the environment of those started at *since* (clock ticks) or later was read.
+        """Every process started at *since* (clock ticks) or later, with its markers.
 
         Waits while there is no descriptor to look with: half a look would tell of processes as gone.
         """
@@ -83,18 +87,26 @@ class Scanner:
 
     async def _scan(self, since: int) -> list[ProcessEntry]:
         while True:
-            settled = tuple(self.settled)
             try:
-                # In a thread: /proc of a busy machine takes milliseconds.
-                return await trio.to_thread.run_sync(
-                    lambda: processes.scan(settled=settled, since=since),  # noqa: B023  # done within the round
-                    limiter=self._limiter,
-                )
+                entries, unsure = await self._look(since)
+                for pause in processes.EXEC_PAUSES:
+                    if not unsure:
+                        break
+                    await trio.sleep(pause)
+                    unsure = processes.again(unsure, entries)
+                return entries + unsure
             except OSError as error:
                 if not processes.is_exhaustion(error):
                     raise
                 self._warn(f"the process table cannot be read ({error.strerror}): ends of sessions are told later")
             await trio.sleep(RETRY_INTERVAL)
+
+    async def _look(self, since: int) -> tuple[list[ProcessEntry], list[ProcessEntry]]:
+        look = partial(self._table.scan, settled=tuple(self.settled), since=since)
+        if self._table.reads <= FEW:
+            return look()
+        # In a thread: /proc of a busy machine takes milliseconds.
+        return await trio.to_thread.run_sync(look, limiter=self._limiter)
 
 
 @attrs.define(eq=False)
@@ -216,7 +228,8 @@ class Tree:
             return "spared by name"
         if member.known_by == "session":
             return ""
-        line = [entry, *(table[pid] for pid in _ancestors(entry.id.pid, table) if pid in table and pid not in above)]
+        ancestors = (_find(pid, table) for pid in _ancestors(entry.id.pid, table) if pid not in above)
+        line = [entry, *(one for one in ancestors if one is not None)]
         daemon = next((one for one in line if _is_user_daemon(one)), None)
         if daemon is not None:
             return f"belongs to the user's {daemon.comm}"
@@ -228,11 +241,21 @@ class Tree:
 
 def _ancestors(pid: int, table: dict[int, ProcessEntry]) -> set[int]:
     found: set[int] = set()
-    entry = table.get(pid)
+    entry = _find(pid, table)
     while entry is not None and entry.ppid not in found and entry.ppid > 0:
         found.add(entry.ppid)
-        entry = table.get(entry.ppid)
+        entry = _find(entry.ppid, table)
     return found
+
+
+def _find(pid: int, table: dict[int, ProcessEntry]) -> ProcessEntry | None:
+    """A process of the table, or one that is older than what was looked at."""
+    if pid not in table:
+        entry = processes.read_entry(pid)
+        if entry is None:
+            return None
+        table[pid] = entry
+    return table[pid]
 
 
 def _is_user_daemon(entry: ProcessEntry) -> bool:
