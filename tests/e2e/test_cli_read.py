@@ -165,8 +165,6 @@ def test_a_run_without_its_supervisor_is_interrupted(kas: Kas, state: StateRoot)
         (["stop", "--all"], 3, "kas resume r1"),
         (["stop", "w1t2-do-it-2"], 3, "kas resume"),
         (["stop", "3"], 3, "kas resume"),
-        (["retry"], 3, "kas resume r1"),
-        (["retry", "1"], 3, "kas resume r1"),
         (["advance", "r1"], 3, "kas resume r1"),
         (["advance"], 4, "no run waits"),
         (["status", "--watch"], 3, "nothing to watch"),
@@ -368,6 +366,17 @@ def test_a_failed_task_is_tried_again_beside_the_run(kas: Kas, project: Path) ->
         assert again.code == 0, again.stderr
         (project / "go").touch()
         assert run.wait(30) == 0
+
+
+def test_retry_becomes_the_supervisor(kas: Kas, project: Path) -> None:
+    """Without a supervisor, `kas retry` takes up a run that has ended, shows it, and exits as the run does."""
+    plan = write_plan(project, ["test -e mended"], ["touch second"])
+    assert kas("run", plan).code == 1
+    (project / "mended").touch()
+    again = kas("retry")
+    assert again.code == 0, again.stderr
+    assert "2 succeeded" in again.stdout
+    assert (project / "second").exists(), "what was skipped because of the failure runs as well"
 
 
 def test_a_parked_run_is_let_go_on(kas: Kas, project: Path) -> None:
