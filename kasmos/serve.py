@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import attrs
 import trio
@@ -39,7 +40,7 @@ from kasmos.sessions.protocol import Backend, ExecutionSession, OutputChunk
 from kasmos.sessions.registry import require_backend
 from kasmos.sessions.scripted import ScriptedBackend
 from kasmos.store.journal import Journal, open_journal, read_records
-from kasmos.store.lock import boot_id
+from kasmos.store.lock import StateLock, boot_id
 from kasmos.store.stateroot import StateRoot
 from kasmos.supervision.child import Surroundings
 from kasmos.supervision.supervisor import Supervisor, open_supervisor
@@ -47,6 +48,8 @@ from kasmos.supervision.termination import terminate
 
 LOCK_WAIT = 2.0
 """Seconds to wait for the lock: a child of a killed supervisor holds it until its `exec`."""
+JOURNAL_CLOSE_TIMEOUT = 5.0
+"""Seconds that are waited, when the supervisor leaves, for a disk that takes nothing."""
 API_GRACE = 2.0
 """Seconds that readers of the API are given when the supervisor leaves."""
 
@@ -66,6 +69,21 @@ class Options:
     clock: Clock = Clock(time.time, time.monotonic)
 
 
+class Ground:
+    """What the supervisor stands on: the lock of its state root. It is looked at with every commit."""
+
+    def __init__(self, root: Path, lock: StateLock) -> None:
+        self.root = root
+        self.lost = trio.Event()
+        """Set when the lock's file is not ours any more: another supervisor may be at work."""
+        self._lock = lock
+
+    def look(self) -> None:
+        """See whether it is still there."""
+        if not self._lock.still_ours():
+            self.lost.set()
+
+
 @attrs.frozen
 class Engine:
     """A supervisor at work."""
@@ -78,6 +96,23 @@ class Engine:
     """What recovery found; runs in `to_continue` are under way again."""
     abandon: Callable[[], None]
     """Leaves every running program to the next supervisor; never blocks. Cancel the scope afterwards."""
+    ground: Ground
+    """What it all stands on; see `watch_ground`."""
+
+    async def watch_ground(self) -> NoReturn:
+        """Wait until the state root is not ours any more; programs are then left running.
+
+        Raises:
+            StoreError: that has happened.
+        """
+        await self.ground.lost.wait()
+        running = ", ".join(f"{session.spec.name} (pid {session.pid})" for session in self.orchestrator.live_sessions)
+        self.abandon()
+        left = f"; left running: {running}" if running else ""
+        raise StoreError(
+            f"the state root {self.ground.root} was removed or replaced under this supervisor: "
+            f"it begins nothing more and leaves{left}"
+        )
 
     async def serve_api(self, socket: Path, shutdown: trio.Event, announce: Callable[[str], None]) -> None:
         """Serve the API until *shutdown* is set. A socket that cannot be had is announced and ends nothing.
@@ -135,7 +170,7 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
     root = options.root
     root.prepare(announce=options.announce)
     config = options.configure({})
-    async with root.acquire_lock(options.lock_wait) as lock, _open_journal(options) as (journal, bus):
+    async with root.acquire_lock(options.lock_wait) as lock, _open_journal(options, lock) as (journal, bus, ground):
         boot = boot_id()
         untold = find_untold(journal.world, lambda seq: read_records(root.db, after=seq))
         await journal.append(ev.SupervisorStarted(os.getpid(), boot, __version__))
@@ -148,9 +183,11 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
 
             def started(session: ExecutionSession) -> None:
                 live.started(session)
-                if not lock.still_ours():
-                    options.announce(f"{root.lock_path} was removed or replaced: this supervisor's state is at risk")
-                root.link_log(session.spec.name, session.spec.id)
+                try:
+                    root.link_log(session.spec.name, session.spec.id)
+                except StoreError as error:
+                    # A convenience for people: the program runs, and its log is where it always is.
+                    options.announce(str(error))
 
             around = Surroundings(journal, boot, time.monotonic, random.random, started, live.ended)
             kitchen = _kitchen(options, config, backends)
@@ -168,20 +205,29 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
             ):
                 findings = await _recover(journal, headless, backends, orchestrator, supervisor, boot)
                 service = Service(orchestrator, bus, _service_surroundings(options, backends))
-                yield Engine(service, orchestrator, journal, bus, findings, supervisor.detach_all)
+                yield Engine(service, orchestrator, journal, bus, findings, supervisor.detach_all, ground)
                 journal.append_nowait(ev.SupervisorStopped("left in order"))
 
 
 @asynccontextmanager
-async def _open_journal(options: Options) -> AsyncGenerator[tuple[Journal, Bus], None]:
+async def _open_journal(options: Options, lock: StateLock) -> AsyncGenerator[tuple[Journal, Bus, Ground], None]:
+    ground = Ground(options.root.path, lock)
     buses: list[Bus] = []
 
     def on_commit(records: Sequence[Record]) -> None:
+        ground.look()
         for bus in buses:
             bus.publish(records)
 
+    def announce(text: str) -> None:
+        options.announce(text)
+        # What cannot be written may have been taken away.
+        ground.look()
+
     db = options.root.db
-    async with open_journal(db, clock=options.clock, announce=options.announce, on_commit=on_commit) as journal:
+    async with open_journal(
+        db, clock=options.clock, announce=announce, on_commit=on_commit, close_timeout=JOURNAL_CLOSE_TIMEOUT
+    ) as journal:
 
         def history(after: int, limit: int) -> list[Record]:
             return read_records(db, after=after, limit=limit)
@@ -189,7 +235,7 @@ async def _open_journal(options: Options) -> AsyncGenerator[tuple[Journal, Bus],
         bus = Bus(history, position=journal.world.seq)
         buses.append(bus)
         try:
-            yield journal, bus
+            yield journal, bus, ground
         finally:
             bus.close()
 

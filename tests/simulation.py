@@ -8,7 +8,7 @@ which nothing of it has any effect, just as after SIGKILL. Time is Trio's, so a 
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 import trio
 
-from kasmos.daemon.recovery import Findings, end_stray, take_stock
+from kasmos.daemon.recovery import Findings, end_stray, find_untold, take_stock
 from kasmos.model import event as ev
 from kasmos.model.event import Event, Record
 from kasmos.model.plan import Plan, PlanTask, RunSettings, Wave
@@ -35,6 +35,8 @@ from kasmos.supervision.termination import terminate
 
 WRITE_TIME = 0.001
 """Seconds a commit takes, so that things can happen while one is under way."""
+LIFETIME = 1e6
+"""Seconds after which a life that should have come to its end has not."""
 
 
 @attrs.define(eq=False)
@@ -233,32 +235,52 @@ class Town:
         raise AssertionError("there are no fragments")
 
     @asynccontextmanager
-    async def life(self, *, kill_at: int | None = None, durable: bool = True) -> AsyncIterator[Life]:
+    async def life(self) -> AsyncIterator[Life]:
         """Be a supervisor until the block is left; what an earlier one left is taken up first."""
+        journal = SimJournal(self.records, self.now)
+        with trio.CancelScope() as scope:
+            async with self._open(journal, scope) as life:
+                yield life
+        _judge(journal, scope)
+
+    async def live(
+        self, body: Callable[[Life], Awaitable[None]], *, kill_at: int | None = None, durable: bool = True
+    ) -> None:
+        """Be a supervisor for as long as *body* takes, or until it is killed; see `SimJournal`."""
         journal = SimJournal(self.records, self.now, kill_at=kill_at, durable=durable)
+        with trio.CancelScope() as scope:
+            async with self._open(journal, scope) as life:
+                await body(life)
+        _judge(journal, scope)
+
+    @asynccontextmanager
+    async def _open(self, journal: SimJournal, scope: trio.CancelScope) -> AsyncIterator[Life]:
         backend = ScriptedBackend(self._start, terminate=terminate, machine=self.machine)
         live = LiveSessions()
         around = Surroundings(journal, self.machine.boot_id, self.now, self.rand, live.started, live.ended)
-        with trio.CancelScope() as scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(journal.run)
-                nursery.start_soon(_die_with, journal, backend, scope)
-                await journal.append(ev.SupervisorStarted(1, self.machine.boot_id, "0"))
-                async with (
-                    open_supervisor(around, report=self.bugs.append) as supervisor,
-                    open_orchestrator(
-                        journal,
-                        supervisor,
-                        self._kitchen(backend),
-                        live,
-                        max_concurrent=self.max_concurrent,
-                        new_run_id=lambda: f"run{next(self._run_ids)}",
-                    ) as orchestrator,
-                ):
-                    findings = await self._recover(journal, backend, supervisor, orchestrator)
-                    yield Life(journal, backend, supervisor, orchestrator, findings, scope)
-                await journal.append(ev.SupervisorStopped("left in order"))
-                nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(journal.run)
+            nursery.start_soon(_die_with, journal, backend, scope)
+            untold = find_untold(journal.world, lambda seq: self.records[seq:])
+            await journal.append(ev.SupervisorStarted(1, self.machine.boot_id, "0"))
+            async with (
+                open_supervisor(around, report=self.bugs.append) as supervisor,
+                open_orchestrator(
+                    journal,
+                    supervisor,
+                    self._kitchen(backend),
+                    live,
+                    max_concurrent=self.max_concurrent,
+                    new_run_id=lambda: f"run{next(self._run_ids)}",
+                    untold=untold,
+                ) as orchestrator,
+            ):
+                findings = await self._recover(journal, backend, supervisor, orchestrator)
+                # From here on: a mock clock would jump over the thread that recovery uses.
+                scope.deadline = trio.current_time() + LIFETIME
+                yield Life(journal, backend, supervisor, orchestrator, findings, scope)
+            await journal.append(ev.SupervisorStopped("left in order"))
+            nursery.cancel_scope.cancel()
 
     def _start(self, spec: SessionSpec) -> Script:
         if not any(isinstance(event, ev.SessionStarting) and event.session_id == spec.id for event in self.events):
@@ -286,6 +308,10 @@ class Town:
         for run_id in findings.to_continue:
             await orchestrator.continue_run(run_id)
         return findings
+
+
+def _judge(journal: SimJournal, scope: trio.CancelScope) -> None:
+    assert not scope.cancelled_caught or journal.killed.is_set(), "a supervisor that came to no end"
 
 
 async def _die_with(journal: SimJournal, backend: ScriptedBackend, scope: trio.CancelScope) -> None:

@@ -112,6 +112,8 @@ def execute(place: Place, request: Request) -> int:
     """
     _complete_streams()
     _reset_dispositions()
+    _require_writable(request.junit)
+    _require_writable(request.summary)
     document = _read(request.plan) if request.plan is not None else None
     warnings = place.warnings
     if document is not None:
@@ -161,7 +163,17 @@ def _complete_streams() -> None:
             # The lowest number that is free: those before it have been seen to.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, mode, closefd=False))
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  # as long as the process
+
+
+def _require_writable(path: str | None) -> None:
+    """Refuse a report that cannot be written before the run, not after it."""
+    if path is None:
+        return
+    target = Path(path)
+    place = target if target.exists() else target.absolute().parent
+    if target.is_dir() or not place.exists() or not os.access(place, os.W_OK):
+        raise click.UsageError(f"the report {path} cannot be written there")
 
 
 def _reset_dispositions() -> None:
@@ -297,7 +309,8 @@ class _Foreground:
             announce=self._view.message,
             lock_wait=0.3,
         )
-        with self._root:
+        # Anew each time: this may be the second attempt, after one that found the lock taken.
+        with trio.CancelScope() as self._root:
             async with open_engine(options) as engine:
                 self._engine = engine
                 try:
@@ -307,6 +320,13 @@ class _Foreground:
         return self._exit_code(self._world)
 
     async def _work(self, engine: Engine) -> int:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(engine.watch_ground)
+            code = await self._until_idle(engine)
+            nursery.cancel_scope.cancel()
+        return code
+
+    async def _until_idle(self, engine: Engine) -> int:
         async with trio.open_nursery() as nursery:
             after = await self._begin(engine)
             over = trio.Event()
@@ -495,11 +515,15 @@ class _Foreground:
         if self._begun:
             self._view.end(self._world)
         run_id = self._run_id or ""
-        if self._request.junit is not None:
-            Path(self._request.junit).write_bytes(junit(self._world, run_id, self._log_tail))
-        if self._request.summary is not None:
-            with open(self._request.summary, "a", encoding="utf-8") as file:
-                file.write(summary(self._world, run_id))
+        try:
+            if self._request.junit is not None:
+                Path(self._request.junit).write_bytes(junit(self._world, run_id, self._log_tail))
+            if self._request.summary is not None:
+                with open(self._request.summary, "a", encoding="utf-8") as file:
+                    file.write(summary(self._world, run_id))
+        except OSError as error:
+            # The exit status is the run's, whatever became of what is told about it.
+            click.echo(f"kas: the report {error.filename} cannot be written: {error.strerror}", err=True)
 
     def _log_tail(self, session_id: str) -> str:
         return LogFile(self._place.root.session_dir(session_id)).tail_lines(100)

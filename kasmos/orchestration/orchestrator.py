@@ -18,7 +18,7 @@ from kasmos.model import event as ev
 from kasmos.model.plan import Plan, RunSettings
 from kasmos.model.session import StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
-from kasmos.model.view import Ended, Pending, RunState, RunView, TaskView, World
+from kasmos.model.view import Active, BackingOff, Ended, Pending, RunState, RunView, TaskView, World
 from kasmos.orchestration.assembly import Kitchen, TaskRecipe, agent_name, mode_of
 from kasmos.orchestration.retry import tasks_to_retry
 from kasmos.orchestration.scheduler import RunDecision, decide_run, parked_after
@@ -69,6 +69,10 @@ class LiveSessions:
         """A session has ended."""
         self._sessions.pop(session_id, None)
 
+    def all(self) -> list[ExecutionSession]:
+        """Every session that runs."""
+        return list(self._sessions.values())
+
     def get(self, session_id: str) -> ExecutionSession | None:
         """The live session with this id."""
         return self._sessions.get(session_id)
@@ -100,10 +104,13 @@ class Orchestrator:
         self._drives: dict[str, _Drive] = {}
         self._ending: set[tuple[str, str]] = set()
         """Tasks whose end is being committed: they get no child any more."""
+        self._orphans: set[tuple[str, str]] | None = None
+        """Tasks an earlier supervisor left under way and that have no child yet; None before the first look."""
         self._leaving: str | None = None
         self._idle = trio.Event()
         self._idle.set()
         self._submitting = trio.Lock()
+        self._submissions = 0
 
     # --- what can be asked -------------------------------------------------------------
 
@@ -121,13 +128,18 @@ class Orchestrator:
         """The session with this id, if it runs here and now."""
         return self._live.get(session_id)
 
+    @property
+    def live_sessions(self) -> list[ExecutionSession]:
+        """The sessions that run here and now."""
+        return self._live.all()
+
     def is_driven(self, run_id: str) -> bool:
         """Whether this supervisor is at work on the run."""
         return run_id in self._drives
 
     async def wait_idle(self) -> None:
-        """Wait until no run is under way."""
-        while self._drives:
+        """Wait until no run is under way, and none is being submitted."""
+        while self._drives or self._submissions:
             await self._idle.wait()
 
     # --- runs --------------------------------------------------------------------------
@@ -151,6 +163,18 @@ class Orchestrator:
 
         Cancellation: the run may have been accepted; asking again then follows it.
         """
+        # Until it is decided: where a fresh run takes the place of the only one, nothing runs for a moment.
+        self._submissions += 1
+        self._stir()
+        try:
+            return await self._submit(plan, source, key, digest, settings, project, fresh)
+        finally:
+            self._submissions -= 1
+            self._rest()
+
+    async def _submit(
+        self, plan: Plan, source: str, key: str, digest: str, settings: RunSettings, project: str, fresh: bool
+    ) -> Accepted:
         async with self._submitting:
             self._require_accepting()
             old = self._unfinished(key)
@@ -161,9 +185,6 @@ class Orchestrator:
                 if not following:
                     await self.continue_run(old.id)
                 return Accepted(old.id, continued=True, following=following)
-            if old is not None:
-                await self._abandon(old)
-                self._require_accepting()
             untold, self._untold = self._untold, None
             if untold is not None and not fresh and _is_same(self.world.runs[untold], key, digest):
                 return Accepted(untold, continued=True, ended=True)
@@ -172,6 +193,9 @@ class Orchestrator:
                 run_id=run_id, plan=plan, source=source, key=key, digest=digest, settings=settings, project=project
             )
             self._require_backends(started)
+            if old is not None:
+                await self._abandon(old)
+                self._require_accepting()
             await self._ledger.append(started)
             reach("run.accepted")
             self._drive(run_id)
@@ -214,7 +238,9 @@ class Orchestrator:
         if not run.unfinished:
             raise SupervisionError(f"run {run_id} has ended already: {run.outcome}")
         if run.cancel_reason is None:
-            await self._ledger.append(ev.RunCancelRequested(run_id, reason))
+            # One that was interrupted is taken up again first: it ends like any other.
+            resumed = [ev.RunContinued(run_id)] if run.state is RunState.INTERRUPTED else []
+            await self._ledger.append(*resumed, ev.RunCancelRequested(run_id, reason))
         if self.is_driven(run_id):
             self._wake(run_id)
         elif self._leaving is None:
@@ -319,8 +345,7 @@ class Orchestrator:
         if self.is_driven(run_id):
             return
         drive = self._drives[run_id] = _Drive()
-        if self._idle.is_set():
-            self._idle = trio.Event()
+        self._stir()
         self._nursery.start_soon(self._drive_run, run_id, drive)
 
     async def _drive_run(self, run_id: str, drive: _Drive) -> None:
@@ -331,8 +356,16 @@ class Orchestrator:
         finally:
             del self._drives[run_id]
             drive.over.set()
-            if not self._drives:
-                self._idle.set()
+            self._rest()
+
+    def _stir(self) -> None:
+        """Somebody who waits until nothing is under way has to wait again."""
+        if self._idle.is_set():
+            self._idle = trio.Event()
+
+    def _rest(self) -> None:
+        if not self._drives and not self._submissions:
+            self._idle.set()
 
     async def _turn(self, run_id: str) -> bool:
         """Decide once and act; True when this supervisor is done with the run."""
@@ -344,7 +377,7 @@ class Orchestrator:
                 await self._ledger.append(ev.RunInterrupted(run_id, self._leaving))
             return True
         run = self.world.runs[run_id]
-        free = max(0, min(self._max_concurrent - len(self._supervisor), run.settings.max_concurrent - len(children)))
+        free = max(0, min(self._free_slots(run_id), run.settings.max_concurrent - len(children)))
         decision = decide_run(run, busy=frozenset(children), free_slots=free)
         await self._commit(decision)
         for task_id in decision.start:
@@ -376,10 +409,23 @@ class Orchestrator:
         if self._leaving is not None or task.outcome is not None or (run_id, task_id) in self._ending:
             return False
         # 2. Another run may have taken the slot. What is under way already is taken up in any case.
-        return not isinstance(task.state, Pending) or len(self._supervisor) < self._max_concurrent
+        return not isinstance(task.state, Pending) or self._free_slots(run_id) > 0
+
+    def _free_slots(self, run_id: str) -> int:
+        """How many children this run may start, beside those for what other runs are still to take up again."""
+        orphans = self._find_orphans() if self._orphans is None else self._orphans
+        self._orphans = {(run, task) for run, task in orphans if _is_under_way(self.world.runs[run].tasks[task])}
+        others = sum(1 for run, _ in self._orphans if run != run_id)
+        return self._max_concurrent - len(self._supervisor) - others
+
+    def _find_orphans(self) -> set[tuple[str, str]]:
+        going = (run for run in self.world.runs.values() if run.state in (RunState.RUNNING, RunState.PARKED))
+        return {(run.id, name) for run in going for name, task in run.tasks.items() if _is_under_way(task)}
 
     def _start(self, run_id: str, task_id: str) -> None:
         run = self.world.runs[run_id]
+        if self._orphans:
+            self._orphans.discard((run_id, task_id))
         recipe = TaskRecipe(run, run.tasks[task_id], self._kitchen)
         child = Child(run_id, task_id, recipe, self._supervisor.surroundings)
         # A slot that becomes free may be another run's.
@@ -427,6 +473,10 @@ class Orchestrator:
             profile = profiles.get(name) if name is not None else None
             if profile is not None:
                 require_backend(self._kitchen.backends, mode_of(run, profile))
+
+
+def _is_under_way(task: TaskView) -> bool:
+    return isinstance(task.state, Active | BackingOff)
 
 
 def _is_same(run: RunView, key: str, digest: str) -> bool:

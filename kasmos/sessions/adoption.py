@@ -7,14 +7,12 @@ run is told by its records, which exist before it does.
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import suppress
 
 import trio
 
 from kasmos.exceptions import SessionLostError
 from kasmos.failpoints import reach
-from kasmos.model.profile import OutputMode
 from kasmos.model.session import ExitStatus
 from kasmos.sessions import layout
 from kasmos.sessions.ending import close_log, drain, sweep
@@ -88,26 +86,26 @@ async def _adopt_ended(hold: Hold, recorded: ExitStatus) -> ExitStatus:
 
 def _adopt_live(hold: Hold) -> None:
     reach("recovery.adopted")
-    if hold.spec.output is OutputMode.FILE and not (hold.directory / layout.OUTPUT).exists():
-        # Somebody deleted the log: the program still has it.
-        with suppress(OSError):
-            _recover_log(hold)
     _follow(hold)
 
 
 def _follow(hold: Hold) -> None:
     with suppress(FileNotFoundError, NotADirectoryError):
-        hold.follow()
+        hold.follow(_deleted_log(hold))
 
 
-def _recover_log(hold: Hold) -> None:
-    assert hold.program is not None
-    source = f"/proc/{hold.program.pid}/fd/1"
-    # Not what the program may have put there instead.
-    if os.readlink(source) != f"{hold.path}/{layout.OUTPUT} (deleted)":
-        return
-    with open(source, "rb") as old, open(hold.directory / layout.OUTPUT, "xb") as new:
-        shutil.copyfileobj(old, new)
+def _deleted_log(hold: Hold) -> str | None:
+    """Where somebody deleted the log: another way to it, through one of those who still have it open."""
+    log = f"{hold.path}/{layout.OUTPUT}"
+    if os.path.exists(log):
+        return None
+    for entry in (hold.records.shim(), hold.records.copier(), hold.records.program()):
+        if entry is not None and is_alive(entry):
+            way = f"/proc/{entry.id.pid}/fd/1"
+            with suppress(OSError):
+                if os.readlink(way) == f"{os.path.realpath(hold.path)}/{layout.OUTPUT} (deleted)":
+                    return way
+    return None
 
 
 async def _await_program(hold: Hold) -> None:

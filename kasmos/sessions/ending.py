@@ -17,7 +17,7 @@ from kasmos.model.session import UNKNOWN_EXIT, ExitStatus
 from kasmos.sessions import processes
 from kasmos.sessions.hold import Hold
 from kasmos.sessions.processes import ProcessId, lease_is_held
-from kasmos.sessions.tree import signal_all, wait_all_gone, wait_gone
+from kasmos.sessions.tree import RETRY_INTERVAL, signal_all, wait_all_gone, wait_gone
 
 IDLE_GRACE = 2.0
 """Seconds without new output after which a pipe somebody still holds is no longer waited for."""
@@ -34,8 +34,21 @@ LEFTOVER_GRACE = 2.0
 async def finish(hold: Hold) -> ExitStatus:
     """Find out how the program that has just ended did so; afterwards its tree is empty or reported.
 
+    Without a free descriptor it cannot be found out: then it waits for one rather than guess.
+
     Cancellation: may be done again, by another supervisor as well.
     """
+    while True:
+        try:
+            return await _find_out(hold)
+        except OSError as error:
+            if not processes.is_exhaustion(error):
+                raise
+            hold.services.warn(f"the end of a session cannot be found out yet: {error.strerror}")
+        await trio.sleep(RETRY_INTERVAL)
+
+
+async def _find_out(hold: Hold) -> ExitStatus:
     reach("session.program-ended")
     exact = None
     if hold.pidfd is not None and hold.program is not None:
@@ -114,7 +127,7 @@ async def close_log(hold: Hold) -> None:
     if log is None:
         return
     log.pull()
-    await log.settle(hold.services.disk_limiter, hold.services.warn)
+    await log.settle(hold.services.disk_limiter, hold.services.warn, finally_=True)
     losses, log.losses = log.losses, []
     if hold.spec.output is OutputMode.PIPE and hold.records.copier_lost_output():
         losses.append((log.buffer.end, "the log could not be written"))

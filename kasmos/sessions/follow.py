@@ -20,6 +20,8 @@ from kasmos.sessions.inotify import Inotify, Mask
 from kasmos.sessions.output import LogFile, OutputBuffer
 from kasmos.sessions.protocol import OutputChunk
 
+PROOF_BYTES = 64
+"""Bytes at the end of what was read that are compared with the file before going on behind them."""
 REARM_INTERVAL = 0.02
 """Seconds between a watch that fired and the next one."""
 
@@ -30,9 +32,10 @@ class FollowedLog:
     Used in the Trio thread, except `read`. Work that waits for the disk is done in `settle`, on a thread.
     """
 
-    def __init__(self, directory: Path, *, buffer_bytes: int, max_bytes: int | None) -> None:
+    def __init__(self, directory: Path, *, buffer_bytes: int, max_bytes: int | None, source: str | None = None) -> None:
         self.path = directory / layout.OUTPUT
-        self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        # The source is another way to the log, for one that has been deleted.
+        self.fd = os.open(source or self.path, os.O_RDONLY | os.O_CLOEXEC)
         self.log = LogFile(directory, fd=self.fd)
         self.buffer = OutputBuffer(buffer_bytes)
         self._capacity = buffer_bytes
@@ -66,7 +69,7 @@ class FollowedLog:
             return False
         size = os.fstat(self.fd).st_size
         followed = self.buffer.end
-        if size + self._shift < followed:
+        if size + self._shift < followed or not self._continues(followed):
             # The program opened its log anew with O_TRUNC (`> /dev/stderr`): offsets go on from here.
             self._shift = self._undeclared = followed
             self.losses.append((followed, "the program truncated its output"))
@@ -84,6 +87,18 @@ class FollowedLog:
         self._updated = True
         event, self.grown = self.grown, trio.Event()
         event.set()
+        return True
+
+    def _continues(self, followed: int) -> bool:
+        """Whether what was read last is still there: a truncated log may have grown past it again meanwhile."""
+        start = max(self.buffer.start, followed - PROOF_BYTES)
+        known = self.buffer.read(start, followed - start)
+        if known is None or not known.data:
+            return True
+        with contextlib.suppress(OSError):
+            found = os.pread(self.fd, len(known.data), start - self._shift)
+            # The base is raised before a head is given up: if it was, zeros prove nothing.
+            return found == known.data or (self.max_bytes is not None and self.log.base > start)
         return True
 
     def take_updated(self) -> bool:
@@ -109,27 +124,30 @@ class FollowedLog:
         """Whether `settle` has something to do."""
         if self._closed or self._settling:
             return False
-        return self._undeclared is not None or self._is_over_cap() or os.fstat(self.fd).st_nlink == 0
+        return self._undeclared is not None or self._is_over_cap()
 
     def _is_over_cap(self) -> bool:
         with contextlib.suppress(OSError):
             return self.max_bytes is not None and self.log.end - self.log.base > self.max_bytes
         return False
 
-    async def settle(self, limiter: trio.CapacityLimiter, warn: Callable[[str], None]) -> None:
-        """Make truncations durable, give up the head of the log beyond the cap, write a deleted log anew.
+    async def settle(
+        self, limiter: trio.CapacityLimiter, warn: Callable[[str], None], *, finally_: bool = False
+    ) -> None:
+        """Make truncations durable, give up the head of the log beyond the cap; write a deleted log anew *finally_*.
 
         What fails is warned of, and tried again the next time.
 
         Cancellation: waits for the disk.
         """
-        if not self.needs_settling:
+        deleted = finally_ and not self._closed and os.fstat(self.fd).st_nlink == 0
+        if not (self.needs_settling or deleted):
             return
         self._settling = True
         declared = self._undeclared
         try:
             # In a thread: syncs, a hole, perhaps a copy of the whole log.
-            await trio.to_thread.run_sync(self._settle, declared, limiter=limiter)
+            await trio.to_thread.run_sync(self._settle, declared, deleted, limiter=limiter)
             if self._undeclared == declared:
                 self._undeclared = None
         except OSError as error:
@@ -141,7 +159,7 @@ class FollowedLog:
         finally:
             self._settling = False
 
-    def _settle(self, declared: int | None) -> None:
+    def _settle(self, declared: int | None, deleted: bool) -> None:
         with self._borrowed() as log:
             if self._closed:
                 return
@@ -149,7 +167,7 @@ class FollowedLog:
                 log.declare_truncation(declared)
             if self.max_bytes is not None:
                 log.cap(self.max_bytes)
-            if os.fstat(self.fd).st_nlink == 0:
+            if deleted:
                 self._restore()
 
     def _restore(self) -> None:

@@ -179,7 +179,7 @@ class Hold:
         left = await kill_until_none(targets, bound=self.spec.stop.kill_grace)
         if left:
             await self.notify(ev.SessionUnkillable(self.spec.id, tuple(one.pid for one in left)))
-        return not left
+        return left == ()
 
     def _signal_program(self, signum: int) -> None:
         if self.pidfd is not None:
@@ -187,9 +187,16 @@ class Hold:
 
     # --- log and end ---------------------------------------------------------------
 
-    def follow(self) -> None:
-        """Follow the log from now on."""
-        self.log = FollowedLog(self.directory, buffer_bytes=self.spec.buffer_bytes, max_bytes=self.spec.max_log_bytes)
+    def follow(self, source: str | None = None) -> None:
+        """Follow the log from now on; *source* is another way to it.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        spec = self.spec
+        self.log = FollowedLog(
+            self.directory, buffer_bytes=spec.buffer_bytes, max_bytes=spec.max_log_bytes, source=source
+        )
         self.services.follower.add(self.log)
 
     def drop(self) -> None:

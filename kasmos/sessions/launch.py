@@ -34,7 +34,7 @@ from kasmos.model import codec
 from kasmos.model.profile import Limits, OutputMode
 from kasmos.model.session import ExitStatus, SessionSpec
 from kasmos.sessions import layout
-from kasmos.sessions.processes import ProcessEntry, is_exhaustion, parse_stat
+from kasmos.sessions.processes import ProcessEntry, parse_stat
 
 SHIM = r"""_kas_t='HUP INT QUIT TERM USR1 USR2 ALRM PIPE'; trap : $_kas_t
 _kas_dir=$1 _kas_in=$2 _kas_out=$3 _kas_n=$4; shift 4
@@ -138,16 +138,15 @@ class Records:
 
     def _line(self, name: str) -> bytes | None:
         try:
-            fd = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            # "There is none" is a fact of weight here: it must not be said for want of a descriptor.
-            if is_exhaustion(error):
-                raise
+            # Whatever somebody has put in its place: never wait for it.
+            fd = os.open(self._path(name), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                data = os.read(fd, 4096)
+            finally:
+                os.close(fd)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            # Nothing else means "there is none", which is a fact of weight here.
             return None
-        try:
-            data = os.read(fd, 4096)
-        finally:
-            os.close(fd)
         line, newline, _ = data.partition(b"\n")
         return line if newline else None
 

@@ -266,6 +266,9 @@ class ScriptedBackend:
         if program.lost:
             raise SessionLostError(f"session {handle.session_id}: its fate can no longer be learnt")
         async with self._scope(program, handle, notify) as session:
+            if not program.running:
+                # How it ended is known from the first moment: nobody is to think that it has yet to end.
+                await session.wait()
             yield session
 
     def read_output(self, session_id: str, offset: int, limit: int) -> OutputChunk:

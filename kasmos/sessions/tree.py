@@ -315,12 +315,14 @@ async def wait_gone(target: ProcessId) -> None:
         os.close(fd)
 
 
-async def kill_until_none(targets: Callable[[], Awaitable[list[ProcessId]]], *, bound: float) -> tuple[ProcessId, ...]:
+async def kill_until_none(
+    targets: Callable[[], Awaitable[list[ProcessId]]], *, bound: float
+) -> tuple[ProcessId, ...] | None:
     """Send SIGKILL to what *targets* finds, until it finds nothing.
 
-    Returns: what is still there after *bound* seconds; empty when all are gone.
+    Returns: what is still there after *bound* seconds, None where nobody could look; empty when all are gone.
     """
-    left: tuple[ProcessId, ...] = ()
+    left: tuple[ProcessId, ...] | None = None
     with trio.move_on_after(bound):
         while True:
             left = tuple(await targets())

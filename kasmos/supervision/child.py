@@ -189,7 +189,8 @@ class Child:
             case transitions.Supervise(session_id):
                 await self._adopt(self._ledger.world.sessions[session_id])
             case transitions.BackOff(until):
-                with trio.move_on_after(max(0.0, until - self._around.now())):
+                # Never nothing: where Trio's clock rounds otherwise than ours, the instant might not come nearer.
+                with trio.move_on_after(max(1e-6, until - self._around.now())):
                     await self._stop.wait()
             case transitions.Retry(event):
                 await self._ledger.append(event)

@@ -59,7 +59,8 @@ class Supervisor:
         # A bug of ours must not take the other children down: it is this task's failure.
         except Exception as error:
             text = "".join(traceback.format_exception(error))
-            self._report(f"internal error in task {child.run_id}.{child.task_id}:\n{text}")
+            name = f"{child.run_id}.{child.task_id}"
+            self._report(f"a bug of kasmos ended task {name}: {error!r}; `kas why {name}` shows where")
             cause = Cause(CauseKind.INTERNAL, f"a bug of kasmos: {error!r}", tail=text[-2000:])
             await self._around.ledger.append(ev.TaskEnded(child.run_id, child.task_id, Outcome.LOST, cause))
         finally:
@@ -74,7 +75,7 @@ class Supervisor:
                 await end()
             # As for children: our bug ends this one thing.
             except Exception as error:
-                self._report(f"internal error ending the stray session {session_id}: {error!r}")
+                self._report(f"a bug of kasmos: the stray session {session_id} was not ended: {error!r}")
 
         self._nursery.start_soon(run)
 

@@ -30,7 +30,7 @@ LIMIT = 60.0
 
 WORK = r"""# Sourced by every program of these tests.
 note() { echo "$1 $KASMOS_TASK $KASMOS_SESSION_ID $$" >>"$BOOK/ledger"; }
-exec 9>>"$BOOK/lock.$KASMOS_TASK"
+exec 9>>"$BOOK/lock.${KASMOS_SESSION_ID%%-*}.$KASMOS_TASK"
 # Inherited by every child: it is free when the last process of the attempt has gone.
 flock -n 9 || note overlap
 note start
@@ -43,19 +43,22 @@ done_() { note done; }
 CONFIG = """
 [orchestration]
 default_agent = "worker"
+{orchestration}
 
 [agents.worker]
 program = "sh"
 prompt = "script"
 output = "{output}"
-stop_grace = 0.3
-{more}
+stop_grace = {stop_grace}
+
 [agents.worker.env]
 BOOK = "{book}"
 
 [agents.worker.restart]
-backoff = 0.05
+backoff = {backoff}
 jitter = 0.0
+
+{tables}
 """
 
 
@@ -91,11 +94,26 @@ class Scene:
 
     # --- making it ---------------------------------------------------------------------
 
-    def configure(self, top: str = "", more: str = "", output: str = "file") -> None:
-        """Write the configuration: *top* before the tables, *more* in the table of the one agent."""
+    def configure(
+        self,
+        *,
+        orchestration: str = "",
+        tables: str = "",
+        output: str = "file",
+        stop_grace: float = 0.3,
+        backoff: float = 0.05,
+    ) -> None:
+        """Write the configuration: with these lines in `[orchestration]`, and these tables at its end."""
         directory = self.kas.cwd / ".kasmos"
         directory.mkdir(exist_ok=True)
-        text = top + CONFIG.format(book=self.book, more=more, output=output)
+        text = CONFIG.format(
+            book=self.book,
+            orchestration=orchestration,
+            tables=tables,
+            output=output,
+            stop_grace=stop_grace,
+            backoff=backoff,
+        )
         (directory / "config.toml").write_text(text)
 
     def write_plan(self, *waves: Iterable[Task], name: str = "plan.md") -> Path:
@@ -192,7 +210,7 @@ class Scene:
 
         Args:
             run_id: the run that is judged; the only one there is when None.
-            broken: tasks that were put back after work was done, or whose log was capped.
+            broken: tasks that may have been put back after their work was done, or whose log was capped.
         """
         world, records, ledger = self.world(), self.records(), self.ledger
         run = world.runs[run_id] if run_id is not None else self.only_run()
@@ -312,5 +330,5 @@ class Running:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"kas does not end:\n{self.text()}\n{self._scene.ledger}") from None
         assert "Traceback" not in self.text(), self.text()
-        assert "internal error" not in self.text(), self.text()
+        assert "a bug of kasmos" not in self.text(), self.text()
         return code

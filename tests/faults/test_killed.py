@@ -82,7 +82,7 @@ def test_killed_at(scene: Scene, point: str, count: int) -> None:
     """A supervisor that is killed at a commit point loses nothing, and its successor runs nothing twice."""
     capped = point in LOG_POINTS
     if capped:
-        scene.configure('[logs]\nmax_bytes = "64KiB"\n')
+        scene.configure(tables='[logs]\nmax_bytes = "64KiB"')
     scene.write_plan(*(LOUD if capped else STUBBORN if point in STOP_POINTS else CALM))
     killed = scene.run(failpoints=f"{point}=kill@{count}")
     assert killed.code == -signal.SIGKILL, killed.stdout + killed.stderr
