@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import resource
 import shutil
@@ -28,10 +29,12 @@ import attrs
 import trio
 
 from kasmos.config.schema import Config, Logs
+from kasmos.model import event as ev
 from kasmos.model.plan import Plan, PlanTask, RunSettings, Wave
 from kasmos.model.profile import AgentProfile, PromptMode, StopPolicy
 from kasmos.model.task import Outcome
 from kasmos.serve import Engine, Options, open_engine
+from kasmos.store.reader import read_world
 from kasmos.store.stateroot import StateRoot
 
 DISK = Path(os.environ.get("KASMOS_BENCH_DISK", str(Path(__file__).resolve().parent.parent)))
@@ -214,7 +217,7 @@ def wave(count: int) -> list[Row]:
         trio.run(run_plan, path / "root", plan_of(count, 1), program, 8)
         times = [float(line) for line in (path / "times").read_text().split()]
         own = _bash_time(path)
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(times)]
     median = statistics.median(gaps)
     bar = 0.005 + 3 * sync
     return [
@@ -249,27 +252,37 @@ async def hold(root: Path, count: int, report: Path, seconds: float) -> None:
         await trio.sleep(0.2)
         before = rss()
         await submit(engine, plan_of(1, count), count, root.parent)
-        while sum(1 for view in engine.journal.world.sessions.values() if view.pid is not None) < count:
-            await trio.sleep(0.05)
+        await started(engine, count)
         await trio.sleep(1.0)
         after, cpu = rss(), time.process_time()
         await trio.sleep(seconds)
         spent = time.process_time() - cpu
-        report.write_text(f"{before} {after} {spent / seconds}")
+        await trio.Path(report).write_text(f"{before} {after} {spent / seconds}")
         await trio.sleep_forever()
+
+
+async def started(engine: Engine, count: int) -> None:
+    """Wait until so many sessions run."""
+    async with engine.bus.subscribe(0) as subscription:
+        async for records in subscription:
+            count -= sum(isinstance(record.event, ev.SessionStarted) for record in records)
+            if count <= 0:
+                return
 
 
 async def adopt(root: Path, count: int) -> float:
     """Seconds until a new supervisor holds every one of them; then end them."""
+    before = read_world(root / "state.db").seq
     begin = time.perf_counter()
     async with open_engine(options(root, ("/bin/sleep", "100000"), root.parent)) as engine:
-        held = engine.orchestrator.live_session
-        ids = [view.id for view in engine.journal.world.sessions.values() if view.state.live]
-        while not all(held(one) is not None for one in ids):
-            await trio.sleep(0.005)
+        # What the earlier supervisor started is in the journal already; only adoptions are new.
+        async with engine.bus.subscribe(before) as subscription:
+            left = count
+            async for records in subscription:
+                left -= sum(isinstance(record.event, ev.SessionAdopted) for record in records)
+                if left <= 0:
+                    break
         seconds = time.perf_counter() - begin
-        if len(ids) != count:
-            print(f"  (adopted {len(ids)} of {count})", file=sys.stderr)
         engine.orchestrator.hurry()
         await engine.orchestrator.interrupt("bench")
     return seconds

@@ -17,7 +17,8 @@ from kasmos.model.session import UNKNOWN_EXIT, ExitStatus
 from kasmos.sessions import processes
 from kasmos.sessions.hold import Hold
 from kasmos.sessions.processes import ProcessId, lease_is_held
-from kasmos.sessions.tree import RETRY_INTERVAL, signal_all, wait_all_gone, wait_gone
+from kasmos.sessions.scanner import RETRY_INTERVAL
+from kasmos.sessions.tree import signal_all, wait_all_gone, wait_gone
 
 IDLE_GRACE = 2.0
 """Seconds without new output after which a pipe somebody still holds is no longer waited for."""

@@ -17,7 +17,7 @@ from kasmos.exceptions import BackendUnavailableError
 from kasmos.sessions.follow import LogFollower
 from kasmos.sessions.inotify import Inotify
 from kasmos.sessions.protocol import Terminate
-from kasmos.sessions.tree import Scanner
+from kasmos.sessions.scanner import Scanner
 
 
 @attrs.define(eq=False)

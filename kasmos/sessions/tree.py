@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from functools import partial
 
 import attrs
 import trio
@@ -19,6 +18,7 @@ from kasmos.model.profile import LeftoverPolicy, Leftovers
 from kasmos.model.session import Leftover
 from kasmos.sessions import processes
 from kasmos.sessions.processes import ProcessEntry, ProcessId
+from kasmos.sessions.scanner import RETRY_INTERVAL, Scanner
 
 USER_DAEMONS = frozenset(
     {
@@ -37,84 +37,6 @@ _DAEMON_ARGUMENTS = (b"GradleDaemon", b"KotlinCompileDaemon", b"bazel(")
 
 KILL_INTERVAL = 0.5
 """Seconds between two rounds of SIGKILL."""
-RETRY_INTERVAL = 0.05
-"""Seconds until the next try where there was no descriptor to look with."""
-FEW = 50
-"""Young processes that are read without a thread: about half a millisecond."""
-
-
-class Scanner:
-    """One look at /proc shared by all who need one at the same time.
-
-    A look that had begun before the request could have missed what the caller waits for: it gets the next one.
-    """
-
-    def __init__(self, nursery: trio.Nursery, warn: Callable[[str], None]) -> None:
-        self._nursery = nursery
-        self._warn = warn
-        self._turn = trio.Lock()
-        self._limiter = trio.CapacityLimiter(1)
-        self._table = processes.ProcessTable()
-        self._next: _Look | None = None
-        self.settled: set[int] = set()
-        """Kernel sessions of live sessions: nothing in them can have been left by another one."""
-
-    async def look(self, since: int) -> list[ProcessEntry]:
-        """Every process started at *since* (clock ticks) or later, with its markers.
-
-        Waits while there is no descriptor to look with: half a look would tell of processes as gone.
-        """
-        look = self._next
-        if look is None:
-            look = self._next = _Look(since=since)
-            self._nursery.start_soon(self._run, look)
-        look.since = min(look.since, since)
-        await look.done.wait()
-        if look.entries is None:
-            raise look.error or RuntimeError("nobody looks any more: the backend has been closed")
-        return look.entries
-
-    async def _run(self, look: _Look) -> None:
-        try:
-            async with self._turn:
-                # From here on newcomers have to wait for the next look.
-                self._next = None
-                look.entries = await self._scan(look.since)
-        except OSError as error:
-            look.error = error
-        finally:
-            look.done.set()
-
-    async def _scan(self, since: int) -> list[ProcessEntry]:
-        while True:
-            try:
-                entries, unsure = await self._look(since)
-                for pause in processes.EXEC_PAUSES:
-                    if not unsure:
-                        break
-                    await trio.sleep(pause)
-                    unsure = processes.again(unsure, entries)
-                return entries + unsure
-            except OSError as error:
-                if not processes.is_exhaustion(error):
-                    raise
-                self._warn(f"the process table cannot be read ({error.strerror}): ends of sessions are told later")
-            await trio.sleep(RETRY_INTERVAL)
-
-    async def _look(self, since: int) -> tuple[list[ProcessEntry], list[ProcessEntry]]:
-        look = partial(self._table.scan, settled=tuple(self.settled), since=since)
-        if self._table.reads <= FEW:
-            return look()
-        # In a thread: /proc of a busy machine takes milliseconds.
-        return await trio.to_thread.run_sync(look, limiter=self._limiter)
-
-
-@attrs.define(eq=False)
-class _Look:
-    since: int
-    done: trio.Event = attrs.field(factory=trio.Event)
-    entries: list[ProcessEntry] | None = None
-    error: OSError | None = None
 
 
 @attrs.frozen

@@ -177,7 +177,7 @@ async def test_last_words(ground: Ground, output: OutputMode) -> None:
     async with ground.opened(spec) as session:
         await wrote(session, b"ready\n")
     assert session.exit == ExitStatus(code=6)
-    assert ground.output(spec) == b"ready\none\ntwo\n"
+    assert ground.output(spec).endswith(b"one\ntwo\n")
 
 
 @both_outputs

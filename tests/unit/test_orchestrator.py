@@ -182,7 +182,7 @@ async def test_a_backend_that_is_not_there_refuses_the_plan(autojump_clock: Mock
 async def test_the_plan_of_a_run_nobody_was_told_of(
     digest: str, fresh: bool, expected: Accepted, autojump_clock: MockClock
 ) -> None:
-    """Who hands in the plan of a run that ended unheard is told its end, unless they want or changed it anew."""
+    """Who hands in the plan of a run that ended unheard is told its end, unless it changed or they want a new run."""
     here = town({})
 
     async def body(life: Life) -> None:

@@ -1,0 +1,1 @@
+"""Checked by mypy, never run: what users write against kasmos' types."""

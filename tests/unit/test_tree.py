@@ -1,0 +1,98 @@
+"""Unit tests of `kasmos.sessions.tree` and `kasmos.sessions.processes`: who of a process table may be stopped."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from kasmos.model.profile import LeftoverPolicy, Leftovers
+from kasmos.sessions.processes import ProcessEntry, ProcessId, parse_stat
+from kasmos.sessions.scanner import Scanner
+from kasmos.sessions.tree import Kin, Member, Tree
+
+US = os.getpid()
+STOP = Leftovers()
+
+
+def entry(pid: int, ppid: int, comm: str = "tool", *, tty: int = 0) -> ProcessEntry:
+    return ProcessEntry(ProcessId(pid, 100), ppid=ppid, sid=pid, comm=comm, tty=tty, state="S")
+
+
+def judge(
+    member: ProcessEntry, *others: ProcessEntry, known_by: str = "marker", leftovers: Leftovers = STOP
+) -> tuple[str, str]:
+    """What is to be done with *member* in a table of it and *others*, and why."""
+    # Judging looks at nothing but what it is given.
+    scanner: Scanner = object.__new__(Scanner)
+    tree = Tree(Kin("s", "/lease", sid=500, helpers={500, 501}), scanner, leftovers)
+    [(_, leftover)] = tree.judge([Member(member, known_by)], [entry(US, 1, "kas"), member, *others])
+    return leftover.action, leftover.reason
+
+
+@pytest.mark.parametrize(
+    ("member", "others"),
+    [
+        pytest.param(entry(900, 1), (), id="its parent is gone"),
+        pytest.param(entry(900, 501), (entry(501, 500), entry(500, US)), id="below the shim"),
+        pytest.param(entry(900, 700), (entry(700, 1, "systemd"),), id="below who collects orphans"),
+        pytest.param(entry(900, US), (), id="below the supervisor"),
+    ],
+)
+def test_judge_stops_what_is_ours(member: ProcessEntry, others: tuple[ProcessEntry, ...]) -> None:
+    """A process known by its mark is stopped if everybody above it is of the session, or gone."""
+    assert judge(member, *others) == ("stopped", "known by marker")
+
+
+@pytest.mark.parametrize(
+    ("member", "others", "reason"),
+    [
+        pytest.param(entry(900, 1, "ssh-agent"), (), "belongs to the user's ssh-agent", id="a daemon"),
+        pytest.param(
+            entry(900, 800), (entry(800, 700), entry(700, 1, "tmux: server")), "belongs to the user's tmux: server",
+            id="below a daemon",
+        ),
+        pytest.param(
+            entry(900, 700), (entry(700, 1, "cron"),), "was started by cron (pid 700), which is not of this session",
+            id="below a stranger",
+        ),
+        pytest.param(entry(900, 1, tty=34816), (), "has a terminal", id="at a terminal"),
+    ],
+)  # fmt: skip
+def test_judge_spares_what_is_not(member: ProcessEntry, others: tuple[ProcessEntry, ...], reason: str) -> None:
+    """A process known by its mark is reported if a daemon, a stranger or a terminal speaks for it."""
+    assert judge(member, *others) == ("reported", reason)
+
+
+def test_judge_kernel_session() -> None:
+    """In the session's own kernel session everybody is stopped, whatever its name, unless the profile spares it."""
+    daemon = entry(900, 1, "ssh-agent", tty=34816)
+    assert judge(daemon, known_by="session")[0] == "stopped"
+    assert judge(daemon, known_by="session", leftovers=Leftovers(spare=("ssh-agent",)))[0] == "reported"
+    assert judge(daemon, known_by="session", leftovers=Leftovers(LeftoverPolicy.REPORT))[0] == "reported"
+
+
+def stat(name: str, state: str, *, threads: int = 1, exit_code: int = 0) -> bytes:
+    fields = [state, "1", "2", "3", *["0"] * 13, str(threads), "0", "77", *["0"] * 29, str(exit_code)]
+    return f"42 ({name}) {' '.join(fields)}".encode()
+
+
+@pytest.mark.parametrize("name", ["sh", "a b", "a) S 9 (b", ")"])
+def test_parse_stat_name(name: str) -> None:
+    """A process may have blanks and parentheses in its name."""
+    found = parse_stat(stat(name, "S"))
+    assert (found.id, found.comm, found.ppid, found.sid) == (ProcessId(42, 77), name, 1, 3)
+
+
+def test_parse_stat_zombie() -> None:
+    """A zombie tells its wait status; one with threads left is none."""
+    assert parse_stat(stat("sh", "Z", exit_code=1792)).exit_code == 1792
+    alive = parse_stat(stat("sh", "Z", threads=2, exit_code=1792))
+    assert (alive.state, alive.exit_code) == ("S", None)
+
+
+@pytest.mark.parametrize("line", [b"", b"42", b"42 (sh", b"42 (sh) S 1"])
+def test_parse_stat_torn(line: bytes) -> None:
+    """Half a line is no process."""
+    with pytest.raises((ValueError, IndexError)):
+        parse_stat(line)
