@@ -8,7 +8,7 @@ which nothing of it has any effect, just as after SIGKILL. Time is Trio's, so a 
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -55,6 +55,7 @@ class SimJournal:
         now: the monotonic clock.
         kill_at: die when that many records were to be written in this life, ...
         durable: ... just after that batch has become durable, or just before.
+        write_times: seconds that commits take, in turn.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class SimJournal:
         *,
         kill_at: int | None = None,
         durable: bool = True,
+        write_times: Sequence[float] = (WRITE_TIME,),
     ) -> None:
         self.records = records
         self.world: World = fold(records)
@@ -73,6 +75,7 @@ class SimJournal:
         self._now = now
         self._left = kill_at
         self._durable = durable
+        self._write_times = itertools.cycle(write_times)
         self._waiting: list[_Job] = []
         self._news = trio.Event()
 
@@ -103,7 +106,7 @@ class SimJournal:
                 self._news = trio.Event()
                 continue
             batch, self._waiting = self._waiting, []
-            await trio.sleep(WRITE_TIME)
+            await trio.sleep(next(self._write_times))
             self._commit(batch)
 
     def _enqueue(self, events: tuple[Event, ...]) -> _Job:
@@ -205,7 +208,7 @@ class Town:
     undeclared: list[str] = attrs.field(factory=list)
     """Sessions that were started without a durable intent."""
     rand: Callable[[], float] = lambda: 0.5
-    environ: Mapping[str, str] = attrs.field(factory=dict)
+    write_times: Sequence[float] = (WRITE_TIME,)
     stored: dict[str, SessionSpec] = attrs.field(factory=dict)
     """Session directories, as it were."""
     _booted: float = 0.0
@@ -237,7 +240,7 @@ class Town:
     @asynccontextmanager
     async def life(self) -> AsyncIterator[Life]:
         """Be a supervisor until the block is left; what an earlier one left is taken up first."""
-        journal = SimJournal(self.records, self.now)
+        journal = SimJournal(self.records, self.now, write_times=self.write_times)
         with trio.CancelScope() as scope:
             async with self._open(journal, scope) as life:
                 yield life
@@ -247,7 +250,7 @@ class Town:
         self, body: Callable[[Life], Awaitable[None]], *, kill_at: int | None = None, durable: bool = True
     ) -> None:
         """Be a supervisor for as long as *body* takes, or until it is killed; see `SimJournal`."""
-        journal = SimJournal(self.records, self.now, kill_at=kill_at, durable=durable)
+        journal = SimJournal(self.records, self.now, kill_at=kill_at, durable=durable, write_times=self.write_times)
         with trio.CancelScope() as scope:
             async with self._open(journal, scope) as life:
                 await body(life)
@@ -293,7 +296,7 @@ class Town:
     def _kitchen(self, backend: Backend) -> Kitchen:
         return Kitchen(
             profiles=lambda: self.profiles,
-            environ=self.environ,
+            environ={},
             backends={ExecutionMode.SCRIPTED: backend},
             new_suffix=lambda: f"s{next(self._suffixes)}",
         )

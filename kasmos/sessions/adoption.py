@@ -15,7 +15,7 @@ from kasmos.exceptions import SessionLostError
 from kasmos.failpoints import reach
 from kasmos.model.session import ExitStatus
 from kasmos.sessions import layout
-from kasmos.sessions.ending import close_log, drain, sweep
+from kasmos.sessions.ending import clear_up, close_log
 from kasmos.sessions.hold import Hold
 from kasmos.sessions.processes import is_alive, lease_is_held
 from kasmos.sessions.protocol import SessionNeverStarted
@@ -62,7 +62,7 @@ async def adopt(hold: Hold, *, same_boot: bool) -> ExitStatus | None:
     if hold.has_program():
         _adopt_live(hold)
         return None
-    await sweep(hold)  # 7. it ran, it is gone, and nobody saw how it ended
+    await clear_up(hold)  # 7. it ran, it is gone, and nobody saw how it ended
     raise SessionLostError("it ended while nobody watched, and its end was not recorded")
 
 
@@ -77,9 +77,8 @@ async def _of_another_boot(hold: Hold) -> ExitStatus:
 
 async def _adopt_ended(hold: Hold, recorded: ExitStatus) -> ExitStatus:
     _follow(hold)
-    await sweep(hold)
-    # The record is written before the copier has emptied the pipe.
-    await drain(hold)
+    # The record is written before the copier has emptied the pipe, and before the shim has ended.
+    await clear_up(hold)
     await close_log(hold)
     return recorded
 

@@ -55,37 +55,34 @@ async def _find_out(hold: Hold) -> ExitStatus:
     if hold.pidfd is not None and hold.program is not None:
         exact = processes.exit_status_of(hold.pidfd, hold.program)
     hold.take_records()
-    await sweep(hold)
-    await drain(hold)
-    status = exact or await _reported_exit(hold)
-    if not _still_copies(hold):
-        await _dismiss_helpers(hold)
-    if lease_is_held(hold.kin.lease):
-        # Somebody hid from the first look, but kept the descriptor.
-        await sweep(hold)
+    await clear_up(hold)
     reach("session.swept")
     await close_log(hold)
-    return status
+    return exact or _reported_exit(hold)
 
 
-async def _reported_exit(hold: Hold) -> ExitStatus:
-    """The exit status from the record or the doorman, when the kernel did not tell."""
-    with trio.move_on_after(RECORD_GRACE):
-        await hold.wait_helpers_gone()
+def _reported_exit(hold: Hold) -> ExitStatus:
+    """The exit status from the record or the doorman, when the kernel did not tell and the shim has ended."""
     recorded = hold.records.exit()
     if recorded is None and hold.doorman is not None:
         recorded = hold.doorman.word
     return recorded if recorded is not None else UNKNOWN_EXIT
 
 
-def _still_copies(hold: Hold) -> bool:
-    """Whether the copier is needed by a process that was only reported; it ends with that one."""
-    copier = hold.records.copier()
-    return hold.spared and copier is not None and processes.is_alive(copier) and hold.records.exit() is not None
+async def clear_up(hold: Hold) -> None:
+    """See to it that after a program's end nobody of its session is left who is not reported, helpers included."""
+    await sweep(hold)
+    await _drain(hold)
+    await _dismiss_helpers(hold)
+    if lease_is_held(hold.kin.lease):
+        # Somebody hid from the first look, but kept the descriptor.
+        await sweep(hold)
 
 
 async def _dismiss_helpers(hold: Hold) -> None:
     """The shim ends by itself once it has recorded the exit; one that does not is killed."""
+    if _still_copies(hold):
+        return
     with trio.move_on_after(RECORD_GRACE):
         await hold.wait_helpers_gone()
         return
@@ -95,7 +92,16 @@ async def _dismiss_helpers(hold: Hold) -> None:
         await wait_all_gone(helpers)
 
 
-async def drain(hold: Hold) -> None:
+def _still_copies(hold: Hold) -> bool:
+    """Whether the copier is needed by a process that was only reported; it ends with that one."""
+    shim, copier = hold.records.shim(), hold.records.copier()
+    if not hold.spared or copier is None or not processes.is_alive(copier):
+        return False
+    # A shim that hangs is not to be kept for the copier's sake.
+    return hold.records.exit() is not None or shim is None or not processes.is_alive(shim)
+
+
+async def _drain(hold: Hold) -> None:
     """Give the copier until the pipe is empty, or the idle grace; never until end-of-file."""
     copier, log = hold.records.copier(), hold.log
     if copier is None or log is None:

@@ -264,7 +264,7 @@ class HeadlessSession:
             chunk = self.read_nowait(offset, limit)
             if chunk.data or done:
                 return chunk
-            await spawn.wait_either(grown, self._done)
+            await _either(grown, self._done)
         return OutputChunk(offset=offset, data=b"")
 
     @property
@@ -311,3 +311,15 @@ def _interactive_only(verb: str) -> InteractiveOnlyError:
     return InteractiveOnlyError(
         f'{verb} needs a terminal and headless sessions have none; use execution_mode = "tmux" for this agent'
     )
+
+
+async def _either(one: trio.Event, other: trio.Event) -> None:
+    """Wait until one of two things has happened."""
+    async with trio.open_nursery() as nursery:
+
+        async def wait(event: trio.Event) -> None:
+            await event.wait()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(wait, one)
+        nursery.start_soon(wait, other)

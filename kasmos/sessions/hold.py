@@ -22,7 +22,7 @@ from kasmos.sessions.doorman import Doorman
 from kasmos.sessions.follow import FollowedLog
 from kasmos.sessions.inotify import Mask
 from kasmos.sessions.launch import Records
-from kasmos.sessions.processes import ProcessId
+from kasmos.sessions.processes import ProcessEntry, ProcessId
 from kasmos.sessions.protocol import Notify
 from kasmos.sessions.services import Services
 from kasmos.sessions.tree import Kin, Tree, kill_until_none, signal_all, wait_gone
@@ -75,7 +75,7 @@ class Hold:
             OSError: out of descriptors.
         """
         records, kin = self.records, self.kin
-        shim, program, copier = records.shim(), records.program(), records.copier()
+        shim, program, copier = records.shim(), records.program(), self.copier
         if program is not None and self.pidfd is None:
             self.program = program.id
             self.pidfd = processes.open_proven(program.id)
@@ -98,6 +98,11 @@ class Hold:
         # Init inherits whose parent has ended.
         kin.helpers.discard(1)
 
+    @property
+    def copier(self) -> ProcessEntry | None:
+        """The copier's record, if there can be one."""
+        return self.records.copier() if self.spec.output is OutputMode.PIPE else None
+
     def has_program(self) -> bool:
         """Whether we hold a pidfd of the proven program: then it runs, or ended a moment ago."""
         return self.pidfd is not None
@@ -107,14 +112,14 @@ class Hold:
         """Whether doorman, shim and copier have ended."""
         if self.doorman is not None and not self.doorman.ended.is_set():
             return False
-        known = (self.records.shim(), self.records.copier())
+        known = (self.records.shim(), self.copier)
         return not any(entry is not None and processes.is_alive(entry) for entry in known)
 
     async def wait_helpers_gone(self) -> None:
         """Wait until doorman, shim and copier have ended."""
         if self.doorman is not None:
             await self.doorman.ended.wait()
-        for entry in (self.records.shim(), self.records.copier()):
+        for entry in (self.records.shim(), self.copier):
             if entry is not None:
                 await wait_gone(entry.id)
 

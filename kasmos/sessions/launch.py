@@ -12,9 +12,10 @@ Why each line is as it is:
 * Nothing runs in the background (`&`): the shell would have the program ignore SIGINT and SIGQUIT.
 * `set -C` makes the creation of `shim` exclusive: of any number of shims started for a directory, one goes on.
 * A record is one line; without its final newline it does not exist. If one cannot be written, nothing runs.
-* The program waits at the **gate** (standard input, a pipe from the supervisor) until its pid was proven, so that
-  even the exit of a program that lives for a microsecond is exact. A dead supervisor leaves the gate open: reading
-  gives end-of-file and the program runs.
+* The program waits at the **gate** (standard input, a socket to the supervisor) until its pid was proven, so that
+  even the exit of a program that lives for a microsecond is exact. It knocks (one byte) when its record is written;
+  so does the copier, through descriptor 3. Nobody listening must not kill it: SIGPIPE is ignored for the knock
+  alone. A dead supervisor leaves the gate open: reading gives end-of-file and the program runs.
 * `exit` is overwritten in place (`1<>`): its 32 bytes were reserved before the start. So is `lost`, by which the
   copier tells that it had to let output go: when the disk is full there is no other place to say so.
 * Variables are named `_kas_*`, because a shell exports what it finds in its environment: `T` might be the user's.
@@ -40,15 +41,18 @@ SHIM = r"""_kas_t='HUP INT QUIT TERM USR1 USR2 ALRM PIPE'; trap : $_kas_t
 _kas_dir=$1 _kas_in=$2 _kas_out=$3 _kas_n=$4; shift 4
 _kas_run() {
   read -r _kas_s </proc/self/stat; printf '%s\n' "$_kas_s" >pid || exit 125
-  read -r _kas_s
+  trap '' PIPE; printf . >&0; trap - PIPE; read -r _kas_s
   exec <"$_kas_in"; cd "$_kas_dir" || exit 126; ulimit -S -n "$_kas_n"; unset OLDPWD
   exec "$@" 2>&1
 }
 ( trap : $_kas_t; set -C
   read -r _kas_s </proc/self/stat; { printf '%s\n' "$_kas_s" >shim; } 2>/dev/null || exit 125
   if [ "$_kas_out" = pipe ]; then
-    ( trap : $_kas_t; ( _kas_run "$@" ); _kas_c=$?; set +C; printf '%s\n' "$_kas_c" 1<>exit; exit "$_kas_c" ) |
+    exec 3<&0
+    ( exec 3<&-; trap : $_kas_t
+      ( _kas_run "$@" ); _kas_c=$?; set +C; printf '%s\n' "$_kas_c" 1<>exit; exit "$_kas_c" ) |
     ( trap '' $_kas_t; read -r _kas_s </proc/self/stat; printf '%s\n' "$_kas_s" >copier
+      printf . >&3; exec 3<&-
       until cat; do printf 'lost\n' 1<>lost; echo 'kasmos: output was lost: the log could not be written' >&2; done )
   else
     ( _kas_run "$@" ); _kas_c=$?; set +C; printf '%s\n' "$_kas_c" 1<>exit; exit "$_kas_c"

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 from contextlib import ExitStack, suppress
 
 import trio
 
 from kasmos.exceptions import SessionStartError
 from kasmos.failpoints import reach
+from kasmos.model.profile import OutputMode
 from kasmos.sessions import launch, layout
 from kasmos.sessions.doorman import Descriptors, Doorman
 from kasmos.sessions.hold import Hold
@@ -46,36 +48,32 @@ async def _spawn(hold: Hold, gate: ExitStack) -> None:
     spec, services = hold.spec, hold.services
     command = launch.doorman_command(hold.path, spec, services.soft_nofile)
     reach("session.spawning")
-    news = trio.Event()
-    with ExitStack() as given:
-        # The watch is made before there is anything to see.
-        given.callback(hold.watch_records(news.set))
-        gate_read, gate_write = os.pipe2(os.O_CLOEXEC)
-        gate.callback(os.close, gate_write)
-        with ExitStack() as passed:
-            passed.callback(os.close, gate_read)
-            output = _open(hold, layout.OUTPUT, passed, os.O_WRONLY | os.O_APPEND)
-            errors = _open(hold, layout.SHIM_LOG, passed, os.O_WRONLY | os.O_APPEND)
-            lease = _open(hold, layout.LEASE, passed, os.O_RDWR)
-            fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            hold.doorman = Doorman()
-            await hold.doorman.start(
-                services, command, Descriptors(gate_read, output, errors, lease), env=dict(spec.env), cwd=hold.path
-            )
-            hold.kin.sid = hold.doorman.pid
-            hold.kin.anchored = True
-            hold.kin.helpers.add(hold.doorman.pid)
-            services.scanner.settled.add(hold.doorman.pid)
-            reach("session.spawned")
-        hold.follow()
-        await wait_either(news, hold.doorman.ended)
+    ours, theirs = socket.socketpair()
+    gate.callback(ours.close)
+    ours.setblocking(False)
+    with ExitStack() as passed:
+        passed.callback(theirs.close)
+        output = _open(hold, layout.OUTPUT, passed, os.O_WRONLY | os.O_APPEND)
+        errors = _open(hold, layout.SHIM_LOG, passed, os.O_WRONLY | os.O_APPEND)
+        lease = _open(hold, layout.LEASE, passed, os.O_RDWR)
+        fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        hold.doorman = Doorman()
+        given = Descriptors(theirs.fileno(), output, errors, lease)
+        await hold.doorman.start(services, command, given, env=dict(spec.env), cwd=hold.path)
+        hold.kin.sid = hold.doorman.pid
+        hold.kin.anchored = True
+        hold.kin.helpers.add(hold.doorman.pid)
+        services.scanner.settled.add(hold.doorman.pid)
+        reach("session.spawned")
+    hold.follow()
+    await _reported(ours, 2 if spec.output is OutputMode.PIPE else 1)
     hold.take_records()
     if not hold.is_ready():
         said = hold.records.shim_log() or "its shell ended before it could run"
         raise SessionStartError(f"cannot start {spec.name}: {said}")
     reach("session.proven")
-    with suppress(BrokenPipeError):
-        os.write(gate_write, b"\n")
+    with suppress(OSError):
+        ours.send(b"\n")
     reach("session.released")
 
 
@@ -85,15 +83,14 @@ def _open(hold: Hold, name: str, stack: ExitStack, flags: int) -> int:
     return fd
 
 
-async def wait_either(one: trio.Event, other: trio.Event) -> None:
-    async with trio.open_nursery() as nursery:
-
-        async def wait(event: trio.Event) -> None:
-            await event.wait()
-            nursery.cancel_scope.cancel()
-
-        nursery.start_soon(wait, one)
-        nursery.start_soon(wait, other)
+async def _reported(gate: socket.socket, expected: int) -> None:
+    """Wait until so many behind the gate have said that their record is written, or nobody is behind it any more."""
+    while expected > 0:
+        await trio.lowlevel.wait_readable(gate)
+        said = gate.recv(expected)
+        if not said:
+            return
+        expected -= len(said)
 
 
 async def _undo(hold: Hold) -> None:

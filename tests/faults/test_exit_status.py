@@ -94,6 +94,7 @@ async def test_signals_to_the_whole_kernel_session(ground: Ground, gate: Gate, o
         assert await ended(session) == ExitStatus(code=5)
         assert await everything(session) == b"ready\nend\n"
     assert ground.records(spec).exit() == ExitStatus(code=5)
+    assert ground.events == [], "output was lost, or something left behind"
 
 
 @both_outputs

@@ -150,6 +150,7 @@ async def test_copier_killed(ground: Ground, gate: Gate) -> None:
     async with ground.opened(ground.sh(f"{gate.wait}; echo lost; exit 3", output=OutputMode.PIPE)) as session:
         copier = ground.records(session.spec).copier()
         assert copier is not None
+        await until(lambda: any((entry.ppid, entry.comm) == (copier.id.pid, "cat") for entry in scan()))
         kill(*(entry.id.pid for entry in scan() if copier.id.pid in (entry.id.pid, entry.ppid)))
         gate.open()
         assert await ended(session) == ExitStatus(signal=signal.SIGPIPE)

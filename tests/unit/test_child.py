@@ -25,7 +25,6 @@ from tests.simulation import WRITE_TIME, Life, Town, plan, profile, task, town
 FOREVER = Script(duration=math.inf)
 STUBBORN = attrs.evolve(FOREVER, ignores_terminate_for=math.inf)
 STEADY = RestartPolicy(backoff=8.0, backoff_max=60.0, jitter=0.0)
-COMMIT = pytest.approx(0.0, abs=20 * WRITE_TIME)
 
 
 def near(seconds: float) -> Any:
@@ -172,16 +171,19 @@ async def test_an_interruption_at_any_moment(moment: str, autojump_clock: MockCl
     assert not here.machine.live
 
 
-async def test_a_stop_before_the_first_start(autojump_clock: MockClock) -> None:
-    """A child that is stopped before it has begun starts nothing."""
-    here = one(FOREVER)
+@pytest.mark.parametrize("eighths", range(0, 48, 3))
+async def test_a_stop_at_any_moment_of_a_start(eighths: int, autojump_clock: MockClock) -> None:
+    """A stop gets through to a task from the moment it has a child, also where its start would hang for ever."""
+    here = one(Script(start=Hang()))
     async with here.life() as life:
         await life.submit(plan(task(1)))
-        await life.until(lambda world: 1 in world.runs["run1"].waves_started)
         while not (children := life.supervisor.children("run1")):
-            await trio.lowlevel.checkpoint()
+            await trio.sleep(WRITE_TIME / 16)
+        start = trio.current_time()
+        await trio.sleep(WRITE_TIME * eighths / 8)
         children["1"].request_stop(StopReason.REQUESTED)
         assert ended(await finish(life)) == (Outcome.CANCELLED, CauseKind.STOPPED)
+        assert trio.current_time() - start == near(0.0)
     assert not here.machine.starts
 
 

@@ -413,21 +413,22 @@ async def test_what_does_not_fit_the_present_is_refused(
         assert len(here.records) == before
 
 
-async def test_a_task_that_is_stopped_just_before_its_start(autojump_clock: MockClock) -> None:
-    """A stop of a waiting task counts from the moment it is asked for: the task starts in no race with it."""
-    here = town({"1": Script(duration=5.0)})
+@pytest.mark.parametrize("eighths", range(0, 56, 2))
+async def test_a_task_that_is_stopped_around_its_start(eighths: int, autojump_clock: MockClock) -> None:
+    """A stop of a task counts from the moment it is asked for, whatever is being committed for its start just then."""
+    here = town({"1": Script(duration=5.0), "2": FOREVER})
     async with here.life() as life, trio.open_nursery() as nursery:
         await life.submit(plan(task(1), task(2, wave=2)))
-        await running(life)
+        await life.until(lambda world: "run1-1a1-s0" in world.sessions)
         await life.until(lambda world: not world.sessions["run1-1a1-s0"].state.live)
-        # The wave's end is being committed now; the next thing is the start of task 2.
-        for steps in range(40):
-            await trio.sleep(WRITE_TIME / 8)
-            if steps == 8 * 2 + 4:
-                nursery.start_soon(life.orchestrator.stop_task, "run1", "2")
-                nursery.start_soon(life.orchestrator.stop_task, "run1", "2")
+        # From here the ends of task and wave and the start of the next ones are committed, one after the other.
+        await trio.sleep(WRITE_TIME * eighths / 8)
+        for _ in range(2):
+            nursery.start_soon(life.orchestrator.stop_task, "run1", "2")
         await life.orchestrator.wait_idle()
-        assert outcomes(life)[1] is Outcome.CANCELLED
+        assert outcomes(life) == [Outcome.SUCCEEDED, Outcome.CANCELLED]
+        assert kind(life, "2") is CauseKind.STOPPED
+    assert not here.machine.live
 
 
 # --- retry ------------------------------------------------------------------------

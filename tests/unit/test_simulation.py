@@ -95,6 +95,7 @@ class Chosen:
     fates: tuple[Fate, ...]
     requests: tuple[Request, ...]
     rand: float
+    write_times: tuple[float, ...]
 
     @property
     def gentle(self) -> bool:
@@ -155,10 +156,11 @@ def worlds(draw: st.DrawFn) -> Chosen:
         fates=tuple(draw(st.lists(fates, max_size=4))),
         requests=tuple(draw(st.lists(requests, max_size=2))),
         rand=draw(st.sampled_from([0.0, 0.5, 0.99])),
+        write_times=tuple(draw(st.lists(st.sampled_from([0.0, 0.0005, 0.001, 0.002]), min_size=1, max_size=4))),
     )
 
 
-@settings(max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(worlds())
 def test_a_supervisor_that_is_killed_at_any_point_is_succeeded_by_one_that_goes_on(world: Chosen) -> None:
     """However often a supervisor is killed, nothing runs twice or side by side with itself, and everything ends."""
@@ -173,6 +175,7 @@ async def simulate(chosen: Chosen) -> Town:
         {"a": chosen.profile},
         max_concurrent=chosen.max_concurrent,
         rand=lambda: chosen.rand,
+        write_times=chosen.write_times,
     )
     for fate in (*chosen.fates, FINAL):
         await town.live(partial(_live, chosen, fate), kill_at=fate.kill_at, durable=fate.durable)
@@ -193,9 +196,10 @@ async def _live(chosen: Chosen, fate: Fate, life: Life) -> None:
         # Not in the last one: what is asked for when all is over would be for yet another life to do.
         for request in () if fate is FINAL else chosen.requests:
             nursery.start_soon(request.make, life)
-        for index, document in enumerate(chosen.plans):
-            if not _has_ended(life.world, f"/{index}"):
-                await life.submit(document, key=f"/{index}", settings=chosen.settings)
+        async with trio.open_nursery() as people:
+            for index, document in enumerate(chosen.plans):
+                if not _has_ended(life.world, f"/{index}"):
+                    people.start_soon(partial(life.submit, document, key=f"/{index}", settings=chosen.settings))
         with trio.move_on_after(fate.interrupt_after) as patience:
             await life.orchestrator.wait_idle()
         if patience.cancelled_caught:
