@@ -151,7 +151,10 @@ async def test_copier_killed(ground: Ground, gate: Gate) -> None:
         copier = ground.records(session.spec).copier()
         assert copier is not None
         await until(lambda: any((entry.ppid, entry.comm) == (copier.id.pid, "cat") for entry in scan()))
-        kill(*(entry.id.pid for entry in scan() if copier.id.pid in (entry.id.pid, entry.ppid)))
+        await until(lambda: any(entry.ppid == copier.id.pid for entry in scan()))
+        copiers = [entry.id.pid for entry in scan() if copier.id.pid in (entry.id.pid, entry.ppid)]
+        kill(*copiers)
+        await until(lambda: not any(map(alive, copiers)))
         gate.open()
         assert await ended(session) == ExitStatus(signal=signal.SIGPIPE)
 
