@@ -163,7 +163,7 @@ class Journal:
             rows = [row for job in self._writing for row in job.rows]
             try:
                 if rows:
-                    await trio.to_thread.run_sync(self._append, rows, bool(delay), limiter=self._thread)
+                    await self._append_in_thread(rows, again=bool(delay))
                 break
             except UnwritableError as error:
                 if self.healthy:
@@ -176,6 +176,15 @@ class Journal:
             waited = self._clock.mono() - since
             self._announce(f"the journal can be written again after {waited:.1f} s; nothing was lost")
         self._fold()
+
+    async def _append_in_thread(self, rows: list[Row], again: bool) -> None:
+        try:
+            await trio.to_thread.run_sync(self._append, rows, again, limiter=self._thread)
+        except RuntimeError as error:
+            # Agents have used up the processes of this user: as with a full disk, it is tried again.
+            if not _is_no_thread(error):
+                raise
+            raise UnwritableError(str(error), full=False) from error
 
     def _append(self, rows: list[Row], again: bool) -> None:
         self._database.append(rows, again=again)
@@ -205,6 +214,11 @@ class Journal:
 
     def _unwritten(self) -> int:
         return sum(len(job.records) for job in (*self._writing, *self._waiting) if not job.durable)
+
+
+def _is_no_thread(error: RuntimeError) -> bool:
+    """Whether this is how `threading` says that the kernel gave no thread; it has no class of its own."""
+    return "can't start new thread" in str(error)
 
 
 def _ignore(records: Sequence[Record]) -> None:
@@ -268,4 +282,9 @@ async def open_journal(
     finally:
         # A thread cannot be given a deadline; closing writes at most one log's worth.
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(opened.database.close)
+            try:
+                await trio.to_thread.run_sync(opened.database.close)
+            except RuntimeError as error:
+                if not _is_no_thread(error):
+                    raise
+                opened.database.close()

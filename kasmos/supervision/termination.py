@@ -1,7 +1,8 @@
 """The one stop ladder, for every backend: politely, then firmly, always within a bound.
 
 The stop signal with SIGCONT (a stopped process would sleep through it) -> `stop_grace` -> SIGKILL to the whole
-tree -> a bounded wait. What survives is reported as unkillable. Each rung is made durable before its signal.
+tree -> a bounded wait. What survives is reported as unkillable. Each rung is made durable before its signal, unless
+nothing can be written for longer than a bound: a stop is always possible.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from kasmos.failpoints import reach
 from kasmos.model import event as ev
 from kasmos.model.session import ExitStatus, StopReason
 from kasmos.sessions.protocol import ExecutionSession
+
+NOTE_LIMIT = 5.0
+"""Seconds a stop waits for its intent to be durable."""
 
 
 async def terminate(session: ExecutionSession) -> None:
@@ -55,7 +59,7 @@ async def stop(
     if session.exit is not None:
         return session.exit
     if not requested:
-        await session.notify(ev.StopRequested(session.spec.id, reason))
+        await _note(session, ev.StopRequested(session.spec.id, reason))
         reach("session.stop-requested")
     await session.signal(signal.Signals[policy.stop_signal])
     await session.signal(signal.SIGCONT)
@@ -63,11 +67,21 @@ async def stop(
     status = await _wait_within(session, policy.stop_grace if grace is None else grace, hurry)
     if status is not None:
         return status
-    await session.notify(ev.KillSent(session.spec.id))
+    await _note(session, ev.KillSent(session.spec.id))
     reach("session.kill-requested")
     await session.kill()
     reach("session.killed")
     return await _wait_within(session, policy.kill_grace, None)
+
+
+async def _note(session: ExecutionSession, event: ev.Event) -> None:
+    """Make the intent durable before the signal, if the disk lets us within a bound.
+
+    A journal that cannot be written must not protect the program that fills the disk. What is given up after the
+    bound is only that the intent is durable first: it is queued, in order, for when there is space.
+    """
+    with trio.move_on_after(NOTE_LIMIT):
+        await session.notify(event)
 
 
 async def _wait_within(session: ExecutionSession, seconds: float, hurry: trio.Event | None) -> ExitStatus | None:
