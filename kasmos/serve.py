@@ -66,6 +66,8 @@ class Options:
     announce: Callable[[str], None]
     """Tells the person at the terminal, or the log, what they should know."""
     lock_wait: float = LOCK_WAIT
+    take_up: bool = True
+    """Whether runs that an earlier supervisor left under way go on by themselves, or wait until they are asked for."""
     clock: Clock = Clock(time.time, time.monotonic)
 
 
@@ -93,7 +95,7 @@ class Engine:
     journal: Journal
     bus: Bus
     findings: Findings
-    """What recovery found; runs in `to_continue` are under way again."""
+    """What recovery found; runs in `to_continue` are under way again, if they were to be taken up."""
     abandon: Callable[[], None]
     """Leaves every running program to the next supervisor; never blocks. Cancel the scope afterwards."""
     ground: Ground
@@ -203,7 +205,8 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                     untold=untold,
                 ) as orchestrator,
             ):
-                findings = await _recover(journal, headless, backends, orchestrator, supervisor, boot)
+                findings = await take_stock(journal, headless, boot)
+                await _recover(options, findings, journal, backends, orchestrator, supervisor)
                 service = Service(orchestrator, bus, _service_surroundings(options, backends))
                 yield Engine(service, orchestrator, journal, bus, findings, supervisor.detach_all, ground)
                 journal.append_nowait(ev.SupervisorStopped("left in order"))
@@ -259,20 +262,18 @@ def _service_surroundings(options: Options, backends: Mapping[ExecutionMode, Bac
 
 
 async def _recover(
+    options: Options,
+    findings: Findings,
     journal: Journal,
-    headless: Backend,
     backends: Mapping[ExecutionMode, Backend],
     orchestrator: Orchestrator,
     supervisor: Supervisor,
-    boot: str,
-) -> Findings:
-    findings = await take_stock(journal, headless, boot)  # type: ignore[arg-type]  # headless is an Archive too
+) -> None:
     for session_id in findings.strays:
         view = journal.world.sessions[session_id]
         supervisor.start_stray(session_id, partial(end_stray, journal, backends[view.backend], view))
-    for run_id in findings.to_continue:
+    for run_id in findings.to_continue if options.take_up else ():
         await orchestrator.continue_run(run_id)
-    return findings
 
 
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"

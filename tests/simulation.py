@@ -70,6 +70,7 @@ class SimJournal:
         self.records = records
         self.world: World = fold(records)
         self.killed = trio.Event()
+        self.killed_at = 0.0
         self.committed = trio.Event()
         """Set, and replaced, with each commit."""
         self._now = now
@@ -96,7 +97,9 @@ class SimJournal:
 
     def kill(self) -> None:
         """Write nothing any more, and let nobody who waits go on."""
-        self.killed.set()
+        if not self.killed.is_set():
+            self.killed_at = trio.current_time()
+            self.killed.set()
 
     async def run(self) -> None:
         """Commit what is appended, for ever."""
@@ -209,6 +212,8 @@ class Town:
     """Sessions that were started without a durable intent."""
     rand: Callable[[], float] = lambda: 0.5
     write_times: Sequence[float] = (WRITE_TIME,)
+    downtime: float = 0.0
+    """Seconds between the death of supervisors and the birth of the next: what is left of them takes time to unwind."""
     stored: dict[str, SessionSpec] = attrs.field(factory=dict)
     """Session directories, as it were."""
     _booted: float = 0.0
@@ -223,6 +228,12 @@ class Town:
     def events(self) -> list[Event]:
         """Everything that is durable."""
         return [record.event for record in self.records]
+
+    def story(self, newest: int = 60) -> str:
+        """What has happened of late, for a person to read."""
+        return "\n".join(
+            f"{record.seq:4} {record.mono:10.4f} {record.event}"[:200] for record in self.records[-newest:]
+        )
 
     def reboot(self) -> None:
         """Start the machine anew: every program is gone, the monotonic clock begins again."""
@@ -244,7 +255,7 @@ class Town:
         with trio.CancelScope() as scope:
             async with self._open(journal, scope) as life:
                 yield life
-        _judge(journal, scope)
+        self._judge(journal, scope)
 
     async def live(
         self, body: Callable[[Life], Awaitable[None]], *, kill_at: int | None = None, durable: bool = True
@@ -254,7 +265,7 @@ class Town:
         with trio.CancelScope() as scope:
             async with self._open(journal, scope) as life:
                 await body(life)
-        _judge(journal, scope)
+        self._judge(journal, scope)
 
     @asynccontextmanager
     async def _open(self, journal: SimJournal, scope: trio.CancelScope) -> AsyncIterator[Life]:
@@ -285,6 +296,11 @@ class Town:
             await journal.append(ev.SupervisorStopped("left in order"))
             nursery.cancel_scope.cancel()
 
+    def _judge(self, journal: SimJournal, scope: trio.CancelScope) -> None:
+        assert not scope.cancelled_caught or journal.killed.is_set(), f"a supervisor came to no end:\n{self.story()}"
+        if journal.killed.is_set():
+            self.downtime += trio.current_time() - journal.killed_at
+
     def _start(self, spec: SessionSpec) -> Script:
         if not any(isinstance(event, ev.SessionStarting) and event.session_id == spec.id for event in self.events):
             self.undeclared.append(spec.id)
@@ -311,10 +327,6 @@ class Town:
         for run_id in findings.to_continue:
             await orchestrator.continue_run(run_id)
         return findings
-
-
-def _judge(journal: SimJournal, scope: trio.CancelScope) -> None:
-    assert not scope.cancelled_caught or journal.killed.is_set(), "a supervisor that came to no end"
 
 
 async def _die_with(journal: SimJournal, backend: ScriptedBackend, scope: trio.CancelScope) -> None:

@@ -143,14 +143,11 @@ def _umask() -> int:
 
 
 def _directory(ctx: click.Context, project: Path | None) -> Path:
-    from kasmos.config.load import find_project
+    from kasmos.config.load import locate_project
     from kasmos.exceptions import ConfigError
 
-    named = project or ctx.find_root().params.get("project")
-    if named is not None:
-        return Path(named).resolve()
     try:
-        return find_project(Path.cwd())
+        return locate_project(project or ctx.find_root().params.get("project"))
     except ConfigError as error:
         _refuse(error.mistakes)
 

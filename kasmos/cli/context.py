@@ -81,21 +81,24 @@ def place_of(ctx: click.Context) -> Place:
     """Find the project and its state root from the options of `kas` itself.
 
     Raises:
-        ConfigError: the configuration is wrong, and it might say where the state root is.
+        ConfigError: the configuration is wrong in what it says about the state root; the rest of it does not matter.
         StoreError: there is no place for a state root.
     """
-    from kasmos.config.files import find_project
+    from kasmos.config.files import locate_project
 
     options = ctx.find_root().params
     environ = dict(os.environ)
-    named: str | None = options.get("project")
-    project = Path(named).resolve() if named else find_project(Path.cwd())
+    project = locate_project(options.get("project"))
     override: str | None = options.get("state_root")
     configured = None
     if not override and not environ.get("KASMOS_STATE_ROOT"):
-        from kasmos.config.load import load_config
+        from kasmos.config.load import read_state_root
 
-        configured = load_config(project, environ=environ).config.state_root
+        said = read_state_root(project, environ=environ)
+        configured = said.value
+        if said.mistakes and not ctx.resilient_parsing:  # which is when a shell completes: no place for warnings
+            many = "a mistake" if said.mistakes == 1 else f"{said.mistakes} mistakes"
+            click.echo(f"warning: the configuration has {many}: kas config check", err=True)
     root = find_state_root(project, environ=environ, override=override, configured=configured)
     return Place(project, root, environ)
 

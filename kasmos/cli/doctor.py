@@ -41,11 +41,10 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     Exits 0 when everything that is needed is there, 1 when there are problems. Changes nothing.
     """
     from kasmos.cli.context import say
-    from kasmos.config.load import find_project
+    from kasmos.config.load import locate_project
 
     options = ctx.find_root().params
-    named = options.get("project")
-    project = Path(named).resolve() if named else find_project(Path.cwd())
+    project = locate_project(options.get("project"))
     diagnosis = examine(project, os.environ, options.get("state_root"))
     say(render_json(diagnosis) if as_json else render_text(diagnosis))
     ctx.exit(1 if diagnosis.problems else 0)

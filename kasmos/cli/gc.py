@@ -52,7 +52,7 @@ def gc(ctx: click.Context, older_than: str, max_size: str | None, dry_run: bool,
     unfinished runs stay.
     """
     from kasmos.cli.context import note, place_of, say
-    from kasmos.config.units import parse_duration, parse_size
+    from kasmos.model.units import parse_duration, parse_size
 
     age = _parsed("--older-than", parse_duration, older_than)
     limit = None if max_size is None else int(_parsed("--max-size", parse_size, max_size))

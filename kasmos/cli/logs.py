@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -10,12 +12,19 @@ from kasmos.cli.context import Place, complete, note, place_of, put, session_nam
 
 if TYPE_CHECKING:
     from kasmos.model.view import SessionView
+    from kasmos.sessions.launch import Records
     from kasmos.sessions.output import LogFile
 
 PIECE = 262_144
 """Bytes that are read at once."""
 WAIT = 30.0
 """Seconds the supervisor is asked to wait for more."""
+LOOK_INTERVAL = 0.1
+"""Seconds between two looks at the file where there is no supervisor to ask."""
+START_PATIENCE = 5.0
+"""Seconds a program without a supervisor has to appear."""
+DRAIN_PATIENCE = 1.0
+"""Seconds after its end in which its last output is waited for."""
 
 
 @click.command("logs")
@@ -48,10 +57,13 @@ def logs(ctx: click.Context, name: str, follow: bool, tail: int | None, since: i
         offset = since or 0
     except PermissionError as error:
         raise StoreError(f"the output of session {session.id} cannot be read: {error.strerror}") from error
-    if follow and session.state.live:
-        _follow(place, session, log, offset)
-    elif session.state.live and place.supervisor_pid() is None:
-        note("supervisor is not running: this is the output so far")
+    if not session.state.live:
+        return
+    rest: int | None = offset
+    if follow and place.supervisor_pid() is not None:
+        rest = _follow(place, session, log, offset)
+    if rest is not None and place.supervisor_pid() is None:
+        _without_supervisor(place, session, log, rest, follow=follow)
 
 
 def tail_offset(log: LogFile, lines: int) -> int:
@@ -88,7 +100,8 @@ def _copy(log: LogFile, offset: int) -> int:
         offset = chunk.end
 
 
-def _follow(place: Place, session: SessionView, log: LogFile, offset: int) -> None:
+def _follow(place: Place, session: SessionView, log: LogFile, offset: int) -> int | None:
+    """Print what the supervisor gives us until the session has ended; where it broke off, if it did."""
     from kasmos.exceptions import ClientError
 
     try:
@@ -99,14 +112,51 @@ def _follow(place: Place, session: SessionView, log: LogFile, offset: int) -> No
             put(piece.data)
             offset = piece.next_offset
             if piece.ended:
-                return
+                return None
     except ClientError as error:
         # Nobody tells us of more. What has been written meanwhile is in the file.
         try:
-            _copy(log, offset)
+            offset = _copy(log, offset)
         except FileNotFoundError:
             raise _gone(session) from None
         note(f"{error}; this is the output so far")
+        return offset
+
+
+def _without_supervisor(place: Place, session: SessionView, log: LogFile, offset: int, *, follow: bool) -> None:
+    """Print the file from *offset* on, if *follow* until the program has ended, and say what has become of it."""
+    from kasmos.cli.found import look_around
+    from kasmos.sessions.launch import Records
+
+    found = look_around(place, place.read_world()).get(session.id)
+    if follow and found is not None and found.fate.at_work:
+        note("supervisor is not running; the program is, and its output is followed until it ends")
+        offset = _read_along(Records(str(place.root.session_dir(session.id))), log, offset)
+        found = look_around(place, place.read_world()).get(session.id)
+    with suppress(FileNotFoundError):  # a session that is just being started
+        _copy(log, offset)
+    if found is not None:
+        so_far = "; this is the output so far" if found.fate.at_work else ""
+        note(f"session {session.id}: {found}{so_far}")
+
+
+def _read_along(records: Records, log: LogFile, offset: int) -> int:
+    """Print what is written until the program has ended; where that is."""
+    from kasmos.sessions.processes import is_alive
+
+    patience = drained = time.monotonic() + START_PATIENCE
+    while True:
+        program, copier = records.program(), records.copier()
+        runs = is_alive(program) if program is not None else time.monotonic() < patience
+        if runs:
+            drained = time.monotonic() + DRAIN_PATIENCE
+        # What stands between the program and the file writes a little longer; what it has left behind may for ever.
+        writing = runs or (copier is not None and is_alive(copier) and time.monotonic() < drained)
+        with suppress(FileNotFoundError):
+            offset = _copy(log, offset)
+        if not writing:
+            return offset
+        time.sleep(LOOK_INTERVAL)
 
 
 def _tell_lost(lost: int, offset: int) -> None:

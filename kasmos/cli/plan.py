@@ -37,38 +37,50 @@ def check(ctx: click.Context, file: str, as_json: bool, agent: str | None, proje
 
     Starts nothing. Exits 0 when the plan can be run, 2 when something is wrong with it.
     """
-    from kasmos.config.load import find_project, load_config
-    from kasmos.exceptions import ConfigError
+    from kasmos.cli.programs import missing_programs
+    from kasmos.config.load import load_config, locate_project
+    from kasmos.exceptions import ConfigError, PlanError
     from kasmos.plans import agent_of, check_plan, in_document_order, read_plan
 
-    try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as error:
-        _refuse(ctx, [f"{file}: {error.strerror}"])
-    named = project or ctx.find_root().params.get("project")
     flags = {"orchestration.default_agent": agent} if agent is not None else {}
     try:
-        directory = Path(named).resolve() if named else find_project(Path.cwd())
+        data = _read(file)
+        directory = locate_project(project or ctx.find_root().params.get("project"))
         config = load_config(directory, environ=os.environ, flags=flags).config
-    except ConfigError as error:
-        _refuse(ctx, error.mistakes)
+    except (ConfigError, PlanError) as error:
+        _refuse(ctx, error.mistakes, as_json=as_json)
     read = read_plan(data, file)
     default = config.orchestration.default_agent
     checked = check_plan(read.parsed, config.agents, default, require_agent=False)
-    warnings = in_document_order((*read.parsed.warnings, *checked.warnings))
+    missing = missing_programs(read.parsed.plan, config.agents, default, os.environ, directory)
+    warnings = in_document_order((*read.parsed.warnings, *checked.warnings, *missing))
     mistakes = in_document_order((*read.mistakes, *checked.mistakes))
     for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
+        click.echo(f"warning: {_printable(str(warning))}", err=True)
     if mistakes:
-        _refuse(ctx, mistakes)
+        _refuse(ctx, mistakes, warnings, as_json=as_json)
     agents = {task.id: agent_of(task, default) for task in read.parsed.plan.tasks}
     if as_json:
-        click.echo(render_json(read.parsed, agents, config.agents))
+        click.echo(render_json(read.parsed, agents, config.agents, warnings))
     else:
         click.echo(render_text(read.parsed, agents, config.agents))
 
 
-def render_json(parsed: ParsedPlan, agents: Mapping[str, str | None], profiles: Mapping[str, AgentProfile]) -> str:
+def _read(file: str) -> bytes:
+    from kasmos.exceptions import Mistake, PlanError
+
+    try:
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise PlanError([Mistake(file, str(error.strerror))]) from error
+
+
+def render_json(
+    parsed: ParsedPlan,
+    agents: Mapping[str, str | None],
+    profiles: Mapping[str, AgentProfile],
+    warnings: Iterable[Mistake] = (),
+) -> str:
     """The plan for programs. *agents* has the agent of each task by its id."""
     from kasmos.model import codec
 
@@ -83,6 +95,7 @@ def render_json(parsed: ParsedPlan, agents: Mapping[str, str | None], profiles: 
                         {
                             **_task_value(task, agents[task.id]),
                             "command": _command(parsed, wave, task, agents, profiles),
+                            "script_line": parsed.lines.get((task.id, "script")),
                         }
                         for task in wave.tasks
                     ],
@@ -92,6 +105,7 @@ def render_json(parsed: ParsedPlan, agents: Mapping[str, str | None], profiles: 
             "title": parsed.plan.title,
             "architecture": parsed.plan.architecture,
             "tech_stack": parsed.plan.tech_stack,
+            "warnings": _as_values(warnings),
         }
     )
 
@@ -107,6 +121,7 @@ def render_text(parsed: ParsedPlan, agents: Mapping[str, str | None], profiles: 
             command = _command(parsed, wave, task, agents, profiles)
             if command is not None:
                 lines.append(f"      $ {command}")
+                lines += _script(parsed, task, agents, profiles)
     count, waves = sum(1 for _ in parsed.plan.tasks), len(parsed.plan.waves)
     lines.append(f"{count} task{'s' * (count != 1)} in {waves} wave{'s' * (waves != 1)}")
     return "\n".join(lines)
@@ -161,6 +176,22 @@ def _command(
     return shlex.join(map(_shortened, words)) + (" < prompt.md" if command.stdin_prompt else "")
 
 
+def _script(
+    parsed: ParsedPlan, task: PlanTask, agents: Mapping[str, str | None], profiles: Mapping[str, AgentProfile]
+) -> Iterator[str]:
+    """How the script that the command runs begins, and where it stands in the document."""
+    from kasmos.model.profile import PromptMode
+    from kasmos.plans import first_script
+
+    line = parsed.lines.get((task.id, "script"))
+    if line is None or profiles[agents[task.id] or ""].prompt is not PromptMode.SCRIPT:
+        return
+    script = (first_script(task.body) or "").rstrip()
+    first, _, rest = script.lstrip("\n").partition("\n")
+    line += len(script) - len(script.lstrip("\n"))
+    yield f"      line {line}: {_shortened(first)}" + (" …" if rest else "")
+
+
 def _shortened(word: str) -> str:
     first = word.split("\n", 1)[0]
     return _printable(word if first == word and len(word) <= _WIDEST_WORD else first[: _WIDEST_WORD - 1] + "…")
@@ -171,7 +202,19 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text)
 
 
-def _refuse(ctx: click.Context, mistakes: Iterable[Mistake | str]) -> NoReturn:
+def _as_values(found: Iterable[Mistake]) -> list[dict[str, str]]:
+    return [{"place": one.place, "problem": one.problem, "cure": one.cure} for one in found]
+
+
+def _refuse(
+    ctx: click.Context, mistakes: Iterable[Mistake], warnings: Iterable[Mistake] = (), *, as_json: bool
+) -> NoReturn:
+    """Say what is wrong, to the person and, if it was asked for, to the program that asked."""
+    mistakes = tuple(mistakes)
     for mistake in mistakes:
-        click.echo(str(mistake), err=True)
+        click.echo(_printable(str(mistake)), err=True)
+    if as_json:
+        from kasmos.model import codec
+
+        click.echo(codec.encode_pretty({"mistakes": _as_values(mistakes), "warnings": _as_values(warnings)}))
     ctx.exit(EXIT_WRONG)

@@ -6,8 +6,12 @@ import sys
 
 import click
 
+MODES = ("headless", "tmux", "scripted")
+"""The words of `ExecutionMode`, here again so that help costs no import."""
 _AGENT = click.option("--agent", metavar="NAME", help="Agent for tasks that name none.")
-_MODE = click.option("--mode", metavar="M", help="Run every agent in this mode: headless, tmux or scripted.")
+_MODE = click.option(
+    "--mode", metavar="M", type=click.Choice(MODES), help="Run every agent in this mode: headless, tmux or scripted."
+)
 _MAX = click.option("--max-concurrent", type=int, metavar="N", help="Tasks that may run at once.")
 _TIMEOUT = click.option("--task-timeout", metavar="T", help='Time a task may take, such as "90" (seconds) or "10m".')
 _FAILURE = click.option(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import attrs
@@ -17,6 +17,7 @@ import click
 from kasmos.cli.context import Place, complete, place_of, run_ids, say
 
 if TYPE_CHECKING:
+    from kasmos.cli.found import Found
     from kasmos.cli.render.text import Look
     from kasmos.daemon.wire import RunWire
     from kasmos.model.view import RunView, TaskView, World
@@ -46,7 +47,7 @@ def status(ctx: click.Context, run: str | None, as_json: bool, watch: bool) -> N
     if as_json:
         say(render_json(place, world, pid, choose(world, run), pretty=True))
     else:
-        say(render_text(world, pid, choose(world, run), look(place), time.monotonic(), time.time()))
+        say(render_text(place, world, pid, choose(world, run), time.monotonic(), time.time()))
 
 
 def look(place: Place) -> Look:
@@ -90,7 +91,8 @@ def present_wire(run: RunView, *, supervised: bool) -> RunWire:
 
 
 def render_json(place: Place, world: World, pid: int | None, runs: Iterable[RunView], *, pretty: bool) -> str:
-    """The same in the words of the API: runs with tasks, live sessions, attention."""
+    """The same in the words of the API: runs with tasks, live sessions and how they were found, attention."""
+    from kasmos.cli.found import found_wire, look_around
     from kasmos.daemon import wire
     from kasmos.model import codec
 
@@ -109,6 +111,7 @@ def render_json(place: Place, world: World, pid: int | None, runs: Iterable[RunV
             for run in runs
         ],
         "sessions": [wire.session_wire(one) for one in world.sessions.values() if one.state.live],
+        "found": [found_wire(one) for one in look_around(place, world).values()],
         "attention": list(wire.attention(world)),
     }
     return codec.encode_pretty(value) if pretty else codec.encode(value).decode()
@@ -117,24 +120,37 @@ def render_json(place: Place, world: World, pid: int | None, runs: Iterable[RunV
 # --- for people -------------------------------------------------------------------
 
 
-def render_text(world: World, pid: int | None, runs: list[RunView], look: Look, mono: float, wall: float) -> str:
+def render_text(place: Place, world: World, pid: int | None, runs: list[RunView], mono: float, wall: float) -> str:
     """All that is to be known at a glance."""
+    from kasmos.cli.found import look_around
+
+    show, found = look(place), look_around(place, world)
     supervisor = f"running (pid {pid})" if pid is not None else "not running"
     lines = [f"supervisor: {supervisor}"]
     if not runs:
         lines += ["", "there has been no run yet; `kas run PLAN` starts one"]
     for run in runs:
-        lines += ["", *_run(world, run, look, mono, wall, supervised=pid is not None)]
+        lines += ["", *_run(world, run, show, mono, wall, supervised=pid is not None, found=found)]
+        lines += _left(world, run, mono, wall, found)
     unfinished = [run for run in runs if run.unfinished]
     if pid is None and unfinished:
         cure = f"`kas resume {unfinished[-1].id}`"
         if len(unfinished) == 1 and unfinished[0].source != "-":
             cure = f"`kas run {unfinished[0].source}` or {cure}"
         lines += ["", f"supervisor is not running; {cure} continues"]
-    return "\n".join((*lines, *_attention(world, look))) + "\n"
+    return "\n".join((*lines, *_attention(world, show))) + "\n"
 
 
-def _run(world: World, run: RunView, look: Look, mono: float, wall: float, *, supervised: bool) -> Iterator[str]:
+def _run(
+    world: World,
+    run: RunView,
+    look: Look,
+    mono: float,
+    wall: float,
+    *,
+    supervised: bool,
+    found: Mapping[str, Found],
+) -> Iterator[str]:
     from kasmos.cli.render import facts
     from kasmos.cli.render.report import wave_lines
     from kasmos.cli.render.text import clean, duration
@@ -145,10 +161,25 @@ def _run(world: World, run: RunView, look: Look, mono: float, wall: float, *, su
     source = "from standard input" if run.source == "-" else clean(run.source)
     yield f"{look.paint(f'run {run.id}', 'bold')}  {look.status(word, word.replace('_', ' '))}{taken}  {source}"
     yield f"  {facts.run_title(run)}"
-    yield f"  {facts.count_words(facts.count_tasks(run))}"
+    over = [name for name, one in found.items() if not one.fate.at_work]
+    yield f"  {facts.count_words(facts.count_tasks(run, over))}"
     many = len(run.tasks) > MANY_TASKS
+    # What is over is not shown as if it went on: `_left` says what has become of it.
+    world = attrs.evolve(world, sessions={key: one for key, one in world.sessions.items() if key not in over})
     for line in wave_lines(world, run, look, mono, wall, wanted=lambda task: not many or _is_news(task)):
         yield f"  {line}"
+
+
+def _left(world: World, run: RunView, mono: float, wall: float, found: Mapping[str, Found]) -> Iterator[str]:
+    """What has become of a run's live sessions without a supervisor."""
+    from kasmos.cli.found import seconds
+    from kasmos.cli.render.text import clean, columns, duration
+
+    left = [world.sessions[name] for name in found if world.sessions[name].run_id == run.id]
+    if left:
+        yield "  without a supervisor:"
+        rows = [(clean(one.name), duration(seconds(world, one, found, mono, wall)), str(found[one.id])) for one in left]
+        yield from (f"    {line}" for line in columns(rows, right=(1,)))
 
 
 def _is_news(task: TaskView) -> bool:

@@ -9,7 +9,7 @@ import click
 from kasmos.cli.context import Place, complete, live_session_names, place_of, say
 
 if TYPE_CHECKING:
-    from kasmos.model.view import World
+    from kasmos.model.view import SessionView, World
 
 
 @click.command("stop")
@@ -20,29 +20,37 @@ def stop(ctx: click.Context, name: str | None, everything: bool) -> None:
     """Stop session or task NAME, or end every run: politely, then firmly.
 
     A task that waits or has not begun is stopped too: it will not run. Ctrl-C in `kas run`, in contrast, puts
-    unfinished tasks back, to go on later.
+    unfinished tasks back, to go on later. Without a supervisor, `--all` becomes it for as long as that takes.
     """
     if (name is None) == (not everything):
         raise click.UsageError("one of NAME and --all is needed", ctx)
     place = place_of(ctx)
     if name is None:
-        _stop_all(place)
-    else:
-        _stop_one(place, place.read_world(), name)
+        ctx.exit(_stop_all(ctx, place))
+    _stop_one(place, place.read_world(), name)
 
 
-def _stop_all(place: Place) -> None:
+def _stop_all(ctx: click.Context, place: Place) -> int:
     unfinished = [run.id for run in place.read_world().runs.values() if run.unfinished]
-    if not unfinished and place.supervisor_pid() is None:
-        say("nothing runs")
-        return
-    cure = (
-        f"run {', '.join(unfinished)} is interrupted; to end it for good, `kas resume {unfinished[-1]}` "
-        "and then `kas stop --all`; to leave it, do nothing: without a supervisor nothing new is started"
-    )
-    place.reach(cure if unfinished else "").post("/v1/stop", {"all": True})
-    ended = f"run {', '.join(unfinished)} is being ended" if unfinished else "every run is being ended"
-    say(f"{ended}: its sessions are stopped, what has not begun will not run")
+    if place.supervisor_pid() is None:
+        if not unfinished:
+            say("nothing runs")
+            return 0
+        from kasmos.cli import foreground
+
+        # What was left at work has to be taken up to be stopped, and tasks that have not begun to be recorded as such.
+        request = foreground.Request(cancel="kas stop --all")
+        return foreground.execute(foreground.place_of(ctx), request)
+    place.reach("its supervisor is just leaving: try again").post("/v1/stop", {"all": True})
+    match unfinished:
+        case []:
+            ended = "every run is being ended: the sessions"
+        case [one]:
+            ended = f"run {one} is being ended: its sessions"
+        case _:
+            ended = f"runs {', '.join(unfinished)} are being ended: their sessions"
+    say(f"{ended} are stopped, what has not begun will not run")
+    return 0
 
 
 def _stop_one(place: Place, world: World, name: str) -> None:
@@ -50,15 +58,28 @@ def _stop_one(place: Place, world: World, name: str) -> None:
     from kasmos.model.view import Ended
     from kasmos.store.lookup import find_session, match_sessions, match_tasks
 
-    live = [session for session in match_sessions(world, name) if session.state.live]
+    sessions = match_sessions(world, name)
+    # Where a name may mean several, it is not for us to choose, even if all the others have ended.
+    live = [session for session in sessions if session.state.live] if len(sessions) == 1 else []
     tasks = [task for task in match_tasks(world, name) if not isinstance(task.state, Ended)]
-    cure = "`kas resume` takes up what it left, and stops it then; `kas doctor` shows what is alive"
-    if len(live) == 1:
-        place.reach(cure).post(f"/v1/sessions/{live[0].id}/stop")
-        say(f"session {live[0].id} is being stopped")
-    elif not live and len(tasks) == 1:
+    if live:
+        place.reach(_cure_of(place, live[0])).post(f"/v1/sessions/{live[0].id}/stop")
+        say(f"{name} (session {live[0].id}) is being stopped")
+    elif len(sessions) < 2 and len(tasks) == 1:
+        cure = "what has not begun is not started; `kas stop --all` ends its run for good"
         place.reach(cure).post(f"/v1/tasks/{tasks[0].id}/cancel")
-        say(f"task {tasks[0].id} is stopped")
+        say(f"{name} (task {tasks[0].id}) is stopped")
     else:
         session = find_session(world, name)
-        raise SupervisionError(f"session {session.id} has ended already")
+        raise SupervisionError(f"{name} (session {session.id}) has ended already")
+
+
+def _cure_of(place: Place, session: SessionView) -> str:
+    """What to do about a live session without a supervisor."""
+    from kasmos.cli.found import look_around
+
+    found = look_around(place, place.read_world()).get(session.id)
+    if found is not None and not found.fate.at_work:
+        return f"session {session.id}: {found}; `kas resume` records it"
+    pid = f" (pid {found.pid})" if found is not None and found.pid is not None else ""
+    return f"session {session.id}{pid} is still at work; `kas resume` takes it up again, `kas stop --all` ends its run"

@@ -77,19 +77,22 @@ def build_tree(world: World, entries: Iterable[ProcessEntry], supervisor: int | 
     return LiveTree(
         supervisor=supervisor,
         runs=tuple(
-            _run_node(run, [session for session in live if session.run_id == run.id], nodes) for run in unfinished
+            _run_node(run, [one for one in live if one.run_id == run.id], nodes, supervised=supervisor is not None)
+            for run in unfinished
         ),
         sessions=tuple(nodes[session.id] for session in live if session.run_id not in homes),
     )
 
 
-def _run_node(run: RunView, live: Sequence[SessionView], nodes: dict[str, SessionNode]) -> RunNode:
+def _run_node(run: RunView, live: Sequence[SessionView], nodes: dict[str, SessionNode], *, supervised: bool) -> RunNode:
+    from kasmos.cli.render.facts import present_status
+
     tasks = []
     for task_id, task in run.tasks.items():
         sessions = tuple(nodes[session.id] for session in live if session.task_id == task_id)
         if sessions:
             tasks.append(TaskNode(task_id, task.spec.title, sessions))
-    return RunNode(run.id, run.source, run.state.value, tuple(tasks))
+    return RunNode(run.id, run.source, present_status(run, supervised=supervised), tuple(tasks))
 
 
 def _session_node(session: SessionView, entries: Sequence[ProcessEntry]) -> SessionNode:

@@ -86,7 +86,8 @@ class _Screen:
         self._shown = ""
         self._region: Region | None = None
         if not as_json and sys.stdout.isatty() and place.environ.get("TERM", "") not in ("", "dumb"):
-            from kasmos.cli.render.region import Region, size_of
+            from kasmos.cli.render.region import Region
+            from kasmos.cli.render.size import size_of
             from kasmos.cli.render.writer import Writer
 
             self._size = size_of(sys.stdout)
@@ -100,7 +101,7 @@ class _Screen:
         if self._as_json:
             say(render_json(self._place, world, pid, runs, pretty=False))
             return
-        text = render_text(world, pid, runs, look(self._place), time.monotonic(), time.time())
+        text = render_text(self._place, world, pid, runs, time.monotonic(), time.time())
         if self._region is None:
             # Blocks, with an empty line between; one like the last says nothing.
             if text != self._shown:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import attrs
 import click
 
 from kasmos.cli.context import Place, all_ids, complete, place_of, say
+from kasmos.cli.found import Found, look_around, seconds
 from kasmos.cli.render import facts
 from kasmos.cli.render.report import describe, failures, log_name
 from kasmos.cli.render.text import Look, clean, clean_lines, columns, duration, local_moment, look_of
 from kasmos.daemon.wire import task_status
 from kasmos.model.session import SessionKind
+from kasmos.model.view import Active
 
 if TYPE_CHECKING:
     from kasmos.model.view import RunView, SessionView, TaskView, World
@@ -30,10 +32,10 @@ _FILES = (
 
 
 @click.command("why")
-@click.argument("name", metavar="ID", required=False, shell_complete=complete(all_ids))
+@click.argument("name", metavar="[ID]", required=False, shell_complete=complete(all_ids))
 @click.pass_context
 def why(ctx: click.Context, name: str | None) -> None:
-    """Say why task, session or run ID (the newest run, when none is named) ended as it did.
+    """Say why task, session or run ID ended as it did; without an ID, the newest run.
 
     Shows the outcome with its cause, the attempts, the last lines of the output, what else was stopped or
     skipped because of it, and the files to look at.
@@ -41,7 +43,7 @@ def why(ctx: click.Context, name: str | None) -> None:
     place = place_of(ctx)
     world = place.read_world()
     look = look_of(place.environ, sys.stdout.encoding, is_terminal=sys.stdout.isatty())
-    story = Story(place, world, look)
+    story = Story(place, world, look, look_around(place, world))
     say("\n".join(story.of(name)))
 
 
@@ -52,6 +54,8 @@ class Story:
     place: Place
     world: World
     look: Look
+    found: Mapping[str, Found]
+    """What has become of sessions without a supervisor."""
 
     def of(self, name: str | None) -> Iterator[str]:
         """The story of whatever *name* means.
@@ -60,7 +64,15 @@ class Story:
             SupervisionError: nothing, or several things.
         """
         from kasmos.exceptions import SupervisionError
-        from kasmos.store.lookup import find_run, find_session, match_runs, match_sessions, match_tasks
+        from kasmos.store.lookup import (
+            find_run,
+            find_session,
+            find_task,
+            match_runs,
+            match_sessions,
+            match_tasks,
+            unknown,
+        )
 
         world = self.world
         if name is None:
@@ -74,12 +86,14 @@ class Story:
             return self.session(find_session(world, name))
         if match_runs(world, name):
             return self.run(find_run(world, name))
-        find_session(world, name)  # raises, and says what is near
-        raise SupervisionError(f"nothing is called {name!r}")
+        if tasks:
+            return self.task(find_task(world, name))
+        raise unknown(world, name)
 
     def run(self, run: RunView) -> Iterator[str]:
         """Why a run ended so: the tasks that are to blame, each with its cause."""
-        counts = facts.count_words(facts.count_tasks(run))
+        over = [name for name, one in self.found.items() if not one.fate.at_work]
+        counts = facts.count_words(facts.count_tasks(run, over))
         word = facts.present_status(run, supervised=self.place.supervisor_pid() is not None)
         yield f"{self.look.paint(f'run {run.id}', 'bold')}  {self._word(word)}: {counts}"
         yield f"  {facts.run_title(run)}"
@@ -92,11 +106,15 @@ class Story:
         if not blamed:
             waiting = "; not every task has ended" if run.unfinished else ""
             yield f"  no task has failed by itself{waiting}"
+        for session in self.world.sessions.values():
+            if session.run_id == run.id and session.id in self.found:
+                yield f"  {clean(session.name)}: {self._attempt(session)}   kas why {session.id}"
 
     def task(self, task: TaskView) -> Iterator[str]:
         """Why a task ended so, from its own end back to the first cause."""
         world, run = self.world, self.world.runs[task.run_id]
-        said = describe(world, task) or task_status(task)
+        found = self.found.get(task.state.session_id) if isinstance(task.state, Active) else None
+        said = str(found or describe(world, task) or task_status(task))
         label = self.look.paint(f"task {task.id}  {facts.task_label(task)}", "bold")
         yield f"{label}  {self.look.status(task_status(task), said)}"
         cause = facts.cause_of(task)
@@ -138,9 +156,9 @@ class Story:
             what += f" check `{facts.check_command(self.world, session) or session.check}`"
         elif session.profile:
             what += f" ({clean(session.profile)})"
-        taken = duration(facts.session_seconds(self.world, session, time.monotonic(), time.time()))
-        end = str(session.exit) if session.exit is not None else session.state.value.replace("_", " ")
-        line = f"{local_moment(session.starting_at)}  {what}: {end} after {taken}"
+        taken = duration(seconds(self.world, session, self.found, time.monotonic(), time.time()))
+        end = str(self.found.get(session.id) or session.exit or session.state.value.replace("_", " "))
+        line = f"{local_moment(session.starting_at)}  {what}: {end}" + (f" after {taken}" if taken != "-" else "")
         if session.stop_reason is not None:
             killed = ", then killed" if session.killed else ""
             line += f", stopped ({session.stop_reason.value.replace('_', ' ')}){killed}"

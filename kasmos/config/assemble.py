@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from kasmos.config.keys import RLIMITS, Path
+from kasmos.config.keys import BUILT_IN, RLIMITS, Path
 from kasmos.config.layers import Findings, Settings
 from kasmos.config.lookup import default_of
 from kasmos.config.messages import did_you_mean
@@ -23,7 +23,7 @@ _OURS = re.compile(r"\{(effort|temperature)\}")
 
 def assemble(settings: Settings, environ: Mapping[str, str], findings: Findings) -> Config | None:
     """Build the configuration; None when a mistake was noted that leaves nothing to build."""
-    _judge_state_root(settings, findings)
+    judge_state_root(settings, findings)
     names = list(dict.fromkeys([*(path[1] for path in settings if path[0] == "agents"), *findings.agents]))
     agents = {name: _Agent(name, settings, environ, findings).profile() for name in names}
     _inherit_default_agent(settings, agents)
@@ -133,7 +133,7 @@ class _Agent:
         )
 
     def _judge_missing_program(self) -> None:
-        if {self._path, (*self._path, "program")} & self._findings.failed:
+        if {self._path, (*self._path, "program")} & self._findings.failed.keys():
             return
         origin = self._findings.agents.get(self._name)
         if origin is None:  # spoken of by a flag only
@@ -181,7 +181,7 @@ def _judge_agent_names(settings: Settings, agents: Mapping[str, AgentProfile | N
             continue
         name = str(said.value)
         if name not in agents:
-            cure = did_you_mean(name, agents) or f"add [agents.{name}]; there is {', '.join(agents)}"
+            cure = did_you_mean(name, agents) or _how_to_add(name, agents)
             findings.mistake(said.origin, path, f'there is no agent "{name}"', cure)
             continue
         profile = agents[name]
@@ -193,7 +193,14 @@ def _judge_agent_names(settings: Settings, agents: Mapping[str, AgentProfile | N
                 findings.warn(said.origin, path, f'names the agent "{name}", which is disabled')
 
 
-def _judge_state_root(settings: Settings, findings: Findings) -> None:
+def _how_to_add(name: str, agents: Mapping[str, object]) -> str:
+    cure = f"add [agents.{name}]; there is {', '.join(agents)}"
+    built_in = {path[1] for path in BUILT_IN}
+    return cure if set(agents) - built_in else f"{cure}; `kas config init` writes a file with agents to begin with"
+
+
+def judge_state_root(settings: Settings, findings: Findings) -> None:
+    """Note a state root that is another directory for each working directory."""
     said = settings.get(("state_root",))
     if said is None or str(said.value).startswith(("/", "~")):
         return

@@ -36,6 +36,23 @@ def find_project(cwd: Path, *, environ: Mapping[str, str] | None = None) -> Path
     return next((directory for directory in inside if os.path.lexists(directory / ".git")), cwd)
 
 
+def locate_project(named: str | os.PathLike[str] | None, *, environ: Mapping[str, str] | None = None) -> Path:
+    """The project that was named, else the one that the working directory belongs to.
+
+    Raises:
+        ConfigError: there is none to be found from here: the working directory has been deleted, or `find_project`
+            refuses.
+    """
+    if named is not None and os.path.isabs(named):
+        return Path(os.path.realpath(named))
+    try:
+        cwd = Path.cwd()
+    except FileNotFoundError as error:
+        mistake = Mistake("the working directory", "is gone", "cd to another, or use -C DIR with an absolute path")
+        raise ConfigError([mistake]) from error
+    return find_project(cwd, environ=environ) if named is None else Path(os.path.realpath(cwd / named))
+
+
 def config_files(
     project: Path, *, environ: Mapping[str, str] | None = None, user_dir: Path | None = None
 ) -> tuple[Path, ...]:

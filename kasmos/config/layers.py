@@ -29,13 +29,14 @@ class Findings:
     warnings: list[str] = attrs.field(factory=list)
     agents: dict[str, Origin] = attrs.field(factory=dict)
     """Where each agent is spoken of last, whatever is said of it."""
-    failed: set[Path] = attrs.field(factory=set)
+    failed: dict[Path, list[Mistake]] = attrs.field(factory=dict)
     """Keys that were said, but not rightly: that they are missing is no second mistake."""
 
     def mistake(self, origin: Origin, path: Path, problem: str, cure: str = "", suffix: str = "") -> None:
         """Note something that must be put right."""
-        self.failed.add(path)
-        self.mistakes.append(Mistake(place_of(origin, path) + suffix, problem, cure))
+        found = Mistake(place_of(origin, path) + suffix, problem, cure)
+        self.failed.setdefault(path, []).append(found)
+        self.mistakes.append(found)
 
     def warn(self, origin: Origin, path: Path, problem: str) -> None:
         """Note something that is allowed but hardly meant."""

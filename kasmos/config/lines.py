@@ -27,6 +27,8 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _AT = re.compile(r" \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)$")
+_IN_VALUE = re.compile("Invalid value|Unclosed|Unterminated|Expected \"'")
+"""What tomllib says of a value that is cut short, when it says it of the end of the document."""
 
 
 class TomlError(ValueError):
@@ -69,6 +71,8 @@ def parse_toml(text: str) -> Document:
         if where is not None and where[1]:
             raise TomlError(message[: where.start()], int(where[1]), int(where[2])) from error
         problem = message[: where.start()] if where else message
+        if where is not None and _IN_VALUE.match(message):
+            problem = "the document ends inside a value"
         raise TomlError(problem, text.rstrip("\n").count("\n") + 1, None) from error
     return Document(values, _find_lines(text.replace("\r\n", "\n")))
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
 
-from kasmos.config.assemble import assemble
-from kasmos.config.files import CONFIG_FILE, config_files, find_project, read_config_file
+from kasmos.config.assemble import assemble, judge_state_root
+from kasmos.config.files import CONFIG_FILE, config_files, find_project, locate_project, read_config_file
 from kasmos.config.keys import AGENT, BUILT_IN, KEYS
 from kasmos.config.keys import Path as KeyPath
 from kasmos.config.layers import Findings, Settings, read_built_in, read_flags, read_table, read_variables
@@ -18,7 +19,21 @@ from kasmos.config.origin import Origin, OriginKind, Setting
 from kasmos.config.schema import Config
 from kasmos.exceptions import ConfigError, Mistake
 
-__all__ = ["CONFIG_FILE", "Loaded", "agent_defaults", "config_files", "find_project", "load_config"]
+__all__ = [
+    "CONFIG_FILE",
+    "Loaded",
+    "StateRootSetting",
+    "agent_defaults",
+    "config_files",
+    "find_project",
+    "load_config",
+    "locate_project",
+    "read_state_root",
+]
+
+_STATE_ROOT: KeyPath = ("state_root",)
+_HEADER = re.compile(r"^[ \t]*\[", re.MULTILINE)
+_STATE_ROOT_LINE = re.compile(r"^[ \t]*state_root[ \t]*=.*$", re.MULTILINE)
 
 
 @attrs.frozen
@@ -55,6 +70,65 @@ def load_config(
     Raises:
         ConfigError: it is wrong; every mistake in every layer, in order.
     """
+    layers = _read_layers(project, environ, flags, user_dir)
+    # Without one of its files, a configuration lacks what the others rely on.
+    config = assemble(layers.settings, environ, layers.findings) if layers.whole else None
+    if config is None:
+        raise ConfigError(_in_order(layers))
+    settings = layers.settings
+    _add_defaults(settings)
+    return Loaded(
+        config=config,
+        origins={render_path(path): setting.origin for path, setting in settings.items()},
+        warnings=tuple(dict.fromkeys(layers.findings.warnings)),
+        files=layers.files,
+        settings=settings,
+    )
+
+
+@attrs.frozen
+class StateRootSetting:
+    """What a configuration says about the state root, whatever else it says."""
+
+    value: str | None
+    """As it was written; None where it is not."""
+    mistakes: int
+    """How many mistakes there are in the rest."""
+
+
+def read_state_root(project: Path, *, environ: Mapping[str, str], user_dir: Path | None = None) -> StateRootSetting:
+    """Read where state is kept from a configuration that may be wrong in every other respect.
+
+    For verbs that look at what runs, or stop it: they must work while somebody edits the file. Blocks on the disk.
+
+    Raises:
+        ConfigError: it is this very key that is wrong.
+    """
+    layers = _read_layers(project, environ, None, user_dir)
+    findings = layers.findings
+    if layers.whole:
+        assemble(layers.settings, environ, findings)
+    else:
+        judge_state_root(layers.settings, findings)
+    if wrong := findings.failed.get(_STATE_ROOT):
+        raise ConfigError(wrong)
+    said = layers.settings.get(_STATE_ROOT)
+    return StateRootSetting(None if said is None else str(said.value), len(_in_order(layers)))
+
+
+@attrs.frozen
+class _Layers:
+    settings: Settings
+    findings: Findings
+    files: tuple[Path, ...]
+    """Those that were there, lowest first."""
+    whole: bool
+    """Whether each of them could be parsed."""
+
+
+def _read_layers(
+    project: Path, environ: Mapping[str, str], flags: Mapping[str, object] | None, user_dir: Path | None
+) -> _Layers:
     findings = Findings()
     settings = read_built_in(BUILT_IN)
     read = []
@@ -68,20 +142,45 @@ def load_config(
         except ConfigError as error:
             findings.mistakes += error.mistakes
             whole = False
+            settings.update(_rescue_state_root(file, findings))
     settings.update(read_variables(environ, findings))
     settings.update(read_flags(flags or {}, findings))
-    # Without one of its files, a configuration lacks what the others rely on.
-    config = assemble(settings, environ, findings) if whole else None
-    if config is None:
-        raise ConfigError(dict.fromkeys(findings.mistakes))
-    _add_defaults(settings)
-    return Loaded(
-        config=config,
-        origins={render_path(path): setting.origin for path, setting in settings.items()},
-        warnings=tuple(dict.fromkeys(findings.warnings)),
-        files=tuple(read),
-        settings=settings,
-    )
+    return _Layers(settings, findings, tuple(read), whole)
+
+
+def _rescue_state_root(file: Path, findings: Findings) -> Settings:
+    """What a file that is no TOML says about the state root, if the line itself is right.
+
+    Without it, a slip anywhere in the file would make `kas stop` look for the supervisor in another place.
+    """
+    try:
+        text = read_config_file(file) or ""
+    except ConfigError:
+        return {}
+    top = _HEADER.split(text, maxsplit=1)[0]
+    line = _STATE_ROOT_LINE.search(top)
+    if line is None:
+        return {}
+    try:
+        values = parse_toml(line[0]).values
+    except TomlError:
+        return {}
+    number = top.count("\n", 0, line.start()) + 1
+    return read_table(values, lambda _: Origin(OriginKind.FILE, str(file), number), findings)
+
+
+def _in_order(layers: _Layers) -> tuple[Mistake, ...]:
+    """Every mistake once: file by file and line by line, then those in variables and flags."""
+
+    def position(mistake: Mistake) -> tuple[int, int]:
+        for index, file in enumerate(layers.files):
+            line = mistake.place.removeprefix(f"{file}:")
+            if line != mistake.place:
+                number = line.partition(":")[0]
+                return index, int(number) if number.isdecimal() else 0
+        return len(layers.files), 0
+
+    return tuple(sorted(dict.fromkeys(layers.findings.mistakes), key=position))
 
 
 def _read_text(file: Path, text: str, findings: Findings) -> Settings:

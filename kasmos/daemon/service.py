@@ -17,7 +17,7 @@ import trio
 
 from kasmos.daemon.bus import Bus, Subscription
 from kasmos.daemon.reading import OutputReader
-from kasmos.daemon.terms import STDIN, OrchestratorLike, Output, RunOverrides, Submitted, Surroundings
+from kasmos.daemon.terms import STDIN, AcceptedLike, OrchestratorLike, Output, RunOverrides, Submitted, Surroundings
 from kasmos.exceptions import (
     ConfigError,
     InteractiveOnlyError,
@@ -34,9 +34,18 @@ from kasmos.plans import load_plan
 from kasmos.sessions.protocol import ExecutionSession
 from kasmos.store.lookup import match_runs, match_sessions, match_tasks, newest_session
 
-__all__ = ["RunOverrides", "Service", "Surroundings"]
+__all__ = ["RunOverrides", "Service", "Surroundings", "plan_key"]
 
 T = TypeVar("T")
+
+_SETTINGS = {
+    "agent": "default_agent",
+    "mode": "execution_mode",
+    "max_concurrent": "max_concurrent",
+    "task_timeout": "task_timeout",
+    "on_failure": "on_failure",
+}
+"""Which setting of a run each of `RunOverrides` is."""
 
 
 @attrs.frozen
@@ -185,7 +194,7 @@ class Service:
         accepted = await self._orchestrator.submit(
             prepared.plan,
             source=prepared.source,
-            key=f"digest:{prepared.digest}" if source == STDIN else prepared.source,
+            key=plan_key(document, source),
             digest=prepared.digest,
             settings=prepared.settings,
             project=self.project,
@@ -196,8 +205,21 @@ class Service:
             continued=accepted.continued,
             following=accepted.following,
             cursor=cursor,
-            warnings=prepared.warnings,
+            warnings=prepared.warnings + self._not_applied(accepted, prepared.settings, overrides or RunOverrides()),
         )
+
+    def _not_applied(self, accepted: AcceptedLike, wanted: RunSettings, overrides: RunOverrides) -> tuple[Mistake, ...]:
+        """What was asked for this run, and comes too late: its settings are those it began with."""
+        run = self.world.runs.get(accepted.run_id) if accepted.continued else None
+        if run is None or not run.unfinished:
+            return ()
+        warnings = []
+        for option, setting in _SETTINGS.items():
+            kept = getattr(run.settings, setting)
+            if getattr(overrides, option) is not None and getattr(wanted, setting) != kept:
+                what = f"run {run.id} keeps what it began with, {'no value' if kept is None else kept}"
+                warnings.append(Mistake(option, f"not applied: {what}", "`kas run --fresh` starts anew"))
+        return tuple(warnings)
 
     def _prepare(self, document: bytes, source: str, overrides: RunOverrides) -> _Prepared:
         """Parse and check a document against the configuration as it is now. Runs in a thread."""
@@ -294,6 +316,11 @@ class Service:
     def _refuse_when_draining(self) -> None:
         if not self.accepting:
             raise RequestError(503, "draining", "the supervisor is shutting down and takes no new work")
+
+
+def plan_key(document: bytes, source: str) -> str:
+    """What makes two documents the same plan: the file they are in; where there is none, their content."""
+    return f"digest:{hashlib.sha256(document).hexdigest()}" if source == STDIN else os.path.realpath(source)
 
 
 def _only(what: str, name: str, found: Sequence[T]) -> T:

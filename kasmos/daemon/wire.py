@@ -20,6 +20,7 @@ from kasmos.daemon.shapes import (
     WaveWire,
 )
 from kasmos.model.codec import format_instant
+from kasmos.model.plan import Wave
 from kasmos.model.session import ExitStatus, SessionKind
 from kasmos.model.task import Cause
 from kasmos.model.view import (
@@ -156,7 +157,7 @@ def run_wire(run: RunView) -> RunWire:
             WaveWire(
                 number=wave.number,
                 title=wave.title,
-                status=_wave_status(run, wave.number),
+                status=_wave_status(run, wave),
                 tasks=tuple(f"{run.id}.{task.id}" for task in wave.tasks),
             )
             for wave in run.plan.waves
@@ -212,10 +213,11 @@ def _cause(cause: Cause) -> CauseWire:
     )
 
 
-def _wave_status(run: RunView, number: int) -> str:
-    if number in run.waves_ended:
+def _wave_status(run: RunView, wave: Wave) -> str:
+    # Also a wave that never began has ended when none of its tasks can run any more.
+    if all(run.tasks[task.id].outcome is not None for task in wave.tasks):
         return "ended"
-    return "running" if number in run.waves_started else "queued"
+    return "running" if wave.number in run.waves_started else "queued"
 
 
 def _instant(at: float | None) -> str | None:

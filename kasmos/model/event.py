@@ -249,6 +249,15 @@ class OutputLost:
 
 
 @attrs.frozen
+class EndFound:
+    """A session that was taken up had ended before: when its program did. `SessionEnded` follows."""
+
+    session_id: str
+    ended_mono: float
+    """CLOCK_MONOTONIC seconds of this boot."""
+
+
+@attrs.frozen
 class SessionEnded:
     """The program has ended and nothing of its tree is left running unreported."""
 
@@ -297,6 +306,7 @@ SessionEvent = (
     | SessionUnkillable
     | LeftoversFound
     | OutputLost
+    | EndFound
     | SessionEnded
     | SessionLost
 )

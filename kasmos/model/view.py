@@ -65,8 +65,11 @@ class SessionView:
     detached: bool = False
     unkillable: tuple[int, ...] = ()
     ended_at: float | None = None
+    """When its program ended; where nobody saw that, when its end was recorded. So is `ended_mono`."""
     ended_mono: float | None = None
     exit: ExitStatus | None = None
+    end_found: bool = False
+    """Whether it had ended before the supervisor that recorded it came."""
     output_bytes: int = 0
     tail: str = ""
     leftovers: tuple[Leftover, ...] = ()

@@ -7,7 +7,7 @@ has changed. It keeps nothing that a new supervisor would miss.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import attrs
 import trio
@@ -27,6 +27,8 @@ from kasmos.sessions.registry import require_backend
 from kasmos.supervision.child import Child, Ledger
 from kasmos.supervision.supervisor import Supervisor
 
+COMMIT_TIMEOUT = 5.0
+"""Seconds that who gave a command waits for it to be recorded before they are told that it cannot be."""
 STOP_REASONS = {
     CauseKind.FAIL_FAST: StopReason.FAIL_FAST,
     CauseKind.RUN_CANCELLED: StopReason.CANCELLED,
@@ -102,8 +104,8 @@ class Orchestrator:
         self._new_run_id = new_run_id
         self._untold = untold
         self._drives: dict[str, _Drive] = {}
-        self._ending: set[tuple[str, str]] = set()
-        """Tasks whose end is being committed: they get no child any more."""
+        self._locks: dict[str, trio.Lock] = {}
+        """By run: held from a look at it to the commit of what follows, so that nobody decides by what is past."""
         self._orphans: set[tuple[str, str]] | None = None
         """Tasks an earlier supervisor left under way and that have no child yet; None before the first look."""
         self._leaving: str | None = None
@@ -178,7 +180,8 @@ class Orchestrator:
         async with self._submitting:
             self._require_accepting()
             old = self._unfinished(key)
-            if old is not None and not fresh:
+            # One that is being cancelled is nothing to go on with: it ends, as for a fresh run.
+            if old is not None and not fresh and old.cancel_reason is None:
                 if old.digest != digest:
                     raise SupervisionError(_changed(old))
                 following = self.is_driven(old.id)
@@ -186,7 +189,7 @@ class Orchestrator:
                     await self.continue_run(old.id)
                 return Accepted(old.id, continued=True, following=following)
             untold, self._untold = self._untold, None
-            if untold is not None and not fresh and _is_same(self.world.runs[untold], key, digest):
+            if untold is not None and old is None and not fresh and _is_same(self.world.runs[untold], key, digest):
                 return Accepted(untold, continued=True, ended=True)
             run_id = self._new_run_id()
             started = ev.RunStarted(
@@ -207,13 +210,13 @@ class Orchestrator:
         Raises:
             SupervisionError: unknown, ended, or the supervisor is leaving.
         """
-        self._require_accepting()
-        run = self._run(run_id)
-        if not run.unfinished:
-            raise SupervisionError(f"run {run_id} has ended; `kas retry {run_id}` takes it up again")
-        if not self.is_driven(run_id):
-            await self._ledger.append(ev.RunContinued(run_id))
-            self._drive(run_id)
+        async with self._command(run_id):
+            self._require_accepting()
+            if not self._run(run_id).unfinished:
+                raise SupervisionError(f"run {run_id} has ended; `kas retry {run_id}` takes it up again")
+            if not self.is_driven(run_id):
+                await self._ledger.append(ev.RunContinued(run_id))
+                self._drive(run_id)
 
     async def advance(self, run_id: str) -> None:
         """Let a parked run go on to its next wave.
@@ -221,12 +224,13 @@ class Orchestrator:
         Raises:
             SupervisionError: unknown, or not parked.
         """
-        run = self._run(run_id)
-        wave = parked_after(run)
-        if run.state is not RunState.PARKED or wave is None:
-            raise SupervisionError(f"run {run_id} is not parked: it is {run.outcome or run.state}")
-        await self._ledger.append(ev.RunAdvanced(run_id, wave))
-        self._wake(run_id)
+        async with self._command(run_id):
+            run = self._run(run_id)
+            wave = parked_after(run)
+            if run.state is not RunState.PARKED or wave is None:
+                raise SupervisionError(f"run {run_id} is not parked: it is {run.outcome or run.state}")
+            await self._ledger.append(ev.RunAdvanced(run_id, wave))
+            self._wake(run_id)
 
     async def cancel_run(self, run_id: str, reason: str = "requested") -> None:
         """End a run for good; its tasks are stopped.
@@ -234,17 +238,17 @@ class Orchestrator:
         Raises:
             SupervisionError: unknown, or ended already.
         """
-        run = self._run(run_id)
-        if not run.unfinished:
-            raise SupervisionError(f"run {run_id} has ended already: {run.outcome}")
-        if run.cancel_reason is None:
-            # One that was interrupted is taken up again first: it ends like any other.
-            resumed = [ev.RunContinued(run_id)] if run.state is RunState.INTERRUPTED else []
-            await self._ledger.append(*resumed, ev.RunCancelRequested(run_id, reason))
-        if self.is_driven(run_id):
-            self._wake(run_id)
-        elif self._leaving is None:
-            self._drive(run_id)
+        async with self._command(run_id):
+            run = self._run(run_id)
+            if not run.unfinished:
+                raise SupervisionError(f"run {run_id} has ended already: {run.outcome}")
+            events = _resume(run)
+            if run.cancel_reason is None:
+                events.append(ev.RunCancelRequested(run_id, reason))
+            if events:
+                await self._ledger.append(*events)
+            if self.is_driven(run_id) or self._leaving is None:
+                self._drive(run_id)
 
     async def retry(self, run_id: str, task_ids: tuple[str, ...] = ()) -> None:
         """Run tasks that did not succeed again, and what was skipped because of them.
@@ -256,18 +260,13 @@ class Orchestrator:
         Raises:
             SupervisionError: unknown, or nothing to retry.
         """
-        self._require_accepting()
-        run = self._run(run_id)
-        chosen = self._to_retry(run, task_ids)
-        events: list[ev.RunEvent] = [] if run.unfinished else [ev.RunReopened(run_id)]
-        events += [ev.TaskPutBack(run_id, task_id, "retried") for task_id in chosen]
-        await self._ledger.append(*events)
-        if not self._run(run_id).unfinished:
-            # It ended while this was being committed.
-            await self._ledger.append(ev.RunReopened(run_id))
-        if self.is_driven(run_id):
-            self._wake(run_id)
-        else:
+        async with self._command(run_id):
+            self._require_accepting()
+            run = self._run(run_id)
+            chosen = self._to_retry(run, task_ids)
+            events: list[ev.RunEvent] = _resume(run) if run.unfinished else [ev.RunReopened(run_id)]
+            events += [ev.TaskPutBack(run_id, task_id, "retried") for task_id in chosen]
+            await self._ledger.append(*events)
             self._drive(run_id)
 
     def _to_retry(self, run: RunView, task_ids: tuple[str, ...]) -> tuple[str, ...]:
@@ -291,24 +290,20 @@ class Orchestrator:
         Raises:
             SupervisionError: unknown, or not under way.
         """
-        run = self._run(run_id)
-        if task_id not in run.tasks:
-            raise SupervisionError(f"run {run_id} has no task {task_id}; it has {', '.join(run.tasks)}")
-        child = self._supervisor.children(run_id).get(task_id)
-        if child is not None:
-            child.request_stop(StopReason.REQUESTED)
-            return
-        if run.tasks[task_id].outcome is not None:
-            raise SupervisionError(f"task {run.tasks[task_id].id} has ended already: {run.tasks[task_id].outcome}")
-        if (run_id, task_id) in self._ending:
-            return
-        cause = Cause(CauseKind.STOPPED, "stopped by request before it started")
-        self._ending.add((run_id, task_id))
-        try:
-            await self._ledger.append(ev.TaskEnded(run_id, task_id, Outcome.CANCELLED, cause))
-        finally:
-            self._ending.discard((run_id, task_id))
-        self._wake(run_id)
+        async with self._command(run_id):
+            run = self._run(run_id)
+            if task_id not in run.tasks:
+                raise SupervisionError(f"run {run_id} has no task {task_id}; it has {', '.join(run.tasks)}")
+            task = run.tasks[task_id]
+            child = self._supervisor.children(run_id).get(task_id)
+            if child is not None:
+                child.request_stop(StopReason.REQUESTED)
+            elif task.outcome is not None:
+                raise SupervisionError(f"task {task.id} has ended already: {task.outcome}")
+            else:
+                cause = Cause(CauseKind.STOPPED, "stopped by request before it started")
+                await self._ledger.append(ev.TaskEnded(run_id, task_id, Outcome.CANCELLED, cause))
+                self._wake(run_id)
 
     async def stop_session(self, session_id: str) -> None:
         """Stop the task a session belongs to.
@@ -323,14 +318,40 @@ class Orchestrator:
             raise SupervisionError(f"session {session.name} has ended already")
         await self.stop_task(session.run_id, session.task_id)
 
+    @asynccontextmanager
+    async def _command(self, run_id: str) -> AsyncGenerator[None, None]:
+        """Have a run to oneself, from a look at it to the commit of what follows.
+
+        Who asked cannot go away in between: what is recorded is also acted upon.
+
+        Raises:
+            SupervisionError: there is no such run; or nothing can be recorded.
+        """
+        self._run(run_id)
+        async with self._lock(run_id):
+            # Bounded, since a full disk must not keep anybody from leaving.
+            commit = trio.CancelScope(shield=True, deadline=trio.current_time() + COMMIT_TIMEOUT)
+            with commit:
+                yield
+        if commit.cancelled_caught:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            raise SupervisionError("nothing can be recorded at present; what was asked for may still come to pass")
+
+    def _lock(self, run_id: str) -> trio.Lock:
+        return self._locks.setdefault(run_id, trio.Lock())
+
     # --- leaving -----------------------------------------------------------------------
+
+    def refuse(self, reason: str) -> None:
+        """Start nothing from now on, whatever is just being asked for: it is time to leave. Never blocks."""
+        self._leaving = self._leaving or reason
 
     async def interrupt(self, reason: str) -> None:
         """Stop what runs and put unfinished tasks back; returns when nothing runs any more.
 
         Cancellation: the stop has been asked for; what is left running is detached by the supervisor's scope.
         """
-        self._leaving = reason
+        self.refuse(reason)
         self._supervisor.request_stop_all(StopReason.INTERRUPTED)
         self._wake_all()
         await self.wait_idle()
@@ -343,6 +364,7 @@ class Orchestrator:
 
     def _drive(self, run_id: str) -> None:
         if self.is_driven(run_id):
+            self._wake(run_id)
             return
         drive = self._drives[run_id] = _Drive()
         self._stir()
@@ -350,7 +372,10 @@ class Orchestrator:
 
     async def _drive_run(self, run_id: str, drive: _Drive) -> None:
         try:
-            while not await self._turn(run_id):
+            while True:
+                async with self._lock(run_id):
+                    if await self._turn(run_id):
+                        break
                 await drive.wake.wait()
                 drive.wake = trio.Event()
         finally:
@@ -405,8 +430,8 @@ class Orchestrator:
     def _may_start(self, run_id: str, task_id: str) -> bool:
         """Whether a task may still be given a child, now that the decision to do so has been committed."""
         task = self.world.runs[run_id].tasks[task_id]
-        # 1. It has been stopped meanwhile, or the supervisor has begun to leave.
-        if self._leaving is not None or task.outcome is not None or (run_id, task_id) in self._ending:
+        # 1. The supervisor has begun to leave.
+        if self._leaving is not None:
             return False
         # 2. Another run may have taken the slot. What is under way already is taken up in any case.
         return not isinstance(task.state, Pending) or self._free_slots(run_id) > 0
@@ -457,7 +482,9 @@ class Orchestrator:
 
     async def _abandon(self, run: RunView) -> None:
         """End the unfinished run that a fresh one replaces, and wait until nothing of it runs."""
-        await self.cancel_run(run.id, "a fresh run of the same plan was asked for")
+        # It may end by itself meanwhile, which is as good.
+        with suppress(SupervisionError):
+            await self.cancel_run(run.id, "a fresh run of the same plan was asked for")
         drive = self._drives.get(run.id)
         if drive is not None:
             await drive.over.wait()
@@ -473,6 +500,11 @@ class Orchestrator:
             profile = profiles.get(name) if name is not None else None
             if profile is not None:
                 require_backend(self._kitchen.backends, mode_of(run, profile))
+
+
+def _resume(run: RunView) -> list[ev.RunEvent]:
+    """What lets decisions be made about this run again: one that was interrupted stands still until then."""
+    return [ev.RunContinued(run.id)] if run.state is RunState.INTERRUPTED else []
 
 
 def _is_under_way(task: TaskView) -> bool:

@@ -19,6 +19,9 @@ from kasmos.plans.parse import ParsedPlan, read_plan
 
 _MOST_PATTERN_COMPARISONS = 100_000
 """Above this many, patterns of one wave are compared as plain text: a warning is not worth minutes."""
+_BUILT_IN = {"shell"}
+"""The agents there are where nobody has configured any."""
+_HOW_TO_GET_AGENTS = "; `kas config init` writes profiles of the agent programs on this machine"
 
 
 @attrs.frozen
@@ -187,6 +190,7 @@ class _AgentChecker:
         who = _some(task.id for task in tasks)
         verb = "have" if len(tasks) > 1 else "has"
         cure = 'use --agent NAME, set `default_agent` in [orchestration], or `agent = "NAME"` in the plan'
+        cure += _HOW_TO_GET_AGENTS if set(self.agents) <= _BUILT_IN else ""
         found = Mistake(self.parsed.place(tasks[0]), f"{who} {verb} no agent and there is no default", cure)
         (self.mistakes if self.require_agent else self.warnings).append(found)
 
@@ -203,6 +207,7 @@ class _AgentChecker:
         cure = did_you_mean(name, known) or (
             f"there are: {', '.join(sorted(known))}" if known else f"no agents are configured: add [agents.{name}]"
         )
+        cure += _HOW_TO_GET_AGENTS if set(known) <= _BUILT_IN else ""
         self.mistakes.append(Mistake(place, f"unknown agent {quote(name)}", cure))
         return None
 

@@ -13,13 +13,10 @@ import attrs
 from kasmos.exceptions import Mistake, PlanError
 from kasmos.model.plan import Plan, PlanTask
 from kasmos.model.profile import AgentProfile, PromptMode
-from kasmos.plans.outline import read_outline
+from kasmos.plans.outline import read_outline, script_of
 
 MAX_ARGUMENT_BYTES = 131_071
 """The longest single argument Linux takes: MAX_ARG_STRLEN, less the NUL at its end."""
-
-SCRIPT_LANGUAGES = ("sh", "bash", "shell")
-"""Languages of the fenced block that is a task's script, in the order they are looked for."""
 
 _PLACEHOLDER = re.compile(r"\{(prompt|prompt_file|script_file|model)\}")
 _FILE_PLACEHOLDERS = ("{prompt_file}", "{script_file}")
@@ -78,12 +75,8 @@ def render_prompt(plan: Plan, task: PlanTask, peers: int) -> str:
 def first_script(body: str) -> str | None:
     """The content of the first fenced `sh` block of a task, else of its first `bash` or `shell` block."""
     lines = body.split("\n")
-    blocks = [block for block in read_outline(lines).blocks if not block.comment]
-    for language in SCRIPT_LANGUAGES:
-        for block in blocks:
-            if block.language == language:
-                return "".join(f"{line}\n" for line in block.content(lines))
-    return None
+    block = script_of(read_outline(lines).blocks)
+    return None if block is None else "".join(f"{line}\n" for line in block.content(lines))
 
 
 def takes_model(profile: AgentProfile) -> bool:

@@ -22,6 +22,8 @@ class DraftTask:
     settings: Settings = NO_SETTINGS
     wave: int | None = None
     """The wave its own heading names, as in `### Task 2.1`."""
+    script_line: int | None = None
+    """Where its script begins, if it has one."""
 
 
 @attrs.frozen
@@ -52,7 +54,7 @@ class Settled:
 
     plan: Plan
     lines: dict[tuple[str, str], int]
-    """The line of each setting, by task id and key."""
+    """The line of each setting, by task id and key; that of its script by `script`."""
 
 
 def settle(draft: Draft, findings: Findings) -> Settled:
@@ -63,6 +65,7 @@ def settle(draft: Draft, findings: Findings) -> Settled:
     _judge_waves(draft, findings)
     per_wave = _numbers_per_wave(draft)
     _judge_numbers(draft, findings, per_wave=per_wave)
+    _judge_titles(draft, findings)
     known = {_task_id(wave, task, per_wave=per_wave): wave.number for wave, task in _all_tasks(draft)}
     lines: dict[tuple[str, str], int] = {}
     waves = []
@@ -73,6 +76,8 @@ def settle(draft: Draft, findings: Findings) -> Settled:
             needs = _resolve_needs(wave, settings.needs or (), known, per_wave=per_wave)
             task = _settle_task(_task_id(wave, drafted, per_wave=per_wave), wave, drafted, settings, needs)
             lines.update({(task.id, key): line for key, line in settings.lines.items()})
+            if drafted.script_line is not None:
+                lines[task.id, "script"] = drafted.script_line
             tasks.append(task)
         waves.append(Wave(wave.number, tuple(tasks), wave.title, wave.line))
     plan = Plan(tuple(waves), draft.goal, draft.architecture, draft.tech_stack, draft.title)
@@ -173,3 +178,9 @@ def _judge_numbers(draft: Draft, findings: Findings, *, per_wave: bool) -> None:
             cure = f"first in line {first[task_id]}; task numbers go on through the whole plan"
             findings.mistake(task.line, f"task number {task_id} is used twice", cure)
         first.setdefault(task_id, task.line)
+
+
+def _judge_titles(draft: Draft, findings: Findings) -> None:
+    for _, task in _all_tasks(draft):
+        if not task.title:
+            findings.warn(task.line, f"task {task.number} has no title", "it is what reports call the task by")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import attrs
 
@@ -13,6 +14,8 @@ _DOTTED = re.compile(r"[.]([0-9]+)(?![0-9.])")
 _SEPARATOR = re.compile(r"(?::|：|—|–|-{1,3}|[.)](?=\s|$))\s*")
 _ASIDE = re.compile(r"\(([^()]{1,200})\)\s*")
 _LONGEST_NUMBER = 9
+_NUMBERED = re.compile(r"[*_]{0,3}(?P<word>[A-Za-z]{3,6})[\s_-]{0,8}#?[0-9]")
+_UNNUMBERED = re.compile(r"[*_]{0,3}(?P<word>wave|task)(?:\s+[A-Za-z]{1,5})?\s*(?:[:：—–]|\s-\s|$)", re.I)
 
 
 @attrs.frozen
@@ -60,6 +63,46 @@ def read_heading(level: int, text: str) -> WaveHeading | TaskHeading | Unclear |
     if is_wave:
         return _read_wave(int(number), rest, text)
     return _read_task(int(number), rest, text, level)
+
+
+def near_miss(level: int, text: str) -> Unclear | None:
+    """What to say of a heading that is read as text and looks as if a wave or a task had been meant."""
+    if not 2 <= level <= 4:
+        return None
+    numbered = _NUMBERED.match(text)
+    word = _meant(numbered["word"]) if numbered is not None else ""
+    if word == "Wave" and level == 4 and numbered is not None and numbered["word"].lower() == "wave":
+        return _not_read(text, "a wave heading has two or three #")
+    unnumbered = _UNNUMBERED.match(text)
+    if not word and unnumbered is not None:
+        word = unnumbered["word"].capitalize()
+    if not word:
+        return None
+    right = "## Wave N: title" if word == "Wave" else "### Task N: title"
+    return _not_read(text, f"if a {word.lower()} is meant: `{right}`")
+
+
+def _not_read(text: str, cure: str) -> Unclear:
+    return Unclear(f"{quote(text)} is read as text, and belongs to what stands above it", cure, fatal=False)
+
+
+def _meant(word: str) -> str:
+    """`Task` or `Wave`, if it is that but for one slip: a letter too many, too few, other, or two exchanged."""
+    word = word.lower()
+    for right in ("task", "wave"):
+        # A slip in the first letter is rare, and other words are not: ask, save, cave.
+        if word[0] == right[0] and word in (right, *_slips(word, right)):
+            return right.capitalize()
+    return ""
+
+
+def _slips(word: str, right: str) -> Iterator[str]:
+    """What *right* becomes by one slip, as far as *word* could be it."""
+    for at in range(1, len(right) + 1):
+        yield right[:at] + right[at + 1 :]
+        yield right[:at] + word[at : at + 1] + right[at:]
+        yield right[:at] + word[at : at + 1] + right[at + 1 :]
+        yield right[:at] + right[at + 1 : at + 2] + right[at : at + 1] + right[at + 2 :]
 
 
 def _read_wave(number: int, rest: str, text: str) -> WaveHeading | Unclear:

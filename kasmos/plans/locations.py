@@ -23,6 +23,8 @@ _TOKEN = re.compile(
     re.S,
 )
 _AT_LINE = re.compile(r" \(at (?:line (?P<line>[0-9]+), column [0-9]+|end of document)\)$")
+_IN_VALUE = re.compile("Invalid value|Unclosed|Unterminated|Expected \"'")
+"""What tomllib says of a value that is cut short, when it says it of the end of the document."""
 
 
 class TomlSyntaxError(ValueError):
@@ -51,8 +53,12 @@ class LocatedTable:
         return 1
 
 
-def read_toml(text: str) -> LocatedTable:
+def read_toml(text: str, what: str = "document") -> LocatedTable:
     """Parse TOML and find out where its keys stand.
+
+    Args:
+        text: the TOML.
+        what: what it is a whole of, for messages.
 
     Raises:
         TomlSyntaxError: it is not TOML, or nested beyond all reason.
@@ -66,7 +72,9 @@ def read_toml(text: str) -> LocatedTable:
         where = _AT_LINE.search(message)
         last = text.rstrip("\n").count("\n") + 1
         line = int(where["line"]) if where and where["line"] else last
-        raise TomlSyntaxError(line, _AT_LINE.sub("", message)) from error
+        cut_short = where is not None and not where["line"] and _IN_VALUE.match(message) is not None
+        problem = f"the {what} ends inside a value" if cut_short else _AT_LINE.sub("", message)
+        raise TomlSyntaxError(line, problem) from error
     return LocatedTable(values, _Locator(text).lines())
 
 

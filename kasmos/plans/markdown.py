@@ -12,9 +12,9 @@ import attrs
 
 from kasmos.plans.draft import Draft, DraftTask, DraftWave
 from kasmos.plans.findings import Findings, quote
-from kasmos.plans.headings import TaskHeading, Unclear, WaveHeading, read_heading
+from kasmos.plans.headings import TaskHeading, Unclear, WaveHeading, near_miss, read_heading
 from kasmos.plans.locations import TomlSyntaxError, read_toml
-from kasmos.plans.outline import Block, Heading, Outline, read_outline
+from kasmos.plans.outline import Block, Heading, Outline, read_outline, script_of
 from kasmos.plans.preamble import read_preamble
 from kasmos.plans.settings import (
     DEFAULT_KEYS,
@@ -104,6 +104,8 @@ def _wave_and_task_headings(outline: Outline, findings: Findings) -> list[tuple[
             findings.warn(heading.index + 1, problem)
         elif meaning is not None:
             found.append((heading, meaning))
+        elif (doubt := near_miss(heading.level, heading.text)) is not None:
+            findings.warn(heading.index + 1, doubt.problem, doubt.cure)
     return found
 
 
@@ -165,7 +167,13 @@ def _task(lines: Sequence[str], section: _Section, heading: TaskHeading, finding
         line=section.start + 1,
         settings=_settings(lines, section.blocks, TASK_KEYS, findings),
         wave=heading.wave,
+        script_line=_script_line(section),
     )
+
+
+def _script_line(section: _Section) -> int | None:
+    block = script_of(section.blocks)
+    return None if block is None else block.start + 2
 
 
 def _body(lines: Sequence[str], section: _Section) -> str:
@@ -197,7 +205,7 @@ def _settings(lines: Sequence[str], blocks: Sequence[Block], keys: tuple[str, ..
 def _read_block(lines: Sequence[str], block: Block, keys: tuple[str, ...], findings: Findings) -> Settings:
     first_line = block.start + 2
     try:
-        table = read_toml("\n".join(block.content(lines)))
+        table = read_toml("\n".join(block.content(lines)), "settings block")
     except TomlSyntaxError as error:
         findings.mistake(first_line - 1 + error.line, f"the settings are not TOML: {error.problem}")
         return NO_SETTINGS

@@ -17,6 +17,9 @@ from collections.abc import Sequence
 import attrs
 
 _FENCE = re.compile(r"(`{3,}|~{3,})(.*)")
+SCRIPT_LANGUAGES = ("sh", "bash", "shell")
+"""Languages of the fenced block that is a task's script, in the order they are looked for."""
+
 _LIST_ITEM = re.compile(r"(?:[-*+]|[0-9]{1,9}[.)])(?:[ \t]{1,4}|$)")
 
 
@@ -81,6 +84,15 @@ def read_outline(lines: Sequence[str]) -> Outline:
     chosen, other = (flat, nested) if nested.outline().unclosed else (nested, flat)
     disputed = set(chosen.headings) ^ set(other.headings)
     return attrs.evolve(chosen.outline(), disputed=tuple(sorted(disputed, key=lambda head: head.index)))
+
+
+def script_of(blocks: Sequence[Block]) -> Block | None:
+    """The block that is a task's script: its first `sh` block, else its first `bash` or `shell` block."""
+    for language in SCRIPT_LANGUAGES:
+        for block in blocks:
+            if block.language == language and not block.comment:
+                return block
+    return None
 
 
 @attrs.frozen

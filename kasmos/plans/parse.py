@@ -33,7 +33,7 @@ class ParsedPlan:
     """What the document sets for all its tasks; the tasks have it already."""
     warnings: tuple[Mistake, ...] = ()
     lines: Mapping[tuple[str, str], int] = attrs.field(factory=dict)
-    """The line of each setting, by task id and key."""
+    """The line of each setting, by task id and key; that of its script by `script`."""
 
     def place(self, task: PlanTask, key: str = "") -> str:
         """Where a task, or one of its settings, stands: `FILE:LINE`."""

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from kasmos.model.plan import Check
+from kasmos.model.units import DURATION_EXAMPLES, duration_with_unit
 from kasmos.plans.findings import Findings, did_you_mean, quote
 from kasmos.plans.locations import LocatedTable, Path
 
@@ -20,9 +21,6 @@ DEFAULT_KEYS = ("agent", "timeout", "retries", "checks", "env")
 
 _NEED = re.compile(r"[0-9]{1,9}(?:[.][0-9]{1,9})?")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_DURATION = re.compile(r"(?:[0-9]{1,12}(?:[.][0-9]{1,9})?(?:ms|s|m|h|d))+")
-_DURATION_PART = re.compile(r"([0-9.]+)(ms|s|m|h|d)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST_TIMEOUT = 366 * 86400.0
 _MOST_RETRIES = 1000
 
@@ -87,9 +85,7 @@ def parse_duration(value: object) -> float | None:
         return None
     if isinstance(value, int | float):
         return float(value) if math.isfinite(value) else None
-    if isinstance(value, str) and _DURATION.fullmatch(value):
-        return sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(value))
-    return None
+    return duration_with_unit(value) if isinstance(value, str) else None
 
 
 @attrs.frozen
@@ -115,7 +111,7 @@ class _Reader:
         return self.text((key,), value)
 
     def text(self, path: Path, value: object) -> str | None:
-        name = path[0]
+        name = _name(path)
         if not isinstance(value, str):
             self.wrong(path, f"{name} must be text, not {_kind(value)}")
             return None
@@ -134,24 +130,25 @@ class _Reader:
         return []
 
     def needs(self, key: str, value: object) -> tuple[str, ...]:
-        read = [self.need(key, item) for item in self.items(key, value, f"{key} = [1, 2]")]
+        items = self.items(key, value, f"{key} = [1, 2]")
+        read = [self.need((key, index), item) for index, item in enumerate(items)]
         return tuple(dict.fromkeys(need for need in read if need is not None))
 
-    def need(self, key: str, item: object) -> str | None:
+    def need(self, path: Path, item: object) -> str | None:
         if isinstance(item, int) and not isinstance(item, bool) and 0 <= item < 10**9:
             return str(item)
         if isinstance(item, str) and _NEED.fullmatch(item.strip()):
             return ".".join(str(int(part)) for part in item.strip().split("."))
         cure = 'a task\'s number such as 3, or its wave and number as text such as "1.3"'
-        self.wrong((key,), f"{_show(item)} in {key} does not name a task", cure)
+        self.wrong(path, f"{_name(path)} does not name a task: {_show(item)}", cure)
         return None
 
     def duration(self, path: Path, value: object) -> float | None:
         seconds = parse_duration(value)
         if seconds is not None and 0 < seconds <= _LONGEST_TIMEOUT:
             return seconds
-        cure = 'seconds such as 90, or text such as "90s", "10m", "1h30m"'
-        self.wrong(path, f"{path[-1]} must be a duration of more than 0, not {_show(value)}", cure)
+        problem = f"{_name(path)} must be a duration of more than 0, not {_show(value)}"
+        self.wrong(path, problem, DURATION_EXAMPLES)
         return None
 
     def timeout(self, key: str, value: object) -> float | None:
@@ -177,7 +174,7 @@ class _Reader:
             if name not in known:
                 judge_unknown_key(name, known, self.line(key, index, name), self.findings)
         if "command" not in item:
-            self.wrong((key, index), "a check must have a command")
+            self.wrong((key, index), f"{_name((key, index))} must have a command")
             return None
         command = self.text((key, index, "command"), item["command"])
         limit = self.duration((key, index, "timeout"), item["timeout"]) if "timeout" in item else None
@@ -216,6 +213,11 @@ _READERS: dict[str, Callable[[_Reader, str, object], object]] = {
     "files": _Reader.files,
     "env": _Reader.env,
 }
+
+
+def _name(path: Path) -> str:
+    """A setting, or a part of one, as its reader would call it: `files[2]`, `checks[0].timeout`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
 def _kind(value: object) -> str:

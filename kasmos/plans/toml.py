@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from kasmos.plans.command import first_script
 from kasmos.plans.draft import Draft, DraftTask, DraftWave
 from kasmos.plans.findings import Findings
 from kasmos.plans.locations import LocatedTable, Path, TomlSyntaxError, read_toml
@@ -89,6 +90,7 @@ class _Reader:
             body=body,
             line=self.table.line(path),
             settings=read_settings(self.table, path, TASK_KEYS, self.findings),
+            script_line=self.table.line((*path, "script" if script else "body")) if first_script(body) else None,
         )
 
     def _tables(self, path: Path, values: dict[str, Any], key: str) -> list[tuple[Path, dict[str, Any]]]:

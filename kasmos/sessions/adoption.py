@@ -7,26 +7,55 @@ run is told by its records, which exist before it does.
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
+from pathlib import Path
 
+import attrs
 import trio
 
 from kasmos.exceptions import SessionLostError
 from kasmos.failpoints import reach
-from kasmos.model.session import ExitStatus
+from kasmos.model import codec
+from kasmos.model.event import EndFound
+from kasmos.model.profile import OutputMode
+from kasmos.model.session import ExitStatus, SessionSpec
 from kasmos.sessions import layout
 from kasmos.sessions.ending import clear_up, close_log
 from kasmos.sessions.hold import Hold
+from kasmos.sessions.launch import Records
 from kasmos.sessions.processes import is_alive, lease_is_held
 from kasmos.sessions.protocol import SessionNeverStarted
+from kasmos.sessions.services import Services
 from kasmos.sessions.tree import wait_gone
 
 LOOK_INTERVAL = 0.1
 """Seconds between two looks at a lease: nobody tells when one becomes free."""
 
 
+async def what_was_started(directory: Path, spec: SessionSpec, services: Services) -> SessionSpec:
+    """The specification a session was started with; *spec*, as far as it goes, where that cannot be read."""
+    records = Records(os.fspath(directory))
+
+    async def read() -> SessionSpec | None:
+        return records.spec()
+
+    def tell(error: OSError) -> None:
+        services.warn(f"a session cannot be adopted yet: {error.strerror}")
+
+    try:
+        stored = await services.reserve.patiently(read, tell)
+    except (OSError, codec.CodecError) as error:
+        services.warn(f"{directory}/{layout.SPEC} cannot be read ({error}): the session is held by default policies")
+        stored = None
+    if stored is not None:
+        return stored
+    with_copier = os.path.exists(directory / layout.COPIER)  # noqa: ASYNC240  # as short as any look at a record
+    return attrs.evolve(spec, output=OutputMode.PIPE if with_copier else spec.output)
+
+
 async def adopt(hold: Hold, *, same_boot: bool) -> ExitStatus | None:
-    """Find out what has become of a session, top to bottom.
+    """Find out what has become of a session. Waits while there is nothing to find it out with.
 
     Returns: how it ended, or None while it runs; its program is held then.
 
@@ -36,6 +65,19 @@ async def adopt(hold: Hold, *, same_boot: bool) -> ExitStatus | None:
 
     Cancellation: no effect on the session.
     """
+    warn = hold.services.warn
+    try:
+        return await hold.services.reserve.patiently(
+            lambda: _find_out(hold, same_boot=same_boot),
+            lambda error: warn(f"a session cannot be adopted yet: {error.strerror}"),
+        )
+    except OSError as error:
+        await hold.kill(helpers=True)
+        raise SessionLostError(f"its records cannot be read: {error.strerror or error}") from error
+
+
+async def _find_out(hold: Hold, *, same_boot: bool) -> ExitStatus | None:
+    """The table of cases, top to bottom."""
     records = hold.records
     if not same_boot:  # 1. no process outlives its boot, and pids of another boot say nothing
         return await _of_another_boot(hold)
@@ -47,6 +89,7 @@ async def adopt(hold: Hold, *, same_boot: bool) -> ExitStatus | None:
         _adopt_live(hold)
         return None
     if not records.claimed and not lease_is_held(hold.kin.lease):  # 4. nobody has come, nobody will
+        await _look_for_members(hold)
         hold.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if records.entomb():
             reach("recovery.tombstone")
@@ -66,6 +109,14 @@ async def adopt(hold: Hold, *, same_boot: bool) -> ExitStatus | None:
     raise SessionLostError("it ended while nobody watched, and its end was not recorded")
 
 
+async def _look_for_members(hold: Hold) -> None:
+    """Make sure that records which are not there were not removed under a session that runs."""
+    members, _ = await hold.tree.members(helpers=True)
+    if members:
+        await clear_up(hold)
+        raise SessionLostError("its records were removed while it ran; what was left of it has been dealt with")
+
+
 async def _of_another_boot(hold: Hold) -> ExitStatus:
     recorded = hold.records.exit()
     if recorded is None or hold.records.program() is None:
@@ -76,11 +127,22 @@ async def _of_another_boot(hold: Hold) -> ExitStatus:
 
 
 async def _adopt_ended(hold: Hold, recorded: ExitStatus) -> ExitStatus:
+    await _tell_end(hold)
     _follow(hold)
     # The record is written before the copier has emptied the pipe, and before the shim has ended.
     await clear_up(hold)
     await close_log(hold)
     return recorded
+
+
+async def _tell_end(hold: Hold) -> None:
+    """Make known when the program ended: its exit record was written then, and not now."""
+    try:
+        written = os.stat(f"{hold.path}/{layout.EXIT}").st_mtime
+    except OSError:
+        return  # when its end is recorded is then the best that is known
+    ago = max(0.0, time.time() - written)
+    await hold.notify(EndFound(hold.spec.id, time.monotonic() - ago))
 
 
 def _adopt_live(hold: Hold) -> None:

@@ -9,6 +9,10 @@ import trio
 
 from kasmos.model.session import ExitStatus
 from kasmos.sessions.services import Services
+from kasmos.sessions.threads import no_thread_is_exhaustion
+
+KILL_LIMIT = 5.0
+"""Seconds a doorman is waited for after SIGKILL; one that a dead disk holds is left to the kernel."""
 
 
 @attrs.frozen
@@ -45,7 +49,7 @@ class Doorman:
         async def run(*, task_status: trio.TaskStatus[trio.Process]) -> None:
             try:
                 with self._scope:
-                    done = await trio.run_process(
+                    process = await trio.lowlevel.open_process(
                         command,
                         stdin=given.gate,
                         stdout=given.output,
@@ -54,18 +58,16 @@ class Doorman:
                         cwd=cwd,
                         start_new_session=True,
                         pass_fds=(given.lease,),
-                        check=False,
-                        deliver_cancel=_kill,
-                        task_status=task_status,
                     )
-                    self._returncode = done.returncode
+                    task_status.started(process)
+                    self._returncode = await _ended(process)
             finally:
                 self.ended.set()
 
         async with services.spawn_limiter:
             # A start cannot be taken back half-way: whoever is cancelled must know what there is to undo.
             # It lasts as long as fork and exec, which run in a thread that cannot be abandoned anyway.
-            with trio.CancelScope(shield=True):
+            with trio.CancelScope(shield=True), no_thread_is_exhaustion():
                 process: trio.Process = await services.nursery.start(run)
         self.pid = process.pid
 
@@ -83,6 +85,13 @@ class Doorman:
         return ExitStatus(code=code) if code is not None and 0 <= code <= 128 else None
 
 
-async def _kill(process: trio.Process) -> None:
-    # The doorman alone: the program below it is stopped by the ladder, or left running.
-    process.kill()
+async def _ended(process: trio.Process) -> int | None:
+    """Wait for its end, and bring it about when cancelled. Bounded then, unlike `trio.run_process`."""
+    try:
+        return await process.wait()
+    finally:
+        if process.returncode is None:
+            # The doorman alone: the program below it is stopped by the ladder, or left running.
+            process.kill()
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_LIMIT):
+                await process.wait()

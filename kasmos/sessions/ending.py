@@ -17,7 +17,6 @@ from kasmos.model.session import UNKNOWN_EXIT, ExitStatus
 from kasmos.sessions import processes
 from kasmos.sessions.hold import Hold
 from kasmos.sessions.processes import ProcessId, lease_is_held
-from kasmos.sessions.scanner import RETRY_INTERVAL
 from kasmos.sessions.tree import signal_all, wait_all_gone, wait_gone
 
 IDLE_GRACE = 2.0
@@ -39,14 +38,10 @@ async def finish(hold: Hold) -> ExitStatus:
 
     Cancellation: may be done again, by another supervisor as well.
     """
-    while True:
-        try:
-            return await _find_out(hold)
-        except OSError as error:
-            if not processes.is_exhaustion(error):
-                raise
-            hold.services.warn(f"the end of a session cannot be found out yet: {error.strerror}")
-        await trio.sleep(RETRY_INTERVAL)
+    warn = hold.services.warn
+    return await hold.services.reserve.patiently(
+        lambda: _find_out(hold), lambda error: warn(f"the end of a session cannot be found out yet: {error.strerror}")
+    )
 
 
 async def _find_out(hold: Hold) -> ExitStatus:

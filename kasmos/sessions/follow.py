@@ -19,6 +19,7 @@ from kasmos.sessions import layout
 from kasmos.sessions.inotify import Inotify, Mask
 from kasmos.sessions.output import LogFile, OutputBuffer
 from kasmos.sessions.protocol import OutputChunk
+from kasmos.sessions.threads import in_thread
 
 PROOF_BYTES = 64
 """Bytes at the end of what was read that are compared with the file before going on behind them."""
@@ -52,8 +53,12 @@ class FollowedLog:
         self._closed = False
         self._undeclared: int | None = None
         """Offset of a truncation that `output.base` does not tell of yet."""
-        size, self._shift = self._measure()
-        self.buffer.skip_to(max(self.log.base, size + self._shift - buffer_bytes))
+        try:
+            size, self._shift = self._measure()
+            self.buffer.skip_to(max(self.log.base, size + self._shift - buffer_bytes))
+        except OSError:
+            os.close(self.fd)
+            raise
 
     def _measure(self) -> tuple[int, int]:
         """Size of the file, and what must be added to a position in it; only we change that from now on."""
@@ -147,7 +152,7 @@ class FollowedLog:
         declared = self._undeclared
         try:
             # In a thread: syncs, a hole, perhaps a copy of the whole log.
-            await trio.to_thread.run_sync(self._settle, declared, deleted, limiter=limiter)
+            await in_thread(self._settle, declared, deleted, limiter=limiter)
             if self._undeclared == declared:
                 self._undeclared = None
         except OSError as error:

@@ -7,19 +7,21 @@ per program.
 
 from __future__ import annotations
 
+import enum
 import os
 import shutil
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import trio
 
 from kasmos.exceptions import BackendUnavailableError, InteractiveOnlyError, SessionClosedError, SessionLostError
+from kasmos.model import codec
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import Capabilities, ExitStatus, SessionHandle, SessionSpec
-from kasmos.sessions import adoption, spawn
+from kasmos.sessions import adoption, layout, spawn
 from kasmos.sessions.ending import RECORD_GRACE, finish
 from kasmos.sessions.hold import Hold
 from kasmos.sessions.launch import Records
@@ -34,6 +36,25 @@ CLAIM_GRACE = 5.0
 """Seconds a shim that holds the lease has to claim its directory, or to start the program."""
 
 _CAPABILITIES = Capabilities(interactive=False, adoption=True, detach=True, processes=True)
+
+
+class _Unreadable(enum.Enum):
+    """What is found in the place of a specification that cannot be read."""
+
+    UNREADABLE = enum.auto()
+
+
+def _stored_in(directory: str) -> SessionSpec | _Unreadable | None:
+    records = Records(directory)
+    try:
+        spec = records.spec()
+        if spec is not None:
+            return spec
+        # The specification is written before anything is spawned; it may have been removed since.
+        somebody = records.shim() or records.program() or lease_is_held(f"{directory}/{layout.LEASE}")
+    except (OSError, codec.CodecError):
+        return _Unreadable.UNREADABLE
+    return _Unreadable.UNREADABLE if somebody else None
 
 
 class HeadlessBackend:
@@ -66,8 +87,8 @@ class HeadlessBackend:
     ) -> AsyncGenerator[HeadlessSession, None]:
         """Take hold of a session of an earlier supervisor; see `Backend.adopt`."""
         directory = self._sessions / handle.session_id
-        stored = Records(os.fspath(directory)).spec()
-        hold = Hold(stored or spec, directory, self._services, notify)
+        started = await adoption.what_was_started(directory, spec, self._services)
+        hold = Hold(started, directory, self._services, notify)
         try:
             status = await adoption.adopt(hold, same_boot=handle.boot_id == self._boot_id)
         except BaseException:
@@ -85,12 +106,30 @@ class HeadlessBackend:
         return LogFile(self._sessions / session_id).read(offset, limit)
 
     def stored_specs(self) -> dict[str, SessionSpec | None]:
-        """Every session directory there is, known to a journal or not, and what was started in it."""
+        """What was started in the session directories there are, known to a journal or not. Blocks on the disk.
+
+        Returns: None for a fragment: it was never written whole, and nothing runs in it. The rest is `unreadable`.
+
+        Raises:
+            OSError: the directories cannot be listed.
+        """
+        return {name: spec for name, spec in self._look_through() if not isinstance(spec, _Unreadable)}
+
+    def unreadable(self) -> tuple[str, ...]:
+        """The session directories that may belong to a session that runs, but do not say which. Blocks on the disk.
+
+        Raises:
+            OSError: the directories cannot be listed.
+        """
+        return tuple(name for name, spec in self._look_through() if isinstance(spec, _Unreadable))
+
+    def _look_through(self) -> Iterator[tuple[str, SessionSpec | _Unreadable | None]]:
         try:
             names = sorted(os.listdir(self._sessions))
         except FileNotFoundError:
-            return {}
-        return {name: Records(f"{self._sessions}/{name}").spec() for name in names}
+            return
+        for name in names:
+            yield name, _stored_in(f"{self._sessions}/{name}")
 
     def forget(self, session_ids: Iterable[str]) -> None:
         """Remove the directories of sessions that have ended. Blocks on the disk."""

@@ -80,16 +80,14 @@ class Hold:
             self.program = program.id
             self.pidfd = processes.open_proven(program.id)
         known = [entry for entry in (shim, copier) if entry is not None]
-        if self.pidfd is not None or any(map(processes.is_alive, known)):
-            # Somebody we know is there, so the kernel session is still the one they were started in.
-            kin.anchored = True
+        kin.known.update(entry.id for entry in (*known, program) if entry is not None)
         if shim is not None:
             kin.sid, kin.since = shim.sid, shim.id.start
-        if not kin.anchored:
+        if not (kin.own or self.pidfd is not None or any(map(processes.is_alive, known))):
+            # Nobody we know is there: the pids of the others may be somebody else's.
             return
         if shim is not None:
             kin.helpers.update((shim.ppid, shim.id.pid))
-            self.services.scanner.settled.add(shim.sid)
         if copier is not None:
             kin.copier = copier.id.pid
             kin.helpers.add(copier.id.pid)
@@ -198,6 +196,8 @@ class Hold:
         Raises:
             OSError: it cannot be opened.
         """
+        if self.log is not None:
+            return
         spec = self.spec
         self.log = FollowedLog(
             self.directory, buffer_bytes=spec.buffer_bytes, max_bytes=spec.max_log_bytes, source=source

@@ -15,9 +15,12 @@ Why each line is as it is:
 * The program waits at the **gate** (standard input, a socket to the supervisor) until its pid was proven, so that
   even the exit of a program that lives for a microsecond is exact. It knocks (one byte) when its record is written;
   so does the copier, through descriptor 3. Nobody listening must not kill it: SIGPIPE is ignored for the knock
-  alone. A dead supervisor leaves the gate open: reading gives end-of-file and the program runs.
+  alone. A dead supervisor leaves the gate open: reading gives end-of-file and the program runs. One that gives the
+  start up says `no`: then the program does not run, and the record of its pid is taken back.
 * `exit` is overwritten in place (`1<>`): its 32 bytes were reserved before the start. So is `lost`, by which the
   copier tells that it had to let output go: when the disk is full there is no other place to say so.
+* The copier's `cat` is the supervisor's, by its whole path: the program's PATH need not have one. When it cannot be
+  run any more (126, 127) trying again would not help; when it was killed, or could not write, it would.
 * Variables are named `_kas_*`, because a shell exports what it finds in its environment: `T` might be the user's.
 """
 
@@ -38,22 +41,26 @@ from kasmos.sessions import layout
 from kasmos.sessions.processes import ProcessEntry, parse_stat
 
 SHIM = r"""_kas_t='HUP INT QUIT TERM USR1 USR2 ALRM PIPE'; trap : $_kas_t
-_kas_dir=$1 _kas_in=$2 _kas_out=$3 _kas_n=$4; shift 4
+_kas_dir=$1 _kas_in=$2 _kas_cat=$3 _kas_n=$4; shift 4
 _kas_run() {
   read -r _kas_s </proc/self/stat; printf '%s\n' "$_kas_s" >pid || exit 125
   trap '' PIPE; printf . >&0; trap - PIPE; read -r _kas_s
+  [ "$_kas_s" != no ] || { : >|pid; exit 125; }
   exec <"$_kas_in"; cd "$_kas_dir" || exit 126; ulimit -S -n "$_kas_n"; unset OLDPWD
   exec "$@" 2>&1
 }
 ( trap : $_kas_t; set -C
   read -r _kas_s </proc/self/stat; { printf '%s\n' "$_kas_s" >shim; } 2>/dev/null || exit 125
-  if [ "$_kas_out" = pipe ]; then
+  if [ -n "$_kas_cat" ]; then
     exec 3<&0
     ( exec 3<&-; trap : $_kas_t
       ( _kas_run "$@" ); _kas_c=$?; set +C; printf '%s\n' "$_kas_c" 1<>exit; exit "$_kas_c" ) |
     ( trap '' $_kas_t; read -r _kas_s </proc/self/stat; printf '%s\n' "$_kas_s" >copier
       printf . >&3; exec 3<&-
-      until cat; do printf 'lost\n' 1<>lost; echo 'kasmos: output was lost: the log could not be written' >&2; done )
+      until "$_kas_cat"; do _kas_c=$?; printf 'lost\n' 1<>lost
+        echo 'kasmos: output was lost: the log could not be written' >&2
+        case $_kas_c in 126|127) break;; esac
+      done )
   else
     ( _kas_run "$@" ); _kas_c=$?; set +C; printf '%s\n' "$_kas_c" 1<>exit; exit "$_kas_c"
   fi )
@@ -106,11 +113,16 @@ class Records:
         return True
 
     def spec(self) -> SessionSpec | None:
-        """What was started, without environment values and prompt; None when it was not written whole."""
+        """What was started, without environment values, arguments and prompt; None where nothing was.
+
+        Raises:
+            OSError: it cannot be read.
+            CodecError: it is damaged, or of another version.
+        """
         try:
             with open(self._path(layout.SPEC), "rb") as file:
                 return codec.decode(file.read(), SessionSpec)
-        except (OSError, codec.CodecError):
+        except FileNotFoundError:
             return None
 
     def copier_lost_output(self) -> bool:
@@ -192,8 +204,10 @@ def discard(directory: str) -> None:
 
 
 def _stored(spec: SessionSpec, boot_id: str) -> bytes:
-    # Names of the environment are worth keeping, values may be secrets; prompt and script have own files.
-    plain = attrs.evolve(spec, env=dict.fromkeys(spec.env, ""), prompt="", script=None, boot_id=boot_id)
+    # Names of the environment are worth keeping, values may be secrets; so may arguments, and the prompt is one of them
+    # for most programs. Prompt and script have own files.
+    env = dict.fromkeys(spec.env, "")
+    plain = attrs.evolve(spec, argv=spec.argv[:1], env=env, prompt="", script=None, boot_id=boot_id)
     return codec.encode(plain)
 
 
@@ -210,7 +224,8 @@ def doorman_command(directory: str, spec: SessionSpec, soft_nofile: int) -> list
     """The command that is started in *directory* with the gate as its standard input.
 
     Raises:
-        SessionStartError: the program, or a tool its limits need, is not there; or the directory it should run in.
+        SessionStartError: the program, or a tool its limits or its output need, is not there; or the directory it
+            should run in.
     """
     if not os.path.isdir(spec.cwd):
         raise SessionStartError(f"the working directory {spec.cwd} does not exist")
@@ -220,9 +235,16 @@ def doorman_command(directory: str, spec: SessionSpec, soft_nofile: int) -> list
         resolve(word, spec.env, spec.cwd)
     argv = prefix + program
     source = layout.PROMPT if spec.stdin_prompt else "/dev/null"
-    return [
-        "/bin/sh", "-c", SHIM, "kasmos", spec.cwd, source, str(spec.output), str(soft_nofile), *argv,
-    ]  # fmt: skip
+    copier = _own_tool("cat") if spec.output is OutputMode.PIPE else ""
+    return ["/bin/sh", "-c", SHIM, "kasmos", spec.cwd, source, copier, str(soft_nofile), *argv]
+
+
+def _own_tool(name: str) -> str:
+    """The absolute path of a tool that is ours, not the program's."""
+    found = shutil.which(name)
+    if found is None:
+        raise SessionStartError(f"{name!r}, which copies the output, was not found on PATH")
+    return os.path.abspath(found)
 
 
 def _substitute(word: str, directory: str) -> str:

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
-from kasmos.exceptions import BackendUnavailableError
+from kasmos.exceptions import BackendUnavailableError, SessionStartError
 from kasmos.model.event import Event
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import SessionSpec
@@ -83,14 +83,14 @@ async def new_execution_session(
         notify: is told every fact about the session; nobody is when None.
 
     Raises:
-        SessionStartError: it could not be started.
+        SessionStartError: it could not be started, or *program* is no command line.
         BackendUnavailableError: there is no such mode, or not here.
 
     Cancellation: as when the scope is left: the program is ended unless it was detached.
     """
     backend = require_backend(backends, normalize_execution_mode(mode))
-    argv = tuple(shlex.split(program))
-    if skip_permissions and argv:
+    argv = _split(program)
+    if skip_permissions:
         argv += SKIP_PERMISSIONS.get(os.path.basename(argv[0]), ())
     slug = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40] or "session"
     session_id = f"{slug}-{secrets.token_hex(6)}"
@@ -106,6 +106,16 @@ async def new_execution_session(
     )
     async with backend.open(spec, notify=notify or _nobody) as session:
         yield session
+
+
+def _split(program: str) -> tuple[str, ...]:
+    try:
+        argv = tuple(shlex.split(program))
+    except ValueError as error:
+        raise SessionStartError(f"the command line {program!r} cannot be read: {error}") from error
+    if not argv:
+        raise SessionStartError("there is no program to start: the command line is empty")
+    return argv
 
 
 async def _nobody(event: Event) -> None:

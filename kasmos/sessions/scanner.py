@@ -13,9 +13,9 @@ import trio
 
 from kasmos.sessions import processes
 from kasmos.sessions.processes import ProcessEntry
+from kasmos.sessions.reserve import RETRY_INTERVAL, Reserve
+from kasmos.sessions.threads import in_thread
 
-RETRY_INTERVAL = 0.05
-"""Seconds until the next try where there was no descriptor to look with."""
 FEW = 50
 """Young processes that are read without a thread: about half a millisecond."""
 
@@ -26,20 +26,21 @@ class Scanner:
     A look that had begun before the request could have missed what the caller waits for: it gets the next one.
     """
 
-    def __init__(self, nursery: trio.Nursery, warn: Callable[[str], None]) -> None:
+    def __init__(self, nursery: trio.Nursery, reserve: Reserve, warn: Callable[[str], None]) -> None:
         self._nursery = nursery
+        self._reserve = reserve
         self._warn = warn
         self._turn = trio.Lock()
         self._limiter = trio.CapacityLimiter(1)
         self._table = processes.ProcessTable()
         self._next: _Look | None = None
         self.settled: set[int] = set()
-        """Kernel sessions of live sessions: nothing in them can have been left by another one."""
+        """Kernel sessions opened by our own doormen: nothing in them can have been left by another session."""
 
     async def look(self, since: int) -> list[ProcessEntry]:
         """Every process started at *since* (clock ticks) or later, with its markers.
 
-        Waits while there is no descriptor to look with: half a look would tell of processes as gone.
+        Waits while there is nothing to look with (descriptors, memory): half a look would tell of processes as gone.
         """
         look = self._next
         if look is None:
@@ -75,15 +76,29 @@ class Scanner:
             except OSError as error:
                 if not processes.is_exhaustion(error):
                     raise
-                self._warn(f"the process table cannot be read ({error.strerror}): ends of sessions are told later")
+                self._warn(f"the process table cannot be read ({error.strerror}): ends of sessions may be told later")
+            found = self._look_with_reserve(since)
+            if found is not None:
+                return found
             await trio.sleep(RETRY_INTERVAL)
+
+    def _look_with_reserve(self, since: int) -> list[ProcessEntry] | None:
+        # Without a pause or a thread: whoever else waits for a descriptor would take them.
+        try:
+            with self._reserve.lent():
+                entries, unsure = self._table.scan(settled=tuple(self.settled), since=since)
+                return None if unsure else entries
+        except OSError as error:
+            if not processes.is_exhaustion(error):
+                raise
+            return None
 
     async def _look(self, since: int) -> tuple[list[ProcessEntry], list[ProcessEntry]]:
         look = partial(self._table.scan, settled=tuple(self.settled), since=since)
         if self._table.reads <= FEW:
             return look()
         # In a thread: /proc of a busy machine takes milliseconds.
-        return await trio.to_thread.run_sync(look, limiter=self._limiter)
+        return await in_thread(look, limiter=self._limiter)
 
 
 @attrs.define(eq=False)

@@ -17,6 +17,7 @@ from kasmos.exceptions import BackendUnavailableError
 from kasmos.sessions.follow import LogFollower
 from kasmos.sessions.inotify import Inotify
 from kasmos.sessions.protocol import Terminate
+from kasmos.sessions.reserve import Reserve
 from kasmos.sessions.scanner import Scanner
 
 
@@ -29,6 +30,7 @@ class Services:
     inotify: Inotify
     follower: LogFollower
     scanner: Scanner
+    reserve: Reserve
     terminate: Terminate
     """The stop ladder for scopes that are left with the program running."""
     warn: Callable[[str], None]
@@ -61,6 +63,7 @@ async def open_services(
         ) from error
     warn_once = _once(warn)
     follower = LogFollower(inotify, warn_once)
+    reserve = Reserve()
 
     # Ends with the block below, not with what is cancelled around it; leaving each session in it is bounded in time.
     scope = trio.CancelScope(shield=True)
@@ -86,7 +89,8 @@ async def open_services(
                     nursery=nursery,
                     inotify=inotify,
                     follower=follower,
-                    scanner=Scanner(nursery, warn_once),
+                    scanner=Scanner(nursery, reserve, warn_once),
+                    reserve=reserve,
                     terminate=terminate,
                     warn=warn_once,
                     soft_nofile=soft,
@@ -95,6 +99,7 @@ async def open_services(
             finally:
                 scope.cancel()
     finally:
+        reserve.close()
         inotify.close()
 
 

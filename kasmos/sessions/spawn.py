@@ -19,6 +19,7 @@ from kasmos.model.profile import OutputMode
 from kasmos.sessions import launch, layout
 from kasmos.sessions.doorman import Descriptors, Doorman
 from kasmos.sessions.hold import Hold
+from kasmos.sessions.threads import in_thread
 
 
 async def start(hold: Hold, boot_id: str) -> None:
@@ -31,26 +32,34 @@ async def start(hold: Hold, boot_id: str) -> None:
     """
     spec, services = hold.spec, hold.services
     # In a thread: a slow disk must not hold up the other sessions. What it made is its own to undo until it returns.
-    await trio.to_thread.run_sync(launch.prepare, hold.path, spec, boot_id, limiter=services.disk_limiter)
-    with ExitStack() as gate:
+    try:
+        await in_thread(launch.prepare, hold.path, spec, boot_id, limiter=services.disk_limiter)
+    except OSError as error:
+        raise _cannot_start(hold, error) from error
+    with ExitStack() as opened:
+        gate: socket.socket | None = None
         try:
             reach("session.prepared")
-            await _spawn(hold, gate)
+            command = launch.doorman_command(hold.path, spec, services.soft_nofile)
+            reach("session.spawning")
+            gate, theirs = socket.socketpair()
+            opened.callback(gate.close)
+            gate.setblocking(False)
+            await _spawn(hold, command, gate, theirs)
         except OSError as error:
-            await _undo(hold)
-            raise SessionStartError(f"cannot start {spec.name}: {error.strerror or error}") from error
+            await _undo(hold, gate)
+            raise _cannot_start(hold, error) from error
         except BaseException:
-            await _undo(hold)
+            await _undo(hold, gate)
             raise
 
 
-async def _spawn(hold: Hold, gate: ExitStack) -> None:
+def _cannot_start(hold: Hold, error: OSError) -> SessionStartError:
+    return SessionStartError(f"cannot start {hold.spec.name}: {error.strerror or error}")
+
+
+async def _spawn(hold: Hold, command: list[str], gate: socket.socket, theirs: socket.socket) -> None:
     spec, services = hold.spec, hold.services
-    command = launch.doorman_command(hold.path, spec, services.soft_nofile)
-    reach("session.spawning")
-    ours, theirs = socket.socketpair()
-    gate.callback(ours.close)
-    ours.setblocking(False)
     with ExitStack() as passed:
         passed.callback(theirs.close)
         output = _open(hold, layout.OUTPUT, passed, os.O_WRONLY | os.O_APPEND)
@@ -61,19 +70,19 @@ async def _spawn(hold: Hold, gate: ExitStack) -> None:
         given = Descriptors(theirs.fileno(), output, errors, lease)
         await hold.doorman.start(services, command, given, env=dict(spec.env), cwd=hold.path)
         hold.kin.sid = hold.doorman.pid
-        hold.kin.anchored = True
+        hold.kin.own = True
         hold.kin.helpers.add(hold.doorman.pid)
         services.scanner.settled.add(hold.doorman.pid)
         reach("session.spawned")
     hold.follow()
-    await _reported(ours, 2 if spec.output is OutputMode.PIPE else 1)
+    await _reported(gate, 2 if spec.output is OutputMode.PIPE else 1)
     hold.take_records()
     if not hold.is_ready():
         said = hold.records.shim_log() or "its shell ended before it could run"
         raise SessionStartError(f"cannot start {spec.name}: {said}")
     reach("session.proven")
     with suppress(OSError):
-        ours.send(b"\n")
+        gate.send(b"\n")
     reach("session.released")
 
 
@@ -93,14 +102,18 @@ async def _reported(gate: socket.socket, expected: int) -> None:
         expected -= len(said)
 
 
-async def _undo(hold: Hold) -> None:
-    """Kill what was started, and remove the directory: a shim that is late has nothing to claim."""
+async def _undo(hold: Hold, gate: socket.socket | None) -> None:
+    """Shut the gate, kill what was started, and remove the directory: a shim that is late has nothing to claim."""
+    if gate is not None:
+        # First, and it needs nothing that may be wanting: who cannot be found to be killed must not run either.
+        with suppress(OSError):
+            gate.send(b"no\n")
     empty = True
     bound = hold.spec.stop.kill_grace + 1
     with trio.CancelScope(shield=True, deadline=trio.current_time() + bound):
         if hold.doorman is not None and hold.doorman.pid:
             empty = False
-            # First: from then on nobody can fork a shim any more, and those there are belong to its session.
+            # From then on nobody can fork a shim any more, and those there are belong to its session.
             hold.doorman.dismiss()
             await hold.doorman.ended.wait()
             empty = await hold.kill(helpers=True)

@@ -18,7 +18,9 @@ from kasmos.model.profile import LeftoverPolicy, Leftovers
 from kasmos.model.session import Leftover
 from kasmos.sessions import processes
 from kasmos.sessions.processes import ProcessEntry, ProcessId
-from kasmos.sessions.scanner import RETRY_INTERVAL, Scanner
+from kasmos.sessions.reserve import RETRY_INTERVAL
+from kasmos.sessions.scanner import Scanner
+from kasmos.sessions.threads import in_thread
 
 USER_DAEMONS = frozenset(
     {
@@ -56,9 +58,11 @@ class Kin:
     lease: str
     sid: int | None = None
     """Kernel session id: the doorman's pid."""
-    anchored: bool = False
-    """Whether somebody of that kernel session was seen alive by us. Until then its number proves nothing:
-    the session may be gone, and the number in use again."""
+    own: bool = False
+    """Whether we opened that kernel session. Otherwise its number proves nothing: the session may be gone, and the
+    number in use again; at each look somebody of it has to be there who is known."""
+    known: set[ProcessId] = attrs.field(factory=set)
+    """Who of that kernel session is known, from the records and from earlier looks."""
     since: int = 0
     """Nothing of the session is older, in clock ticks since boot."""
     helpers: set[int] = attrs.field(factory=set)
@@ -79,13 +83,14 @@ class Tree:
         """The members, with or without helpers, and the whole process table they were found in."""
         kin = self.kin
         entries = await self._scanner.look(kin.since)
+        is_proven = self._is_session_proven(entries)
         found = []
         for entry in entries:
             if entry.state == "Z" or entry.id.start < kin.since or entry.id.pid == os.getpid():
                 continue
             if self._is_helper(entry) and not helpers:
                 continue
-            if kin.anchored and entry.sid == kin.sid:
+            if is_proven and entry.sid == kin.sid:
                 found.append(Member(entry, "session"))
             elif kin.session_id in entry.markers:
                 found.append(Member(entry, "marker"))
@@ -94,7 +99,23 @@ class Tree:
     async def helpers(self) -> list[ProcessId]:
         """Doorman, shim, recorder and copier, as far as they are there."""
         entries = await self._scanner.look(self.kin.since)
+        if not self._is_session_proven(entries):
+            return []
         return [entry.id for entry in entries if self._is_helper(entry) and entry.sid == self.kin.sid]
+
+    def _is_session_proven(self, entries: Iterable[ProcessEntry]) -> bool:
+        """Whether the kernel session with our number is still ours; then everybody in it is known from now on.
+
+        The kernel does not use a number anew while anybody is in the session, one not yet waited for included.
+        """
+        kin = self.kin
+        if kin.own or kin.sid is None:
+            return kin.own
+        session = [entry for entry in entries if entry.sid == kin.sid]
+        if not any(entry.id in kin.known or kin.session_id in entry.markers for entry in session):
+            return False
+        kin.known.update(entry.id for entry in session)
+        return True
 
     def _is_helper(self, entry: ProcessEntry) -> bool:
         kin = self.kin
@@ -114,7 +135,7 @@ class Tree:
             and entry.state != "Z"
         ]
         # In a thread: thousands of readlinks.
-        held = await trio.to_thread.run_sync(processes.holders_of, self.kin.lease, young)
+        held = await in_thread(processes.holders_of, self.kin.lease, young)
         return [Member(entry, "lease") for entry in held]
 
     def judge(self, members: Iterable[Member], entries: Sequence[ProcessEntry]) -> list[tuple[Member, Leftover]]:

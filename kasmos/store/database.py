@@ -57,6 +57,10 @@ _PASSING = (
 _DAMAGE = (apsw.CorruptError, apsw.NotADBError, apsw.FormatError, UnicodeDecodeError)
 
 
+class NoSharedMemoryError(StoreError):
+    """A reader could not make what SQLite keeps beside a database: no room is left, or no right to."""
+
+
 class UnwritableError(Exception):
     """Nothing can be written at the moment. The transaction is as if it had never begun."""
 
@@ -173,6 +177,7 @@ class Database:
 
         Raises:
             JournalCorruptError: this is no database.
+            NoSharedMemoryError: it has a write-ahead log, and what a reader needs for it cannot be made.
             StoreError: it cannot be opened, or belongs to a newer kasmos or to something else.
         """
         with _translated(path):
@@ -183,7 +188,10 @@ class Database:
                 connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
             if damaged:
                 connection.config(apsw.SQLITE_DBCONFIG_WRITABLE_SCHEMA, 1)
-            return cls._checked(path, connection)
+            try:
+                return cls._checked(path, connection)
+            except (apsw.IOError, apsw.FullError, apsw.CantOpenError, apsw.ReadOnlyError) as error:
+                raise NoSharedMemoryError(f"the journal {path} cannot be used: {error}") from error
 
     @classmethod
     def _checked(cls, path: Path, connection: apsw.Connection) -> Database:

@@ -144,6 +144,8 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
             session = attrs.evolve(session, leftovers=(*session.leftovers, *event.leftovers))
         case ev.OutputLost():
             session = attrs.evolve(session, output_lost=session.output_lost + 1)
+        case ev.EndFound():
+            session = _end_found(session, event, record)
         case ev.SessionEnded():
             session = _over(
                 session,
@@ -162,7 +164,19 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
 
 
 def _over(session: SessionView, state: SessionState, record: Record, **changes: object) -> SessionView:
-    return attrs.evolve(session, state=state, ended_at=record.at, ended_mono=record.mono, **changes)  # type: ignore[arg-type]  # checked by attrs' __init__
+    if not session.end_found:
+        session = attrs.evolve(session, ended_at=record.at, ended_mono=record.mono)
+    return attrs.evolve(session, state=state, **changes)  # type: ignore[arg-type]  # checked by attrs' __init__
+
+
+def _end_found(session: SessionView, event: ev.EndFound, record: Record) -> SessionView:
+    """Set the instants of its end; it stays live until the end is recorded."""
+    if not session.state.live:
+        return session
+    begun = session.started_mono if session.started_mono is not None else session.starting_mono
+    # The wall clock, by which it was found, may have been set meanwhile.
+    mono = min(max(event.ended_mono, begun), max(record.mono, begun))
+    return attrs.evolve(session, end_found=True, ended_mono=mono, ended_at=record.at - max(0.0, record.mono - mono))
 
 
 def _run(world: World, event: RunEvent, record: Record) -> None:
@@ -213,7 +227,7 @@ def _run(world: World, event: RunEvent, record: Record) -> None:
             task = run.tasks.get(event.task_id)
             if task is None:
                 return
-            _put_task(world, run, _task(task, event, record), record)
+            _put_task(world, run, _ended_earlier(world, _task(task, event, record)), record)
             return
     world.runs[run.id] = attrs.evolve(run, last_seq=record.seq)
 
@@ -248,6 +262,14 @@ def _task(task: TaskView, event: ev.TaskRetryScheduled | ev.TaskPutBack | ev.Tas
                 ended_at=record.at,
                 ended_mono=record.mono,
             )
+
+
+def _ended_earlier(world: World, task: TaskView) -> TaskView:
+    """A task whose last session had ended before anybody came to see it has ended with that session."""
+    newest = world.sessions.get(task.sessions[-1]) if len(task.sessions) > task.epoch else None
+    if not isinstance(task.state, Ended) or newest is None or not newest.end_found:
+        return task
+    return attrs.evolve(task, ended_at=newest.ended_at, ended_mono=newest.ended_mono)
 
 
 def _put_task(world: World, run: RunView, task: TaskView, record: Record) -> None:

@@ -18,8 +18,10 @@ from kasmos.exceptions import JournalCorruptError, StoreError
 from kasmos.model.event import Record
 from kasmos.model.view import World
 from kasmos.store.chain import ChainError, records, verified
-from kasmos.store.database import PAGE_SIZE, Database, companions
+from kasmos.store.database import PAGE_SIZE, Database, NoSharedMemoryError, companions
 from kasmos.store.fold import fold
+
+_MEMORY = "/dev/shm"  # noqa: S108  # for a directory of our own in it
 
 
 def _ignore(kind: str) -> None:
@@ -88,21 +90,51 @@ def _open(db: Path) -> Iterator[Database | None]:
         return
     except OSError as error:
         raise StoreError(f"the journal {db} cannot be read: {error.strerror}") from error
-    log, memory = companions(db)
-    if memory.exists() or os.access(db.parent, os.W_OK):
-        with _closing(Database.open_to_read(db)) as database:
+    log, _ = companions(db)
+    if (beside := _open_beside(db)) is not None:
+        with _closing(beside) as database:
             yield database
     elif not log.exists():
         # Shared memory cannot be made, and nobody has it: so nothing runs and the file is complete.
         with _closing(Database.open_to_read(db, immutable=True)) as database:
             yield database
     else:
-        with tempfile.TemporaryDirectory(prefix="kasmos-") as scratch:
-            copy = Path(scratch, db.name)
-            shutil.copyfile(db, copy)
-            shutil.copyfile(log, companions(copy)[0])
-            with _closing(Database.open_to_read(copy)) as database:
-                yield database
+        with _copied(db) as copy, _closing(Database.open_to_read(copy)) as database:
+            yield database
+
+
+def _open_beside(db: Path) -> Database | None:
+    """Open where it lies, beside whoever writes; None if the shared memory for that cannot be made."""
+    _, memory = companions(db)
+    if not memory.exists() and not os.access(db.parent, os.W_OK):
+        return None
+    try:
+        return Database.open_to_read(db)
+    except NoSharedMemoryError:
+        # The disk is full. Whoever writes would have made it before, so nobody does.
+        return None
+
+
+@contextmanager
+def _copied(db: Path) -> Iterator[Path]:
+    """The database and its log where there is room for shared memory: in memory, if there is such a place."""
+    memory = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+    try:
+        scratch = tempfile.TemporaryDirectory(prefix="kasmos-", dir=memory)
+    except OSError as error:
+        raise _no_copy(db, error) from error
+    with scratch as directory:
+        copy = Path(directory, db.name)
+        try:
+            for original, to in ((db, copy), (companions(db)[0], companions(copy)[0])):
+                shutil.copyfile(original, to)
+        except OSError as error:
+            raise _no_copy(db, error) from error
+        yield copy
+
+
+def _no_copy(db: Path, error: OSError) -> StoreError:
+    return StoreError(f"the journal {db} can be read neither where it is nor as a copy: {error.strerror}")
 
 
 @contextmanager

@@ -283,7 +283,10 @@ class Child:
                 started = view.started_mono if view.started_mono is not None else view.starting_mono
                 await self._supervise(session, started + self._limit(view.kind, view.check), view)
         except SessionNeverStarted:
-            await self._ledger.append(ev.SessionNeverStarted(view.id))
+            # The journal knows better: it was seen to run. What is gone is every trace of it.
+            had_started = view.started_mono is not None
+            gone = ev.SessionLost(view.id, "nothing is left of it, and its records have been removed")
+            await self._ledger.append(gone if had_started else ev.SessionNeverStarted(view.id))
         except SessionLostError as error:
             await self._ledger.append(ev.SessionLost(view.id, str(error)))
 

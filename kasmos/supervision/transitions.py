@@ -15,6 +15,7 @@ from kasmos.model.event import TaskRetryScheduled
 from kasmos.model.profile import RestartPolicy
 from kasmos.model.session import UNKNOWN_EXIT, SessionKind, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
+from kasmos.model.units import render_duration
 from kasmos.model.view import BackingOff, Ended, SessionState, SessionView, TaskView
 from kasmos.supervision.restart import decide_restart
 
@@ -186,8 +187,7 @@ def _after_stop(task: TaskView, counted: list[SessionView], reason: StopReason, 
             if stopped.state is SessionState.START_FAILED:
                 return _failed(task, Outcome.FAILED, _start_cause(task, stopped), 0.0, rules)
             # Exit 0 does not make up for it: the limit had passed before the stop was committed.
-            ran = f" after {_format_seconds(_elapsed(stopped.started_mono, stopped.stop_mono))}"
-            message = f"{_subject(task, stopped)}timed out{ran if stopped.started_mono is not None else ''}"
+            message = f"{_subject(task, stopped)}timed out{_after_how_long(task, stopped)}"
             cause = _cause(CauseKind.TIMEOUT, message, stopped)
             return _failed(task, Outcome.TIMED_OUT, cause, _ran_for(counted), rules)
         case _:
@@ -261,5 +261,15 @@ def _elapsed(start: float | None, end: float | None) -> float:
     return max(0.0, end - start) if start is not None and end is not None else 0.0
 
 
-def _format_seconds(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds:.0f} s"
+def _after_how_long(task: TaskView, stopped: SessionView) -> str:
+    """The limit as the plan says it; where the plan says none, how long it ran."""
+    limit = task.spec.timeout
+    if stopped.check is not None and stopped.check < len(task.spec.checks):
+        own = task.spec.checks[stopped.check].timeout
+        limit = own if own is not None else limit
+    if limit is not None:
+        return f" after its limit of {render_duration(limit)}"
+    if stopped.started_mono is None:
+        return ""
+    ran = _elapsed(stopped.started_mono, stopped.stop_mono)
+    return f" after {f'{ran:.1f}s' if ran < 10 else render_duration(round(ran))}"

@@ -162,14 +162,14 @@ def test_a_run_without_its_supervisor_is_interrupted(kas: Kas, state: StateRoot)
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["stop", "--all"], 3, "kas resume r1"),
-        (["stop", "w1t2-do-it-2"], 3, "kas resume"),
-        (["stop", "3"], 3, "kas resume"),
+        (["stop", "w1t2-do-it-2"], 3, "gone, its end was not recorded; `kas resume` records it"),
+        (["stop", "3"], 3, "what has not begun is not started"),
         (["advance", "r1"], 3, "kas resume r1"),
         (["advance"], 4, "no run waits"),
         (["status", "--watch"], 3, "nothing to watch"),
         (["stop", "1"], 4, "has ended already"),
-        (["stop", "w1t2-do-it"], 4, "did you mean w1t2-do-it-2"),
+        (["stop", "w1t2-do-if"], 4, "did you mean w1t2-do-it-2"),
+        (["stop", "w1t"], 4, "may mean 2 sessions: r1-1a1, r1-2a1"),
         (["stop"], 2, "one of NAME and --all"),
         (["stop", "1", "--all"], 2, "one of NAME and --all"),
         (["logs", "nothing"], 4, "no session 'nothing'"),
@@ -177,7 +177,8 @@ def test_a_run_without_its_supervisor_is_interrupted(kas: Kas, state: StateRoot)
         (["logs", "1"], 4, "is gone"),
         (["logs", "1", "--tail", "3", "--since", "4"], 2, "exclude each other"),
         (["logs", "1", "--tail", "-1"], 2, "--tail"),
-        (["why", "nothing"], 4, "nothing"),
+        (["why", "nothing"], 4, "no task, session or run 'nothing'"),
+        (["why", "w1t2-do-if"], 4, "no task, session or run 'w1t2-do-if'; did you mean w1t2-do-it-2"),
         (["status", "nothing"], 4, "no run 'nothing'"),
         (["retry", "r1", "nothing"], 4, "no task 'nothing'"),
         (["completion", "tcsh"], 2, "tcsh"),
@@ -192,6 +193,22 @@ def test_refusals(kas: Kas, state: StateRoot, arguments: list[str], code: int, s
     assert result.code == code
     assert said in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_logs_of_a_skipped_task(kas: Kas, state: StateRoot) -> None:
+    """A task that was skipped has no output, and who asks for it is told that it was, and why."""
+    write_journal(state, events_of(failed_run()))
+    result = kas("logs", "3")
+    assert result.code == 4
+    assert "task '3' was skipped, so it has no output: wave 1 did not succeed: task 2 failed" in result.stderr
+
+
+def test_the_beginning_of_a_name_is_enough(kas: Kas, state: StateRoot) -> None:
+    """The beginning of a task's or session's name means it, where nothing else begins so."""
+    write_journal(state, events_of(failed_run()))
+    write_output(state, "r1-2a1", b"hello\n")
+    assert kas("logs", "w1t2").stdout == "hello\n"
+    assert "task r1.2" in kas("why", "w1t2-do").stdout
 
 
 def test_nothing_has_ever_run(kas: Kas, project: Path) -> None:
@@ -397,9 +414,9 @@ def test_a_parked_run_is_let_go_on(kas: Kas, project: Path) -> None:
     assert (project / "second").exists()
 
 
-def test_followers_say_when_their_supervisor_dies(kas: Kas, project: Path) -> None:
-    """When the supervisor is killed, a follower prints what there is, says so and ends."""
-    plan = write_plan(project, ["echo hello; touch up; while ! test -e go; do sleep 0.05; done"])
+def test_followers_outlive_their_supervisor(kas: Kas, project: Path) -> None:
+    """When the supervisor is killed, a follower says so and goes on with the program's log until the program ends."""
+    plan = write_plan(project, ["echo hello; touch up; while ! test -e go; do sleep 0.05; done; echo bye"])
     with kas.running("run", plan) as run:
         await_file(project / "up")
         with kas.running("logs", "-f", "1") as follower:
@@ -408,9 +425,12 @@ def test_followers_say_when_their_supervisor_dies(kas: Kas, project: Path) -> No
             assert follower.stdout.readline() == "hello\n"
             run.kill()
             run.wait(30)
-            assert "this is the output so far" in follower.stderr.read()
+            assert "this is the output so far" in follower.stderr.readline()
+            assert "supervisor is not running; the program is" in follower.stderr.readline()
+            assert "interrupted" in kas("status").stdout
+            (project / "go").touch()
+            assert follower.stdout.read() == "bye\n"
+            assert "ended (exit 0), not yet recorded" in follower.stderr.read()
             assert follower.wait(30) == 0
-        assert "interrupted" in kas("status").stdout
-        (project / "go").touch()
     done = kas("run", plan)
     assert done.code == 0, done.stdout

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 from itertools import accumulate
 
 import pytest
 
+from kasmos.cli.run import MODES
+from kasmos.model.profile import ExecutionMode
 from kasmos.model.task import CauseKind, Outcome
 from kasmos.model.view import Ended, RunView
 
@@ -215,3 +218,43 @@ def test_tmux(scene: Scene) -> None:
     assert 'execution_mode = "tmux" is not available in this version of kasmos' in result.stderr
     assert scene.world().runs == {}
     assert scene.ledger == []
+
+
+def test_mode_that_is_unknown(scene: Scene) -> None:
+    """A word that is no mode is refused as wrong usage, and nothing is touched."""
+    assert tuple(ExecutionMode) == MODES
+    scene.write_plan([Task("done_")])
+    result = scene.run("--mode", "foo")
+    assert result.code == 2
+    assert "'foo' is not one of 'headless', 'tmux', 'scripted'" in result.stderr
+    assert not scene.root.db.exists()
+
+
+# --- again --------------------------------------------------------------------------
+
+
+def test_options_for_a_run_that_is_continued(scene: Scene) -> None:
+    """A run that goes on keeps its settings: who asks for others is told which, and what it is that goes on."""
+    scene.write_plan([Task("if first; then sleep 60; fi; done_")])
+    with scene.start("run", "plan.md", "--max-concurrent", "2") as running:
+        scene.wait_started("1", running)
+        running.signal(signal.SIGINT)
+        assert running.wait() == 130
+    run_id = scene.only_run().id
+    result = scene.run("--max-concurrent", "2", "--task-timeout", "9m", "--on-failure", "continue")
+    assert result.code == 0
+    kept = f"not applied: run {run_id} keeps what it began with"
+    assert f"warning: task_timeout: {kept}, no value (`kas run --fresh` starts anew)" in result.stderr
+    assert f"warning: on_failure: {kept}, stop" in result.stderr
+    assert "max_concurrent" not in result.stderr
+    assert f"continuing run {run_id} (Plan): 0 of 1 tasks have ended" in result.stdout
+
+
+def test_trying_again_what_had_ended(scene: Scene) -> None:
+    """`kas retry` of a run that ended in order says which tasks it tries again, and nothing of a killed supervisor."""
+    scene.write_plan([Task("if first; then exit 1; fi; done_"), Task("done_")], [Task("done_")])
+    assert scene.run().code == 1
+    result = scene.kas("retry")
+    assert result.code == 0, result.stderr
+    assert f"trying again in run {scene.only_run().id} (Plan): tasks 1, 3" in result.stdout
+    assert "killed" not in result.stdout + result.stderr

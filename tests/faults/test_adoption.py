@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,13 @@ import trio
 from kasmos.exceptions import SessionLostError, SessionStartError
 from kasmos.model.event import KillSent, LeftoversFound, StopRequested
 from kasmos.model.profile import LeftoverPolicy, Leftovers, OutputMode
-from kasmos.model.session import ExitStatus, SessionSpec, StopReason
+from kasmos.model.session import ExitStatus, SessionHandle, SessionSpec, StopReason
 from kasmos.sessions import launch
 from kasmos.sessions.processes import read_entry, scan
 from kasmos.sessions.protocol import SessionNeverStarted
 from kasmos.supervision.termination import stop
 from tests.faults.conftest import BOOT, LIMIT, Gate, Ground, alive, ended, everything, kill, until, wrote
+from tests.faults.test_processes import no_descriptors
 
 both_outputs = pytest.mark.parametrize("output", list(OutputMode))
 SHORT = 0.3
@@ -397,7 +399,7 @@ async def test_recycled_kernel_session(ground: Ground) -> None:
         (ground.directory(spec) / "exit").write_bytes(b"4\n")
         assert await ground.adopt_end(spec) == ExitStatus(code=4)
         assert other.poll() is None
-    assert ground.events == []
+    assert ground.told(LeftoversFound) == []
 
 
 async def test_torn_records(ground: Ground, gate: Gate) -> None:
@@ -409,6 +411,72 @@ async def test_torn_records(ground: Ground, gate: Gate) -> None:
         assert session.exit is None
         gate.open()
         assert (await ended(session)).code == 17
+
+
+@both_outputs
+async def test_directory_removed_under_a_session(ground: Ground, output: OutputMode) -> None:
+    """A session that runs and whose directory is gone is stopped and lost, never found not to have started."""
+    spec = agent(ground, "echo; exec sleep 1000", output=output)
+    pid = await ground.detached(spec)
+    shutil.rmtree(ground.directory(spec))
+    assert "records were removed while it ran" in await lost(ground, spec)
+    assert not alive(pid)
+    assert ground.left(spec) == []
+
+
+@pytest.mark.parametrize("damage", ["cut off", "a directory", "removed"])
+async def test_words_of_a_session_that_runs(ground: Ground, gate: Gate, damage: str) -> None:
+    """A session that runs and whose words cannot be read is not taken for a fragment, and is adopted all the same."""
+    spec = agent(ground, f"{gate.wait}; exit 3", output=OutputMode.PIPE)
+    await ground.detached(spec)
+    words = ground.directory(spec) / "spec.json"
+    if damage == "cut off":
+        words.write_bytes(words.read_bytes()[:50])
+    else:
+        words.unlink()
+        if damage == "a directory":
+            words.mkdir()
+    async with ground.backend() as backend:
+        assert backend.stored_specs() == {}
+        assert backend.unreadable() == (spec.id,)
+    async with ground.adopted(spec) as session:
+        assert session.spec.output is OutputMode.PIPE
+        gate.open()
+        assert (await ended(session)).code == 3
+    assert bool([text for text in ground.warnings if "spec.json cannot be read" in text]) == (damage != "removed")
+
+
+async def test_fragments(ground: Ground) -> None:
+    """A directory in which nothing was started is a fragment, and one that says what was started is no fragment."""
+    spec, empty = prepared(ground, agent(ground, "exit 0")), ground.spec("true")
+    ground.directory(empty).mkdir()
+    async with ground.backend() as backend:
+        stored = backend.stored_specs()
+        assert stored.keys() == {spec.id, empty.id}
+        assert stored[empty.id] is None
+        assert stored[spec.id] is not None
+        assert backend.unreadable() == ()
+
+
+async def test_no_descriptor_to_adopt_with(ground: Ground, gate: Gate) -> None:
+    """A session that is to be adopted while there is no free descriptor waits for one; it is not harmed."""
+    spec = agent(ground, f"{gate.wait}; exit 6")
+    await ground.detached(spec)
+    handle = SessionHandle(session_id=spec.id, boot_id=BOOT)
+    async with ground.backend() as backend, trio.open_nursery() as nursery:
+
+        async def adopt() -> None:
+            async with backend.adopt(spec, handle, notify=ground.notify) as session:
+                gate.open()
+                assert (await ended(session)).code == 6
+
+        with ExitStack() as without:
+            without.enter_context(no_descriptors())
+            backend._services.reserve.close()
+            without.enter_context(no_descriptors())
+            nursery.start_soon(adopt)
+            await until(lambda: ground.warnings)
+    assert any("Too many open files" in warning for warning in ground.warnings)
 
 
 async def test_open_after_a_claim(ground: Ground) -> None:

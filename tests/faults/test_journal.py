@@ -402,6 +402,25 @@ def test_reading_on_a_read_only_file_system(torn: Specimen, settled: Specimen, t
     assert done.stdout == f"{EVENTS} {EVENTS}\n", done.stderr
 
 
+@pytest.mark.parametrize("ending", ["orderly", "killed"])
+def test_reading_on_a_full_disk(torn: Specimen, settled: Specimen, tmp_path: Path, ending: str) -> None:
+    """A journal can be read where there is no room for what SQLite makes beside it, whichever way it was left."""
+    (tmp_path / "disk").mkdir()
+    path = tmp_path / "state.db"
+    if ending == "orderly":
+        settled.place(path)
+    else:
+        torn.place(path, wal=torn.wal)
+    done = in_mount_namespace(
+        'mount -t tmpfs -o size=8m none "$1/disk"; cp "$1"/state.db* "$1/disk"; '
+        '! dd if=/dev/zero of="$1/disk/filler" bs=4096; exec "$2" -c "$3" "$1/disk/state.db"',
+        str(tmp_path),
+        sys.executable,
+        READ,
+    )
+    assert done.stdout == f"{EVENTS} {EVENTS}\n", done.stderr
+
+
 def test_reading_beside_a_writer(path: Path) -> None:
     """A reader in another process always sees a growing beginning of the history, and disturbs nobody."""
     with writer(path, 4, 400, stdout=subprocess.DEVNULL) as process:

@@ -21,6 +21,7 @@ from kasmos.model.profile import LeftoverPolicy, Leftovers, OutputMode, StopPoli
 from kasmos.model.session import ExitStatus, Leftover, SessionSpec
 from kasmos.sessions import launch
 from kasmos.sessions.environment import child_environment
+from kasmos.sessions.hold import Hold
 from kasmos.sessions.processes import ProcessId, read_entry, scan
 from kasmos.sessions.protocol import ExecutionSession
 from kasmos.sessions.script import Script
@@ -522,7 +523,7 @@ async def test_no_descriptor_to_start_with(ground: Ground) -> None:
 
 
 async def test_no_descriptor_at_the_end(ground: Ground) -> None:
-    """An end that comes while there is no free descriptor is told as soon as there is one, and exactly."""
+    """An end that comes while there is no free descriptor is told nevertheless, and exactly: a few were kept back."""
     spec = ground.sh("setsid sleep 1000 & echo $!; exec sleep 1000", stop=StopPolicy(kill_grace=0.3))
     async with ground.opened(spec) as session:
         await until(lambda: [entry.comm for entry in ground.left(session.spec)].count("sleep") == 2)
@@ -530,12 +531,79 @@ async def test_no_descriptor_at_the_end(ground: Ground) -> None:
         with no_descriptors():
             with trio.fail_after(LIMIT):
                 await session.kill()
-            with trio.move_on_after(0.3):
-                await session.wait()
-            assert session.exit is None, "ended, although nobody could look for what it left"
-        assert await ended(session) == ExitStatus(signal=9)
+            assert await ended(session) == ExitStatus(signal=9)
         assert not alive(hidden)
     assert any("Too many open files" in warning for warning in ground.warnings)
+
+
+@both_outputs
+async def test_no_descriptor_for_the_proof(ground: Ground, output: OutputMode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program whose start is given up at the gate does not run, although nobody could be found to be killed."""
+    without = ExitStack()
+    proof = Hold.take_records
+
+    def fail(hold: Hold) -> None:
+        # The program waits at the gate by now.
+        without.enter_context(no_descriptors())
+        hold.services.reserve.close()
+        without.enter_context(no_descriptors())
+        proof(hold)
+
+    spec = ground.sh("echo >ran; exec sleep 1000", output=output, stop=StopPolicy(kill_grace=0.2))
+    async with ground.backend() as backend:
+        monkeypatch.setattr(Hold, "take_records", fail)
+        with without, pytest.raises(SessionStartError, match="Too many open files"):
+            async with backend.open(spec, notify=ground.notify):
+                pytest.fail("started")
+        await until(lambda: not ground.left(spec))
+    assert not (ground.root / "ran").exists()
+
+
+async def test_no_thread(ground: Ground) -> None:
+    """Where the kernel gives no thread, starts fail with their reason, sessions that run go on and end as ever."""
+    script = f"""
+import resource, sys, trio
+from pathlib import Path
+from kasmos.exceptions import SessionStartError
+from kasmos.model.session import SessionSpec
+from kasmos.sessions import scanner
+from kasmos.sessions.headless import open_headless
+from kasmos.supervision.termination import terminate
+
+scanner.FEW = -1  # every look wants a thread
+
+async def main():
+    root = Path(sys.argv[1])
+    async def notify(event): raise AssertionError(event)
+    async with open_headless(root, terminate=terminate, warn=print) as backend:
+        spec = SessionSpec(
+            id="s", name="s", argv=("/bin/sh", "-c", "read -r x <gate; exit 4"), cwd=str(root),
+            env={{"PATH": "/bin:/usr/bin"}},
+        )
+        async with backend.open(spec, notify=notify) as session:
+            with trio.fail_after(20):
+                while used() > 4:  # idle threads end by themselves
+                    await trio.sleep(0.1)
+            soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+            resource.setrlimit(resource.RLIMIT_NPROC, (1, hard))
+            try:
+                async with backend.open(spec, notify=notify): raise AssertionError("started")
+            except SessionStartError as error:
+                print(error)
+            (root / "gate").write_text("\\n")
+            with trio.fail_after(20):
+                print("ended", (await session.wait()).code)
+{LIMITED}
+trio.run(main)
+"""
+    os.mkfifo(ground.root / "gate")
+    os.chmod(ground.root / "gate", 0o666)
+    done = await trio.to_thread.run_sync(run_as_nobody, ground, script)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("cannot start s: no thread to be had")
+    assert lines[-1] == "ended 4"
+    assert any("the process table cannot be read (no thread" in line for line in lines)
 
 
 # --- identity ---------------------------------------------------------------------------

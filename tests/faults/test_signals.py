@@ -122,6 +122,31 @@ def test_asked_to_leave_while_coming_up(scene: Scene, signum: signal.Signals) ->
     scene.judge(next(reversed(scene.world().runs)), broken="123")
 
 
+def test_asked_to_leave_before_a_fresh_run_begins(scene: Scene) -> None:
+    """After a signal no fresh run begins, however long the end of the old one takes; the same command begins it."""
+    scene.configure(stop_grace=600)
+    scene.write_plan([Task(DEAF)])
+    with scene.start() as running:
+        ready(scene, running)
+        running.kill()
+    old = scene.only_run().id
+    with scene.start("run", "plan.md", "--fresh") as running:
+        scene.wait(lambda: scene.only_run().cancel_reason, running)
+        assert f"ending run {old} first" in running.text()
+        running.signal(signal.SIGINT)
+        scene.wait(lambda: "again to stop at once" in running.text(), running)
+        running.signal(signal.SIGINT)
+        assert running.wait() == 130
+        assert "nothing new was begun" in running.text()
+        # It was ended, not continued.
+        assert "also continuing" not in running.text()
+    assert list(scene.world().runs) == [old]
+    assert len(scene.lines("start")) == 1
+    again = scene.run()
+    assert again.code == 0, again.stderr
+    assert [run.outcome for run in scene.world().runs.values()] == [Outcome.CANCELLED, Outcome.SUCCEEDED]
+
+
 def _has_loaded(maps: Path) -> bool:
     try:
         return b"_struct" in maps.read_bytes()

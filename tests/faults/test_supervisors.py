@@ -15,10 +15,11 @@ from xml.etree import ElementTree
 import pytest
 import trio
 
+from kasmos.cli import foreground
 from kasmos.cli.render.junit import junit
 from kasmos.config.load import load_config
 from kasmos.daemon.service import RunOverrides
-from kasmos.exceptions import StoreError
+from kasmos.exceptions import RequestError, StoreError
 from kasmos.model import event as ev
 from kasmos.model.clock import Clock
 from kasmos.model.task import Outcome
@@ -109,6 +110,41 @@ def test_follower_takes_over(scene: Scene) -> None:
             assert second.wait() == 0
     assert len(scene.lines("start")) == 3
     scene.judge()
+
+
+def test_supervisor_that_does_not_answer_dies(scene: Scene) -> None:
+    """Who waits for a supervisor that has the lock and does not answer takes over when that one dies."""
+    scene.write_plan(WAITING)
+    with scene.start() as first:
+        scene.wait(lambda: len(scene.lines("start")) == 2 and connections(scene) == 1, first)
+        first.signal(signal.SIGSTOP)
+        with scene.start() as second:
+            scene.wait(lambda: connections(scene) == 2, second)
+            first.kill()
+            scene.wait(lambda: scene.world().supervisor_pid == second.process.pid, second)
+            scene.let("go")
+            assert second.wait() == 0
+    assert len(scene.lines("start")) == 2
+    scene.judge()
+
+
+def connections(scene: Scene) -> int:
+    """How many ends of the supervisor's socket there are; one is the door itself."""
+    return Path("/proc/net/unix").read_text().count(f" {scene.root.socket}\n")
+
+
+def test_options_for_a_run_that_is_followed(scene: Scene) -> None:
+    """A follower is told which of its options the run it joins does not heed."""
+    scene.write_plan(WAITING)
+    with scene.start() as first:
+        scene.wait(lambda: len(scene.lines("start")) == 2, first)
+        with scene.start("run", "plan.md", "--on-failure", "continue") as second:
+            scene.wait(lambda: "following run" in second.text(), first, second)
+            kept = f"run {scene.only_run().id} keeps what it began with, stop"
+            assert f"warning: on_failure: not applied: {kept}" in second.text()
+            scene.let("go")
+            assert second.wait() == 0
+        assert first.wait() == 0
 
 
 def test_follower_is_interrupted(scene: Scene) -> None:
@@ -204,6 +240,32 @@ def test_stop_all_ends_what_was_interrupted_too(scene: Scene) -> None:
     world = scene.world()
     assert [run.outcome for run in world.runs.values()] == [Outcome.CANCELLED] * 2
     assert scene.kas("resume", old).code == 4
+
+
+def test_ending_for_good_without_a_supervisor(scene: Scene, capfd: pytest.CaptureFixture[str]) -> None:
+    """A run can be ended for good where no supervisor is: its program is stopped, and nothing else is taken up."""
+    scene.write_plan([Task("if first; then sleep 60; fi; done_")], name="other.md")
+    scene.write_plan([Task("if first; then sleep 60; fi; done_"), Task("until_exists never")])
+    with scene.start("run", "other.md") as running:
+        scene.wait_started("1", running)
+        running.signal(signal.SIGINT)
+        assert running.wait() == 130
+    other = scene.only_run().id
+    with scene.start("run", "plan.md", "--max-concurrent", "1") as running:
+        scene.wait(lambda: len(scene.lines("start")) == 2, running)
+        running.kill()
+    left = next(reversed(scene.world().runs))
+    place = foreground.Place(scene.kas.cwd, scene.root, dict(os.environ))
+    assert foreground.execute(place, foreground.Request(resume=left, cancel="not wanted")) == 0
+    assert f"ending run {left} (Plan) for good" in capfd.readouterr().out
+    runs = scene.world().runs
+    assert [runs[other].outcome, runs[left].outcome] == [None, Outcome.CANCELLED]
+    assert len(scene.lines("start")) == 2
+    assert foreground.execute(place, foreground.Request(cancel="not wanted")) == 0
+    assert scene.world().runs[other].outcome is Outcome.CANCELLED
+    assert len(scene.lines("start")) == 2
+    with pytest.raises(RequestError, match="no unfinished run"):
+        foreground.execute(place, foreground.Request(cancel="not wanted"))
 
 
 def test_plan_from_standard_input(scene: Scene) -> None:

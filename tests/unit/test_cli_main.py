@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -144,3 +146,46 @@ def test_help_needs_none_of_the_heavy_libraries() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "Look:\n  status" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["run", "--agnt", "x", "plan.md"], "--agent"),
+        (["--projct", ".", "status"], "--project"),
+        (["plan", "chek"], "check"),
+        (["config", "shwo"], "show"),
+    ],
+)
+def test_a_slip_is_answered_with_what_is_near(
+    arguments: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Options and the verbs of groups are guessed as verbs are."""
+    with pytest.raises(SystemExit) as exited:
+        entry.main(arguments)
+    assert exited.value.code == 2
+    err = capsys.readouterr().err
+    assert "Did you mean" in err
+    assert f"'{meant}'" in err
+
+
+def test_a_wrong_configuration_does_not_keep_anybody_from_looking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Verbs that look or stop need only the place of the state: the rest of the configuration gets one line."""
+    for name in [name for name in os.environ if name.startswith(("KASMOS_", "XDG_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / ".kasmos").mkdir()
+    (tmp_path / ".kasmos" / "config.toml").write_text("x = 1\n[agents.a]\n")
+    for verb in (["status"], ["runs"], ["ps"], ["stop", "--all"], ["gc", "--dry-run"]):
+        with pytest.raises(SystemExit) as exited:
+            entry.main(["-C", str(tmp_path), *verb])
+        err = capsys.readouterr().err
+        assert exited.value.code == 0, err
+        assert "warning: the configuration has 2 mistakes: kas config check\n" in err
+    (tmp_path / ".kasmos" / "config.toml").write_text("state_root = 1\n")
+    with pytest.raises(SystemExit) as exited:
+        entry.main(["-C", str(tmp_path), "status"])
+    assert exited.value.code == 2
+    assert "state_root" in capsys.readouterr().err

@@ -80,6 +80,12 @@ def test_tree_of_a_run() -> None:
     ]
 
 
+def test_tree_without_a_supervisor() -> None:
+    """A run that nobody works at is interrupted, whatever was written down last."""
+    tree = build_tree(world(run("r1")), [], None)
+    assert render_tree(tree).splitlines() == ["no supervisor", "└─ run r1  plan.md  interrupted"]
+
+
 def test_tree_of_what_is_over() -> None:
     """Ended runs and sessions have no place in the tree; a live session without a run has one."""
     now = world(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kasmos.config.files import CONFIG_FILE, config_files, find_project, main_checkout, read_config_file
+from kasmos.config.files import CONFIG_FILE, config_files, find_project, locate_project, main_checkout, read_config_file
 from kasmos.exceptions import ConfigError
 
 
@@ -169,3 +169,18 @@ def test_unreadable_file_is_a_mistake(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=problem):
             read_config_file(tmp_path / name)
+
+
+def test_a_working_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a deleted directory no project can be found, and one that is named can."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for named in (None, "sub"):
+        with pytest.raises(ConfigError, match=r"the working directory: is gone .*-C DIR"):
+            locate_project(named)
+    assert locate_project(str(tmp_path)) == tmp_path
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    assert locate_project("sub") == tmp_path / "sub"

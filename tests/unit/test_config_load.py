@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kasmos.config.keys import KEYS
-from kasmos.config.load import Loaded, load_config
+from kasmos.config.load import Loaded, load_config, read_state_root
 from kasmos.config.lookup import default_of
 from kasmos.config.schema import Logs, Orchestration, profile_digest
 from kasmos.exceptions import ConfigError, Mistake
@@ -448,3 +448,57 @@ def test_digest_is_of_the_content_without_secrets(load: Loader) -> None:
     assert profile_digest(one) == profile_digest(same)
     assert profile_digest(one) != profile_digest(other)
     assert len(profile_digest(one)) == 16
+
+
+def test_mistakes_are_in_the_order_of_lines(project: Path) -> None:
+    """Mistakes come file by file and line by line, whatever finds them; variables come after files."""
+    load = Loader(project)
+    text = (
+        '[phases]\nimplementing = "x"\n[agents.a]\nmodel = "m"\n[agents.a.env]\nA = 1\n[orchestration]\nretries = -1\n'
+    )
+    places = [
+        mistake.place.removeprefix(f"{load.file}:").split(":")[0]
+        for mistake in load.mistakes("[agents.b]\nprogram = 'b'\ntimeout = 0\n" + text, environ={"KASMOS_RETRIES": "x"})
+    ]
+    assert places == ["3", "5", "6", "9", "11", "KASMOS_RETRIES"]
+    (user, first, second) = load.mistakes("retries = 1\n\nlogs = 1\n", user="\n\n\n\nx = 1\n")
+    assert user.place.startswith(f"{load.user_dir}/config.toml:5")
+    assert [first.place, second.place] == [f"{load.file}:1: retries", f"{load.file}:3: logs"]
+
+
+def test_a_file_that_is_cut_short(project: Path) -> None:
+    """A file that ends too early says that, and not that a value is invalid."""
+    (mistake,) = Loader(project).mistakes("x = [\n")
+    assert mistake.problem == "not valid TOML: the document ends inside a value"
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "mistakes"),
+    [
+        ("", None, 0),
+        ('state_root = "/s"\n[agents.a]\nprogram = "a"\n', "/s", 0),
+        ('state_root = "/s"\nx = 1\n[agents.a]\n', "/s", 2),
+        ('state_root = "/s"\n[agents.a]\nprogram = [\n', "/s", 1),
+        ('[agents.a]\nprogram = [\nstate_root = "/s"\n', None, 1),
+        (b"\xff", None, 1),
+    ],
+)
+def test_state_root_of_a_wrong_configuration(
+    project: Path, text: str | bytes, value: str | None, mistakes: int
+) -> None:
+    """Where state is kept can be read from a configuration that is wrong in every other respect."""
+    (project / ".kasmos" / "config.toml").write_bytes(text.encode() if isinstance(text, str) else text)
+    said = read_state_root(project, environ={}, user_dir=project.parent / "user")
+    assert (said.value, said.mistakes) == (value, mistakes)
+
+
+@pytest.mark.parametrize(
+    ("text", "environ"),
+    [("state_root = 1\n", {}), ("state_root = ''\nx = [\n", {}), ("", {"KASMOS_STATE_ROOT": "here"})],
+)
+def test_state_root_that_is_wrong(project: Path, text: str, environ: dict[str, str]) -> None:
+    """Nobody guesses where state is kept: if that is what is wrong, it is refused."""
+    (project / ".kasmos" / "config.toml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_state_root(project, environ=environ, user_dir=project.parent / "user")
+    assert all("state_root" in str(one).lower() for one in caught.value.mistakes)

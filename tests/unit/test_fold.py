@@ -294,3 +294,42 @@ def test_fold_adopted_session_is_detached_no_longer() -> None:
 def test_fold_session_marks_its_run() -> None:
     """An event of a session moves its run's newest journal number."""
     assert the_run(starting(), SESSION_ENDED).last_seq == 3
+
+
+# --- ends that were found later ---------------------------------------------------
+
+
+def found_at(ended_mono: float) -> SessionView:
+    """A session that starts at 1.0 and whose end is found, and recorded, from 10.0 on."""
+    world = fold(
+        [
+            Record(1, 101.0, 1.0, RUN),
+            Record(2, 101.0, 1.0, starting()),
+            Record(3, 110.0, 10.0, ev.EndFound("s1", ended_mono)),
+            Record(4, 111.0, 11.0, ev.SessionEnded("s1", ExitStatus(code=4))),
+            Record(5, 112.0, 12.0, ev.TaskEnded("r1", "1", Outcome.FAILED, BROKEN)),
+        ]
+    )
+    task, session = world.runs["r1"].tasks["1"], world.sessions["s1"]
+    assert (task.ended_at, task.ended_mono) == (session.ended_at, session.ended_mono)
+    return session
+
+
+@pytest.mark.parametrize(("ended", "recorded"), [(4.0, 4.0), (-5.0, 1.0), (99.0, 10.0)])
+def test_an_end_that_was_found(ended: float, recorded: float) -> None:
+    """A session ended when its program did, never before it began nor after it was found; with it, its task."""
+    session = found_at(ended)
+    assert session.state is SessionState.ENDED
+    assert session.ended_mono == recorded
+    assert session.ended_at == 100.0 + recorded
+
+
+def test_an_end_that_was_found_is_not_recorded_yet() -> None:
+    """Until its end is recorded a session stays live, for whoever takes it up next."""
+    assert the_session(ev.EndFound("s1", 0.0)).state.live
+
+
+def test_an_end_is_found_before_it_is_recorded() -> None:
+    """What is said of the end of a session that has ended already changes nothing."""
+    ended = ev.SessionEnded("s1", ExitStatus(code=0))
+    assert the_session(ended, ev.EndFound("s1", 0.0)) == the_session(ended)

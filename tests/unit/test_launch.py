@@ -9,6 +9,7 @@ import attrs
 import pytest
 
 from kasmos.exceptions import SessionStartError
+from kasmos.model.codec import CodecError
 from kasmos.model.profile import Limits, OutputMode
 from kasmos.model.session import ExitStatus, SessionSpec
 from kasmos.sessions import layout
@@ -66,13 +67,13 @@ def test_the_doorman_runs_the_program_behind_its_limits(bin_dir: Path) -> None:
     """What the doorman is given is where, from what, to what and with how many descriptors, and the whole command."""
     command = doorman_command("/state/s", spec(bin_dir, "agent", "-x", limits=Limits(nice=3)), 1024)
     assert command[:3] == ["/bin/sh", "-c", SHIM]
-    assert command[4:] == [str(bin_dir.parent), "/dev/null", "file", "1024", "nice", "-n", "3", "agent", "-x"]
+    assert command[4:] == [str(bin_dir.parent), "/dev/null", "", "1024", "nice", "-n", "3", "agent", "-x"]
 
 
 def test_the_prompt_as_standard_input(bin_dir: Path) -> None:
     """A program whose prompt is its standard input reads the prompt's file, any other nothing."""
     command = doorman_command("/state/s", spec(bin_dir, stdin_prompt=True, output=OutputMode.PIPE), 1024)
-    assert command[5:7] == [layout.PROMPT, "pipe"]
+    assert command[5] == layout.PROMPT
 
 
 def test_files_of_the_session_are_filled_in(bin_dir: Path) -> None:
@@ -146,12 +147,14 @@ def test_a_prepared_directory(bin_dir: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_stored_of_a_session(bin_dir: Path, tmp_path: Path) -> None:
-    """A session's stored words are whole but for values of variables, and the prompt, which has a file of its own."""
+    """Of a session all is stored but values of variables, arguments and the prompt: those may be secrets."""
     directory = tmp_path / "s"
-    made = spec(bin_dir, prompt="the prompt", run_id="r", task_id="1", attempt=3)
+    made = spec(bin_dir, "agent", "--key=hidden", "the prompt", prompt="the prompt", run_id="r", task_id="1", attempt=3)
     prepare(str(directory), made, "boot")
-    assert Records(str(directory)).spec() == attrs.evolve(made, prompt="", env={"PATH": "", "KEY": ""}, boot_id="boot")
-    assert b"secret" not in (directory / layout.SPEC).read_bytes()
+    env = {"PATH": "", "KEY": ""}
+    assert Records(str(directory)).spec() == attrs.evolve(made, argv=("agent",), prompt="", env=env, boot_id="boot")
+    stored = (directory / layout.SPEC).read_bytes()
+    assert [word for word in (b"secret", b"hidden", b"the prompt") if word in stored] == []
 
 
 def test_a_directory_is_prepared_once(bin_dir: Path, tmp_path: Path) -> None:
@@ -162,12 +165,32 @@ def test_a_directory_is_prepared_once(bin_dir: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "s").iterdir()) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"id": 3}', None])
-def test_words_that_were_not_stored_whole(content: bytes | None, tmp_path: Path) -> None:
-    """A session whose words are missing, cut off or something else was not stored."""
-    if content is not None:
-        (tmp_path / layout.SPEC).write_bytes(content)
+@pytest.mark.parametrize("content", [b"", b"{", b'{"id": 3}'])
+def test_words_that_are_damaged(content: bytes, tmp_path: Path) -> None:
+    """A session whose words are cut off or something else is not one of which nothing is stored."""
     assert Records(str(tmp_path)).spec() is None
+    (tmp_path / layout.SPEC).write_bytes(content)
+    with pytest.raises(CodecError):
+        Records(str(tmp_path)).spec()
+
+
+def test_words_that_cannot_be_read(tmp_path: Path) -> None:
+    """A session whose words the system does not give us is not one of which nothing is stored."""
+    (tmp_path / layout.SPEC).mkdir()
+    with pytest.raises(IsADirectoryError):
+        Records(str(tmp_path)).spec()
+
+
+def test_the_copier_needs_no_path_of_the_program(bin_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The `cat` that copies output is found on our PATH, and a start without one is refused."""
+    piped = spec(bin_dir, output=OutputMode.PIPE)
+    command = doorman_command("/st/s", piped, 1)
+    assert os.path.isabs(command[6])
+    assert os.path.basename(command[6]) == "cat"
+    monkeypatch.setenv("PATH", str(bin_dir))
+    with pytest.raises(SessionStartError, match="'cat'"):
+        doorman_command("/st/s", piped, 1)
+    assert doorman_command("/st/s", spec(bin_dir), 1)[6] == ""
 
 
 # --- records ----------------------------------------------------------------------

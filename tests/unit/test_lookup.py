@@ -10,9 +10,10 @@ from kasmos.model.event import Event, Record
 from kasmos.model.plan import Plan, PlanTask, RunSettings, Wave
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import SessionKind
+from kasmos.model.task import Cause, CauseKind, Outcome
 from kasmos.model.view import World
 from kasmos.store.fold import fold
-from kasmos.store.lookup import find_run, find_session, find_task, match_sessions, match_tasks, newest_session
+from kasmos.store.lookup import find_run, find_session, find_task, match_sessions, match_tasks, newest_session, unknown
 
 
 def run(run_id: str, *tasks: str) -> Event:
@@ -69,6 +70,9 @@ def world() -> World:
         ("rab.1", "s1aa"),
         ("s1", "s1aa"),
         ("c", "c2ab"),
+        ("w1t2", "s2ab"),
+        ("w1t2-d", "s2ab"),
+        ("w1t2-do-2.c", "c2ab"),
     ],
 )
 def test_sessions_by_every_name(world: World, name: str, expected: str) -> None:
@@ -78,7 +82,14 @@ def test_sessions_by_every_name(world: World, name: str, expected: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("rab.1", "rab.1"), ("1", "rac.1"), ("rac.2.1", "rac.2.1"), ("2.1", "rac.2.1"), ("w1t2-do-2", "rac.2")],
+    [
+        ("rab.1", "rab.1"),
+        ("1", "rac.1"),
+        ("rac.2.1", "rac.2.1"),
+        ("2.1", "rac.2.1"),
+        ("w1t2-do-2", "rac.2"),
+        ("w1t2", "rac.2"),
+    ],
 )
 def test_tasks_by_every_name(world: World, name: str, expected: str) -> None:
     """A task has a full id, and a number or a name that means the newest run's; ids may have dots."""
@@ -135,3 +146,35 @@ def test_the_agents_session_stands_for_its_task(world: World) -> None:
     newest = newest_session(world, find_task(world, "rac.2"))
     assert newest is not None
     assert newest.id == "s2ab"
+
+
+def test_a_first_word_means_what_it_is_the_whole_of() -> None:
+    """`w1t1` means the task whose name's first word it is, and not also `w1t10-do-10`."""
+    world = fold([Record(1, 0.0, 0.0, run("r", *map(str, range(1, 13))))])
+    assert find_task(world, "w1t1").id == "r.1"
+    with pytest.raises(SupervisionError, match="may mean 12 tasks"):
+        find_task(world, "w1t")
+
+
+def test_a_number_begins_no_name(world: World) -> None:
+    """A bare number means a task or nothing, whatever names begin with it."""
+    events = [run("r", "1"), session("s", "r", "1", "9-lives")]
+    world = fold(Record(seq, 0.0, 0.0, event) for seq, event in enumerate(events, 1))
+    assert match_sessions(world, "9") == ()
+    assert find_session(world, "9-").id == "s"
+
+
+def test_a_task_without_a_session_says_why() -> None:
+    """Of a task that was skipped or stopped before it began, what is told is that, and the cause."""
+    cause = Cause(CauseKind.NEED_FAILED, "task 1 failed")
+    for outcome, said in ((Outcome.SKIPPED, "was skipped"), (Outcome.CANCELLED, "ended without a session")):
+        events = [run("r", "1", "2"), ev.TaskEnded("r", "2", outcome, cause)]
+        world = fold(Record(seq, 0.0, 0.0, event) for seq, event in enumerate(events, 1))
+        with pytest.raises(SupervisionError, match=f"{said}.*: task 1 failed"):
+            find_session(world, "2")
+
+
+def test_what_is_unknown_altogether(world: World) -> None:
+    """What is nothing's name is answered with what is near among tasks, sessions and runs."""
+    assert str(unknown(world, "w1t2-do-3")).startswith("no task, session or run 'w1t2-do-3'; did you mean w1t2-do-2")
+    assert "there is no task, session or run yet" in str(unknown(World(), "x"))

@@ -15,6 +15,7 @@ from kasmos.exceptions import BackendUnavailableError, SupervisionError
 from kasmos.model import event as ev
 from kasmos.model.plan import OnFailure, RunSettings
 from kasmos.model.profile import ExecutionMode
+from kasmos.model.session import StopReason
 from kasmos.model.task import CauseKind, Outcome
 from kasmos.model.view import Ended, RunState
 from kasmos.orchestration.orchestrator import Accepted
@@ -349,6 +350,56 @@ async def test_cancelling_a_run_nobody_is_at_work_on(autojump_clock: MockClock) 
     assert len(here.machine.starts) == 1
 
 
+async def test_cancelling_a_run_that_was_interrupted_while_it_was_cancelled(autojump_clock: MockClock) -> None:
+    """A run whose cancelling was cut short by an interruption can be cancelled again, and then ends."""
+    here = town({"1": Script(duration=math.inf, ignores_terminate_for=5.0)})
+    async with here.life() as life:
+        await life.submit(plan(task(1), task(2, wave=2)))
+        await running(life)
+        life.supervisor.children("run1")["1"].request_stop(StopReason.INTERRUPTED)
+        await life.orchestrator.cancel_run("run1")
+        await life.orchestrator.interrupt("received SIGINT")
+        assert life.run().unfinished
+    async with here.life() as life:
+        await life.orchestrator.cancel_run("run1")
+        await life.orchestrator.wait_idle()
+        assert life.run().outcome is Outcome.CANCELLED
+
+
+async def test_a_fresh_run_that_comes_too_late(autojump_clock: MockClock) -> None:
+    """Once it is time to leave, no fresh run begins, even if its submission waits already for the end of the old."""
+    here = town({"1": Script(duration=math.inf, ignores_terminate_for=5.0)})
+    async with here.life() as life, trio.open_nursery() as nursery:
+        await life.submit(ONE)
+        await running(life)
+        refused = trio.Event()
+
+        async def submit() -> None:
+            with pytest.raises(SupervisionError, match="leaving"):
+                await life.submit(ONE, fresh=True)
+            refused.set()
+
+        nursery.start_soon(submit)
+        await life.until(lambda world: world.runs["run1"].cancel_reason is not None)
+        life.orchestrator.refuse("received SIGINT")
+        await life.orchestrator.interrupt("received SIGINT")
+        await refused.wait()
+        assert list(life.world.runs) == ["run1"]
+
+
+async def test_a_run_that_is_being_cancelled_is_not_gone_on_with(autojump_clock: MockClock) -> None:
+    """A plan whose run is being cancelled gets a new run, after the end of the old one."""
+    here = town({"1": Script(duration=3.0, ignores_terminate_for=2.0)})
+    async with here.life() as life:
+        await life.submit(ONE)
+        await running(life)
+        await life.orchestrator.cancel_run("run1")
+        assert await life.submit(ONE) == Accepted("run2")
+        assert life.run().outcome is Outcome.CANCELLED
+        await life.orchestrator.wait_idle()
+        assert outcomes(life, "run2") == [Outcome.SUCCEEDED]
+
+
 async def test_fail_fast_stops_the_siblings(autojump_clock: MockClock) -> None:
     """With `fail_fast` a failure stops what runs beside it, and each says because of whom."""
     here = town({"1": Script(duration=5.0, exit=1), "2": FOREVER})
@@ -417,14 +468,13 @@ async def test_what_does_not_fit_the_present_is_refused(
 async def test_a_task_that_is_stopped_around_its_start(eighths: int, autojump_clock: MockClock) -> None:
     """A stop of a task counts from the moment it is asked for, whatever is being committed for its start just then."""
     here = town({"1": Script(duration=5.0), "2": FOREVER})
-    async with here.life() as life, trio.open_nursery() as nursery:
+    async with here.life() as life:
         await life.submit(plan(task(1), task(2, wave=2)))
         await life.until(lambda world: "run1-1a1-s0" in world.sessions)
         await life.until(lambda world: not world.sessions["run1-1a1-s0"].state.live)
         # From here the ends of task and wave and the start of the next ones are committed, one after the other.
         await trio.sleep(WRITE_TIME * eighths / 8)
-        for _ in range(2):
-            nursery.start_soon(life.orchestrator.stop_task, "run1", "2")
+        await life.orchestrator.stop_task("run1", "2")
         await life.orchestrator.wait_idle()
         assert outcomes(life) == [Outcome.SUCCEEDED, Outcome.CANCELLED]
         assert kind(life, "2") is CauseKind.STOPPED
@@ -460,6 +510,21 @@ async def test_retrying_within_a_run_under_way(autojump_clock: MockClock) -> Non
         await life.orchestrator.wait_idle()
         assert outcomes(life) == [Outcome.SUCCEEDED] * 2
     assert count(here, ev.RunReopened) == 0
+
+
+async def test_retrying_in_a_run_that_was_interrupted(autojump_clock: MockClock) -> None:
+    """A retry in a run that was interrupted takes the whole run up again."""
+    here = town({"1": Script(exit=1), "2": FOREVER})
+    async with here.life() as life:
+        await life.submit(plan(task(1), task(2)))
+        await life.until(lambda world: world.runs["run1"].tasks["1"].outcome is not None)
+        await life.orchestrator.interrupt("received SIGINT")
+    here.scripts = lambda spec: Script()
+    async with here.life() as life:
+        await life.orchestrator.retry("run1", ("1",))
+        await life.orchestrator.wait_idle()
+        assert outcomes(life) == [Outcome.SUCCEEDED] * 2
+        assert life.run().state is RunState.ENDED
 
 
 @pytest.mark.parametrize("eighths", range(0, 40, 2))

@@ -192,3 +192,15 @@ def test_large_plans_are_checked_in_linear_time() -> None:
         return best
 
     assert cost(4000) < 25 * cost(500) + 0.02
+
+
+def test_how_agents_are_come_by() -> None:
+    """Where nobody has configured an agent, the cure names the verb that does; where somebody has, it does not."""
+    shell = {"shell": AGENTS["shell"]}
+    for settings in ("", "agent = 'coder'"):
+        parsed = parse_plan(document([settings]).encode(), "p.md")
+        (mistake,) = check_plan(parsed, shell, None).mistakes
+        assert "kas config init" in mistake.cure
+    parsed = parse_plan(document([""]).encode(), "p.md")
+    (mistake,) = check_plan(parsed, AGENTS, None).mistakes
+    assert "kas config init" not in mistake.cure

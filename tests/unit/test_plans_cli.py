@@ -65,6 +65,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "project"
     (directory / ".kasmos").mkdir(parents=True)
     (directory / ".kasmos" / "config.toml").write_text(CONFIG)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("coder", "reader", "sh"):
+        (programs / name).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(programs))
     monkeypatch.chdir(directory)
     return directory
 
@@ -91,6 +96,7 @@ def test_text() -> None:
         "      agent shell; timeout 600 s\n"
         "      then check: make\n"
         "      $ sh script.sh\n"
+        "      line 22: ls\n"
         "wave 2\n"
         "  task 3: three\n"
         "      agent reader; needs 1, 2\n"
@@ -128,10 +134,19 @@ def test_mistakes() -> None:
     """Every mistake of the document and of its fit with the agents is told with its line, and the status is 2."""
     text = DOCUMENT.replace('"reader"', '"raeder"').replace("needs = [1, 2]", "needs = [3]\nretries = -1")
     result = check("--json", document=text)
-    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.exit_code == 2
     lines = result.stderr.splitlines()
     assert [line.split(": ")[0] for line in lines] == ["plan.md:30", "plan.md:31", "plan.md:32"]
     assert "raeder" in lines[0]
+    found = json.loads(result.stdout)
+    assert [mistake["place"] for mistake in found["mistakes"]] == ["plan.md:30", "plan.md:31", "plan.md:32"]
+    assert found["mistakes"][0] == {
+        "place": "plan.md:30",
+        "problem": 'unknown agent "raeder"',
+        "cure": 'did you mean "reader"?',
+    }
+    assert found["warnings"] == []
+    assert check(document=text).stdout == ""
 
 
 @pytest.mark.usefixtures("project")
@@ -174,6 +189,8 @@ def test_no_file() -> None:
     result = CliRunner().invoke(plan, ["check", "nowhere.md"])
     assert result.exit_code == 2
     assert "nowhere.md: No such file" in result.stderr
+    result = CliRunner().invoke(plan, ["check", "--json", "nowhere.md"])
+    assert (result.exit_code, json.loads(result.stdout)["mistakes"][0]["place"]) == (2, "nowhere.md")
 
 
 def test_wrong_configuration(project: Path) -> None:
@@ -182,6 +199,7 @@ def test_wrong_configuration(project: Path) -> None:
     result = check()
     assert result.exit_code == 2
     assert "progam" in result.stderr
+    assert "progam" in json.loads(check("--json").stdout)["mistakes"][1]["place"]
 
 
 @pytest.mark.usefixtures("project")
@@ -191,3 +209,31 @@ def test_control_characters() -> None:
     result = check(document=text)
     assert result.exit_code == 0
     assert not set(result.stdout) & {"\x1b", "\x9b"}
+
+
+def test_programs_that_are_not_there(project: Path) -> None:
+    """An agent of the plan whose program its session would not find is warned about; other agents do not matter."""
+    bin_dir = project.parent / "bin"
+    (bin_dir / "coder").rename(project / "coder")
+    (bin_dir / "sh").unlink()
+    text = DOCUMENT.replace('agent = "shell"', 'agent = "reader"')
+    result = check("--json", document=text)
+    assert result.exit_code == 0
+    (warning,) = json.loads(result.stdout)["warnings"]
+    assert (warning["place"], warning["problem"]) == ("agent coder", "its program coder is not on its PATH")
+    assert "warning: agent coder: " in result.stderr
+    # The PATH that counts is the one the program is given.
+    moved = CONFIG.replace("[agents.shell]", f'env = {{ PATH = "{project}" }}\n[agents.shell]')
+    (project / ".kasmos" / "config.toml").write_text(moved)
+    assert check(document=text).stderr == ""
+    moved = CONFIG.replace("coder --quiet", "./coder --quiet")
+    (project / ".kasmos" / "config.toml").write_text(moved)
+    assert check(document=text).stderr == ""
+
+
+@pytest.mark.usefixtures("project")
+def test_script_line_counts_blank_lines() -> None:
+    """The line that is shown of a script is its first that says something, and only a script's agent has one."""
+    text = DOCUMENT.replace("ls\n", "\n\nmake all\nls\n")
+    assert "      line 24: make all …\n" in check(document=text).stdout
+    assert "line 24" not in check(document=text.replace('agent = "shell"', 'agent = "reader"')).stdout

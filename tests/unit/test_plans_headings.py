@@ -2,7 +2,7 @@
 
 import pytest
 
-from kasmos.plans.headings import TaskHeading, Unclear, WaveHeading, read_heading
+from kasmos.plans.headings import TaskHeading, Unclear, WaveHeading, near_miss, read_heading
 
 
 @pytest.mark.parametrize(
@@ -105,3 +105,44 @@ def test_unclear_without_separator() -> None:
 def test_neither(level: int, text: str) -> None:
     """Any other heading is text."""
     assert read_heading(level, text) is None
+
+
+@pytest.mark.parametrize(
+    ("level", "text", "cure"),
+    [
+        (3, "Taks 2: exchanged", "### Task N"),
+        (3, "Tasks 2: one too many", "### Task N"),
+        (4, "tsk 2: one too few", "### Task N"),
+        (2, "Wawe 2", "## Wave N"),
+        (3, "Task: no number", "### Task N"),
+        (3, "Task A: a letter", "### Task N"),
+        (3, "Task", "### Task N"),
+        (4, "Wave 2: too deep", "two or three #"),
+    ],
+)
+def test_near_miss(level: int, text: str, cure: str) -> None:
+    """A heading that is a wave or a task but for one slip is doubtful, with what would be right."""
+    assert read_heading(level, text) is None
+    found = near_miss(level, text)
+    assert found is not None
+    assert not found.fatal
+    assert cure in found.cure
+
+
+@pytest.mark.parametrize(
+    ("level", "text"),
+    [
+        (3, "Tasks"),
+        (3, "Tests 3"),
+        (3, "Save 3 files"),
+        (3, "Ask 2 people"),
+        (2, "Wave Orchestration"),
+        (3, "Task-Grouped List"),
+        (1, "Taks 1: x"),
+        (5, "Taks 1: x"),
+        (2, ""),
+    ],
+)
+def test_no_near_miss(level: int, text: str) -> None:
+    """Prose about tasks, and other words, are no slips."""
+    assert near_miss(level, text) is None

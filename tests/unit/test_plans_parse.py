@@ -191,11 +191,11 @@ def test_every_mistake_at_once() -> None:
         (5, "needs cannot be a default"),
         (6, "timeout must be a duration"),
         (9, "task 9 stands before the first wave"),
-        (16, '"two" in needs'),
-        (16, "1.5 in needs"),
+        (16, 'needs[0] does not name a task: "two"'),
+        (16, "does not name a task: 1.5"),
         (17, "retries must be a whole number"),
         (18, "checks must be a list"),
-        (19, "files must be text"),
+        (19, "must be text"),
         (22, "wave 1 stands after wave 2"),
         (24, "task number 1 is used twice"),
         (29, "the settings are not TOML"),
@@ -609,3 +609,60 @@ def test_script_block_round_trip(script: str) -> None:
     from kasmos.plans import first_script
 
     assert first_script(script_block(script)) == script.removesuffix("\n") + "\n"
+
+
+def test_slips_in_headings_are_warned_about() -> None:
+    """A heading that is not read as the task it seems to be is told, and its text stays with the task before."""
+    parsed = parse_plan(b"## Wave 1\n### Task 1: one\n### Taks 2: two\nbody\n", "p.md")
+    (task,) = parsed.plan.tasks
+    assert task.body == "### Taks 2: two\nbody"
+    assert [warning.place for warning in parsed.warnings] == ["p.md:3"]
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [("## Wave 1\n### Task 1\nx\n", "p.md"), ("[[wave]]\n[[wave.task]]\nbody = 'x'\n", "p.toml")],
+)
+def test_a_task_without_a_title_is_warned_about(text: str, source: str) -> None:
+    """A title may be missing: the plan is read, with a warning in the task's line."""
+    parsed = parse_plan(text.encode(), source)
+    assert [str(warning).split(" (")[0] for warning in parsed.warnings] == [f"{source}:2: task 1 has no title"]
+
+
+def test_a_wrong_need_hides_no_other() -> None:
+    """Each wrong element of a list is told by its place in it, and those that are right are read."""
+    text = "## Wave 1\n### Task 1: a\n```toml kasmos\nneeds = ['x', 7, true, 8]\n```\n"
+    read = read_plan(text.encode(), "p.md")
+    assert [mistake.problem.split(":")[0] for mistake in read.mistakes] == [
+        "needs[0] does not name a task",
+        "needs[2] does not name a task",
+    ]
+    assert [task.needs for task in read.parsed.plan.tasks] == [("7", "8")]
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "problem"),
+    [
+        ("x = [\n", "p.toml", "p.toml:1: not TOML: the document ends inside a value"),
+        ("x = {a = 1", "p.toml", "p.toml:1: not TOML: the document ends inside a value"),
+        ("x = ", "p.toml", "p.toml:1: not TOML: the document ends inside a value"),
+        ("x = 'a", "p.toml", "p.toml:1: not TOML: the document ends inside a value"),
+        ("[a", "p.toml", "p.toml:1: not TOML: Expected ']' at the end of a table declaration"),
+        (
+            "## Wave 1\n### Task 1: a\n```toml kasmos\nneeds = [\n```\n",
+            "p.md",
+            "p.md:4: the settings are not TOML: the settings block ends inside a value",
+        ),
+    ],
+)
+def test_a_value_that_is_cut_short(text: str, source: str, problem: str) -> None:
+    """A document that ends too early says that, and not that a value is invalid."""
+    assert [str(mistake) for mistake in read_plan(text.encode(), source).mistakes][:1] == [problem]
+
+
+def test_scripts_have_their_line() -> None:
+    """The line of a script in the document is known, in both forms."""
+    text = "## Wave 1\n### Task 1: a\n```bash\nb\n```\n```toml kasmos\nretries = 1\n```\n```sh\ns\n```\n"
+    assert parse_plan(text.encode(), "p.md").lines["1", "script"] == 10
+    text = "[[wave]]\n[[wave.task]]\ntitle = 'a'\nscript = 'ls'\n"
+    assert parse_plan(text.encode(), "p.toml").lines["1", "script"] == 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kasmos.exceptions import BackendUnavailableError
+from kasmos.exceptions import BackendUnavailableError, SessionStartError
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import ExitStatus
 from kasmos.sessions.registry import new_execution_session, normalize_execution_mode
@@ -58,3 +58,12 @@ async def test_session_without_a_plan() -> None:
     assert spec.argv == ("claude", "two words", "--permission-mode", "bypassPermissions")
     assert spec.env == {"PATH": "/bin", "KASMOS_MANAGED": "1", "KASMOS_SESSION_ID": spec.id}
     assert spec.id.startswith("my-agent-")
+
+
+@pytest.mark.parametrize("program", ["", "  ", "claude 'half a quote"])
+async def test_what_is_no_command_line_is_refused(program: str) -> None:
+    """A command line that is empty, or whose quotes do not match, is a start that failed."""
+    backend = ScriptedBackend(lambda spec: Script(), terminate=terminate)
+    with pytest.raises(SessionStartError, match="command line"):
+        async with new_execution_session({ExecutionMode.SCRIPTED: backend}, "scripted", "one", program):
+            pytest.fail("started")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import attrs
 import pytest
@@ -94,6 +95,48 @@ def test_plain_ends_in_a_table_and_advice() -> None:
     assert "kas why r1.2" in end
     assert "kas logs w1t2-do-it-2" in end
     assert "kas why r1.3" not in end, "a consequence is not what to look at"
+
+
+def test_the_advice_is_led_by_the_run_and_counts_the_rest() -> None:
+    """With several failures the run comes first, and those that are not named are counted."""
+    history = History(make_plan(7))
+    for number in map(str, range(1, 8)):
+        history.start(number)
+        history.end(number, code=1)
+    history.over(Outcome.FAILED)
+    advice = plain().play(history).rpartition("7 failed\n")[2].splitlines()
+    assert advice[:3] == ["  kas why r1    all that went wrong", "  kas why r1.1", "  kas logs w1t1-do-it-1"]
+    assert advice[-1] == "  and 2 more"
+
+
+def test_there_is_no_log_of_what_never_started() -> None:
+    """The advice names no log of a session that could not be started."""
+    history = History(make_plan(1))
+    session = history.start("1")
+    history.add(ev.SessionStartFailed(session, "no such file"))
+    history.finish("1", Outcome.FAILED, Cause(CauseKind.START, "could not be started: no such file", session))
+    history.over(Outcome.FAILED)
+    text = plain().play(history)
+    assert "kas why r1.1" in text
+    assert "kas logs" not in text
+
+
+def test_the_time_of_a_run_is_the_time_it_was_worked_on() -> None:
+    """The hours between an interruption and the command that goes on do not count."""
+    history = History(make_plan(2))
+    history.start("1")
+    history.end("1", after=3.0)
+    session = history.start("2", after=1.0)
+    history.add(ev.SessionEnded(session, ExitStatus(signal=15)), after=2.0)
+    history.add(ev.TaskPutBack("r1", "2", "SIGINT"))
+    history.add(ev.RunInterrupted("r1", "SIGINT"))
+    history.add(ev.RunContinued("r1"), after=7200.0)
+    history.start("2", attempt=2)
+    history.end("2", after=4.0)
+    history.over(Outcome.SUCCEEDED)
+    text = plain().play(history)
+    assert "r1 succeeded after 9.0s" in text
+    assert "run r1 succeeded after 9.0s: 2 succeeded" in text
 
 
 def test_plain_has_colours_only_where_there_are_some() -> None:
@@ -238,6 +281,25 @@ def test_github_annotations_are_escaped_and_placed() -> None:
     assert "%25 wrong" in github().play(history) or "second" in text
     outside = github("/somewhere/else").play(history)
     assert "file=" not in outside
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_github_annotations_are_placed_in_the_workspace_or_here(
+    named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Places are told from the runner's workspace, or without one from the current directory."""
+    monkeypatch.chdir("/" if named else tmp_path)
+    environ = {"GITHUB_ACTIONS": "true"} | ({"GITHUB_WORKSPACE": str(tmp_path)} if named else {})
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    view = make_view(json=False, stdout=stdout, stderr=stdout, environ=environ, is_terminal=False)
+    history = History(make_plan(1), source=f"{tmp_path.resolve()}/..plans/plan.md")
+    view.begin(history.world, "r1", "")
+    history.listener = view.record
+    history.start("1")
+    history.end("1", code=1)
+    view.end(history.world)
+    stdout.seek(0)
+    assert ",file=..plans/plan.md,line=10::exit 1" in stdout.read()
 
 
 # --- JSON -------------------------------------------------------------------------

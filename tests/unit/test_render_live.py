@@ -34,18 +34,25 @@ class Screen(io.StringIO):
         super().__init__()
         self.columns, self.lines = columns, lines
         self.rows: list[str] = [""]
+        self.wrapped: list[bool] = [False]
+        """Whether each row goes on in the next one."""
         self.x = self.y = 0
 
     def size(self) -> tuple[int, int]:
         return self.columns, self.lines
 
-    def resize(self, columns: int) -> None:
-        """Make it narrower: rows are wrapped, and the cursor stays where it was in the text."""
-        before = self.rows[: self.y]
-        wrapped = [[row[at : at + columns] for at in range(0, max(1, len(row)), columns)] for row in before]
-        self.rows = [piece for pieces in wrapped for piece in pieces] + self.rows[self.y :]
-        self.y = sum(map(len, wrapped))
-        self.columns = columns
+    def resize(self, columns: int, lines: int) -> None:
+        """Lines are wrapped anew, what does not fit goes out of reach at the top, and comes back when it fits."""
+        whole = [""]
+        for row, goes_on in zip(self.rows[: self.y], self.wrapped, strict=False):
+            whole[-1] += row
+            if not goes_on:
+                whole.append("")
+        split = [[line[at : at + columns] for at in range(0, max(1, len(line)), columns)] for line in whole[:-1]]
+        self.rows = [piece for pieces in split for piece in pieces] + self.rows[self.y :]
+        self.wrapped = [number < len(pieces) for pieces in split for number in range(1, len(pieces) + 1)] + [False]
+        self.y = sum(map(len, split))
+        self.columns, self.lines = columns, lines
 
     def write(self, text: str) -> int:
         at = 0
@@ -66,6 +73,7 @@ class Screen(io.StringIO):
             self.x, self.y = 0, self.y + 1
             if self.y == len(self.rows):
                 self.rows.append("")
+                self.wrapped.append(False)
         else:
             assert char.isprintable(), repr(char)
             assert self.x < self.columns - 1, "a full line would be wrapped by some terminals"
@@ -78,10 +86,10 @@ class Screen(io.StringIO):
             self.y = max(0, len(self.rows) - self.lines, self.y - int(number or 1))
         elif letter == "J":
             self.rows[self.y] = self.rows[self.y][: self.x]
-            del self.rows[self.y + 1 :]
+            del self.rows[self.y + 1 :], self.wrapped[self.y + 1 :]
         elif letter == "K":
             assert number == "2"
-            self.rows[self.y] = ""
+            self.rows[self.y], self.wrapped[self.y] = "", False
         else:
             assert letter == "m" or number == "?2026", f"unexpected {number}{letter}"
 
@@ -215,11 +223,53 @@ def test_a_region_survives_a_narrower_screen() -> None:
     region = Region(writer, screen.size)
     writer.out("before\n")
     draw(region, screen, writer, "x" * 39, "short", "y" * 30)
-    screen.resize(20)
+    screen.resize(20, 20)
     assert len(screen.text) == 7
     draw(region, screen, writer, "x" * 39, "short", "y" * 30)
     writer.close()
     assert screen.text == ["before", "x" * 18 + "…", "short", "y" * 18 + "…", ""]
+
+
+def test_a_region_leaves_nothing_behind_when_the_screen_grows_again() -> None:
+    """What a smaller screen put out of reach is taken away once it is there again, and nothing else is."""
+    screen = Screen(40, 20)
+    writer = Writer(screen, screen)
+    region = Region(writer, screen.size)
+    writer.out("before\n")
+    draw(region, screen, writer, *(f"{number} {'x' * 30}" for number in range(8)))
+    screen.resize(20, 5)
+    draw(region, screen, writer, "small", "picture")
+    assert len(screen.text) > 10
+    screen.resize(25, 6)
+    draw(region, screen, writer, "small", "image")
+    screen.resize(60, 30)
+    draw(region, screen, writer, "large", "picture", "again")
+    assert screen.text == ["before", "large", "picture", "again", ""]
+    region.clear()
+    writer.close()
+    assert [line for line in screen.text if line] == ["before"]
+
+
+def test_a_message_is_not_taken_for_what_was_drawn() -> None:
+    """Lines that were written to stay are kept, also above what comes back when the screen grows."""
+    screen = Screen(40, 20)
+    writer = Writer(screen, screen)
+    region = Region(writer, screen.size)
+    draw(region, screen, writer, *(f"{number} {'x' * 30}" for number in range(8)))
+    screen.resize(20, 5)
+    draw(region, screen, writer, "small")
+    region.above("a message\n")
+    writer.flush()
+    screen.resize(60, 30)
+    draw(region, screen, writer, "large")
+    writer.close()
+    assert screen.text[-3:] == ["a message", "large", ""]
+
+
+def test_lines_end_where_their_text_ends() -> None:
+    """Spaces at the end of a line are not written: a narrower screen would wrap them."""
+    (line,) = fitted([Text("text   ")], 40, Look())
+    assert (line.text, line.cells) == ("text", 4)
 
 
 def test_the_same_frame_is_written_once() -> None:
@@ -286,6 +336,24 @@ def test_a_live_view_writes_nothing_that_must_be_undone() -> None:
     modes = re.findall(r"\x1b\[\?(\d+)([hl])", out.getvalue())
     assert {number for number, _ in modes} == {"2026"}
     assert [letter for _, letter in modes] == ["h", "l"] * (len(modes) // 2)
+
+
+def test_the_summary_fits_the_screen() -> None:
+    """A long reason stands on lines of its own, and a long title is cut with a sign that it was."""
+    screen = Screen(50, 24)
+    writer = Writer(screen, screen)
+    view = Live(writer, Look(), screen.size)
+    history = History(make_plan(1, title="漢字漢字漢字漢字漢字漢字"))
+    history.start("1")
+    history.end("1", code=1, message="the check `pytest -q tests` did not succeed: it ended with exit 1")
+    history.over(Outcome.FAILED)
+    view.begin(history.world, "r1", "")
+    view.end(history.world)
+    assert screen.text[1:4] == [
+        "  ✗ 1 漢字漢字漢字漢字…     1.0s",
+        "      failed: the check `pytest -q tests` did not",
+        "      succeed: it ended with exit 1",
+    ]
 
 
 def test_an_interrupted_run_says_how_to_go_on() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import junitparser
 import pytest
 
+from kasmos.cli.render.files import check_writable, write_reports
 from kasmos.cli.render.junit import junit
 from kasmos.cli.render.summary import LIMIT, summary
 from kasmos.model import event as ev
@@ -189,3 +192,36 @@ def test_summary_stays_below_githubs_limit() -> None:
     assert LIMIT // 2 < len(text.encode()) <= LIMIT
     assert "more tasks that did not succeed" in text
     assert re.search(r"\| \| and \d+ more tasks \| \| \| \|", text)
+
+
+# --- files ------------------------------------------------------------------------
+
+
+def test_a_report_that_can_be_written_is_known_without_a_trace(tmp_path: Path) -> None:
+    """The check neither leaves a file behind nor changes one that is there."""
+    there = tmp_path / "there.xml"
+    there.write_text("old")
+    check_writable(str(there))
+    check_writable(str(tmp_path / "new.xml"))
+    check_writable(os.devnull)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("there.xml", "old")]
+
+
+@pytest.mark.parametrize("name", ["", "nowhere/report.xml", ".", "x" * 300, "file/report.xml", "dangling"])
+def test_a_report_that_cannot_be_written_is_known_before(name: str, tmp_path: Path) -> None:
+    """A directory, a missing one, a file in its place, a link to nowhere and a name too long are all refused."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "report.xml")
+    with pytest.raises(OSError, match=r"\w"):
+        check_writable(f"{tmp_path}/{name}" if name else name)
+
+
+def test_each_report_is_written_whatever_became_of_the_other(tmp_path: Path) -> None:
+    """What went wrong with one is told, and the other is there."""
+    world = failed_run().world
+    lost, kept = tmp_path / "gone" / "report.xml", tmp_path / "summary.md"
+    kept.write_text("before\n")
+    problems = write_reports(world, "r1", junit_file=str(lost), summary_file=str(kept), tail_of=no_log)
+    assert problems == [f"the report {lost} cannot be written: No such file or directory"]
+    assert kept.read_text().startswith("before\n## ❌ Build the parser")
+    assert write_reports(world, "r1", junit_file=None, summary_file=None, tail_of=no_log) == []

@@ -10,14 +10,17 @@ from hypothesis import strategies as st
 
 from kasmos.cli.render.text import (
     Look,
+    cells,
     clean,
     clean_lines,
     columns,
     duration,
     last_line,
     look_of,
+    pad,
     plural,
     shorten,
+    wrap,
 )
 
 _PIECES = st.one_of(
@@ -110,6 +113,29 @@ def test_columns_are_aligned() -> None:
     """Cells of a column stand one below the other, and no line ends in spaces."""
     assert columns([("A", "N", "Z"), ("long", "12", "")], right=(1,)) == ["A      N  Z", "long  12"]
     assert columns([]) == []
+    assert columns([("漢字", "x"), ("abc", "y")]) == ["漢字  x", "abc   y"]
+
+
+def test_widths_are_cells() -> None:
+    """A sign that takes two cells of the screen counts as two, one that takes none as none."""
+    assert [cells(text) for text in ("abc", "漢字", "🚀", "e\u0301")] == [3, 4, 2, 1]
+    assert pad("漢字", 6) == "漢字  "
+    assert shorten("漢字漢字", 6, "…") == "漢字…"
+    assert shorten("漢字", 4, "…") == "漢字"
+
+
+@given(st.text(alphabet="ab 漢🚀é", max_size=60), st.integers(2, 30))
+def test_wrapped_text_fits_and_is_whole(text: str, width: int) -> None:
+    """No line is wider than asked, and nothing but spaces is lost."""
+    lines = wrap(text, width)
+    assert all(cells(line) <= width for line in lines)
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+
+
+@given(st.text(alphabet="ab 漢🚀é"), st.integers(0, 30))
+def test_shortened_text_fits(text: str, width: int) -> None:
+    """What is cut takes no more cells than asked."""
+    assert cells(shorten(text, width, "…")) <= width
 
 
 @pytest.mark.parametrize(

@@ -228,21 +228,21 @@ def test_decide_task_goes_on(journal: Journal, step: Step) -> None:
             Journal().open(1).run(12.34).stop(StopReason.TIMEOUT).exit(ExitStatus(signal=15)),
             Outcome.TIMED_OUT,
             CauseKind.TIMEOUT,
-            "timed out after 12.3 s",
+            "timed out after 12s",
             id="timeout",
         ),
         pytest.param(
             Journal().open(1).run(600.2).stop(StopReason.TIMEOUT).exit(OK),
             Outcome.TIMED_OUT,
             CauseKind.TIMEOUT,
-            "timed out after 600 s",
+            "timed out after 10m",
             id="exit 0 does not make up for a timeout",
         ),
         pytest.param(
             Journal().passed(1).open(1, 0).run(2).stop(StopReason.TIMEOUT).exit(OK),
             Outcome.TIMED_OUT,
             CauseKind.TIMEOUT,
-            "check 1 (make test): timed out after 2.0 s",
+            "check 1 (make test): timed out after 2.0s",
             id="timeout of a check",
         ),
         pytest.param(
@@ -277,6 +277,40 @@ def test_decide_task_failure(journal: Journal, outcome: Outcome, kind: CauseKind
 
     retry = journal.decide(checks=3, retries=1, retry_lost=True)
     assert retry == Retry(ev.TaskRetryScheduled("r1", "1", 1, 4.0, finish.cause))
+
+
+@pytest.mark.parametrize(
+    ("journal", "message"),
+    [
+        (Journal().open(1).run(600.2).stop(StopReason.TIMEOUT).exit(OK), "timed out after its limit of 10m"),
+        (
+            Journal().passed(1).open(1, 0).run(2).stop(StopReason.TIMEOUT).exit(OK),
+            "check 1 (make test): timed out after its limit of 1m30s",
+        ),
+        (
+            Journal().passed(1, 0).open(1, 1).run(2).stop(StopReason.TIMEOUT).exit(OK),
+            "check 2 (true): timed out after its limit of 10m",
+        ),
+    ],
+    ids=["task", "check", "check without a limit of its own"],
+)
+def test_decide_task_names_the_limit(journal: Journal, message: str) -> None:
+    """A timeout is told by the limit that the plan set, as one would write it there."""
+    spec = attrs.evolve(journal.task.spec, timeout=600.0, checks=(Check("make test", 90.0), Check("true")))
+    task = attrs.evolve(journal.task, spec=spec)
+    step = decide_task(
+        task,
+        journal.world.sessions,
+        policy=POLICY,
+        retries=0,
+        checks=2,
+        retry_lost=False,
+        now=journal.mono,
+        rand=0.5,
+        same_boot=True,
+    )
+    assert isinstance(step, Finish)
+    assert step.cause.message == message
 
 
 def test_decide_task_evidence() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import cast
 
 import pytest
 
@@ -70,6 +71,49 @@ def test_judge_kernel_session() -> None:
     assert judge(daemon, known_by="session")[0] == "stopped"
     assert judge(daemon, known_by="session", leftovers=Leftovers(spare=("ssh-agent",)))[0] == "reported"
     assert judge(daemon, known_by="session", leftovers=Leftovers(LeftoverPolicy.REPORT))[0] == "reported"
+
+
+class Table:
+    """A scanner whose looks are told beforehand."""
+
+    def __init__(self) -> None:
+        self.entries: list[ProcessEntry] = []
+
+    async def look(self, since: int) -> list[ProcessEntry]:
+        return self.entries
+
+
+def in_session(pid: int, *, start: int = 100, markers: frozenset[str] = frozenset()) -> ProcessEntry:
+    return ProcessEntry(ProcessId(pid, start), ppid=1, sid=500, comm="tool", tty=0, state="S", markers=markers)
+
+
+async def test_kernel_session_of_an_adopted_session() -> None:
+    """Of a kernel session that we did not open somebody must be known at each look; else it is another's."""
+    table = Table()
+    tree = Tree(Kin("s", "/lease", sid=500, known={ProcessId(510, 100)}), cast(Scanner, table), STOP)
+
+    async def found(*entries: ProcessEntry) -> list[int]:
+        table.entries = list(entries)
+        members, _ = await tree.members()
+        return [member.entry.id.pid for member in members]
+
+    assert await found(in_session(510), in_session(511)) == [510, 511]
+    # 510 has ended; 511 was seen beside it.
+    assert await found(in_session(511), in_session(512)) == [511, 512]
+    # The same numbers, but none of those processes: the number was used anew.
+    assert await found(in_session(510, start=900), in_session(513, start=900)) == []
+    # Whoever bears the mark proves it as well.
+    marked = in_session(514, start=901, markers=frozenset({"s"}))
+    assert await found(in_session(513, start=900), marked) == [513, 514]
+
+
+async def test_kernel_session_of_our_own() -> None:
+    """A kernel session that we opened is ours as long as we hold it."""
+    table = Table()
+    tree = Tree(Kin("s", "/lease", sid=500, own=True), cast(Scanner, table), STOP)
+    table.entries = [in_session(511)]
+    members, _ = await tree.members()
+    assert [member.known_by for member in members] == ["session"]
 
 
 def stat(name: str, state: str, *, threads: int = 1, exit_code: int = 0) -> bytes:

@@ -6,6 +6,7 @@ nothing, and whatever befalls the place they write to is no concern of the run.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Protocol, TextIO
 
@@ -49,6 +50,7 @@ def make_view(
     Args:
         is_terminal: whether *stdout* is one.
     """
+    from kasmos.cli.render.size import size_of
     from kasmos.cli.render.text import look_of
     from kasmos.cli.render.writer import Writer
 
@@ -59,15 +61,22 @@ def make_view(
         return JsonLines(writer)
     look = look_of(environ, stdout.encoding, is_terminal=is_terminal)
     # Where signs have to be escaped, nobody knows how wide a line is.
+    size = size_of(stdout)
     if is_terminal and look.unicode and environ.get("TERM", "") not in ("", "dumb"):
         from kasmos.cli.render.live import Live
-        from kasmos.cli.render.region import size_of
 
-        return Live(writer, look, size_of(stdout))
+        return Live(writer, look, size)
     if environ.get("GITHUB_ACTIONS") == "true":
         from kasmos.cli.render.github import GitHubLines
 
-        return GitHubLines(writer, look, workspace=environ.get("GITHUB_WORKSPACE", ""))
+        return GitHubLines(writer, look, workspace=environ.get("GITHUB_WORKSPACE") or _here())
     from kasmos.cli.render.plain import PlainLines
 
-    return PlainLines(writer, look)
+    return PlainLines(writer, look, (lambda: size()[0]) if is_terminal else None)
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""  # it has been removed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os.path
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from kasmos.cli.render.text import clean
 from kasmos.daemon.wire import run_status, task_status
@@ -13,7 +13,21 @@ from kasmos.model.plan import Wave
 from kasmos.model.task import Cause
 from kasmos.model.view import Active, BackingOff, Ended, RunView, SessionView, TaskView, World
 
-_ORDER = ("succeeded", "running", "waiting", "queued", "failed", "timed_out", "lost", "cancelled", "skipped")
+UNRECORDED = "not_recorded"
+"""The word for a task whose session has ended, or gone, without a supervisor: its end is not in the journal."""
+
+_ORDER = (
+    "succeeded",
+    "running",
+    UNRECORDED,
+    "waiting",
+    "queued",
+    "failed",
+    "timed_out",
+    "lost",
+    "cancelled",
+    "skipped",
+)
 
 BAD = ("failed", "timed_out", "lost", "cancelled")
 """Status words of tasks that did not succeed by themselves."""
@@ -83,17 +97,33 @@ def session_seconds(world: World, session: SessionView, mono: float, wall: float
 
 
 def run_seconds(world: World, run: RunView, mono: float, wall: float) -> float:
-    """How long a run has taken, or takes by now, pauses included."""
+    """How long a run has been worked on, or is by now: the time in which any task of it was under way.
+
+    The time between an interruption and the command that goes on, or in which it was parked, is not counted.
+    """
     if run.ended_mono is not None and run.ended_at is not None:
         mono, wall = run.ended_mono, run.ended_at
-    if _boots(world, run) <= {world.boot_id}:
-        return max(0.0, mono - run.started_mono)
-    return max(0.0, wall - run.started_at)
+    sessions = [session for task in run.tasks.values() for session in all_sessions(world, task)]
+    # Monotonic instants of two boots cannot be compared.
+    by_mono = all(session.boot_id == world.boot_id for session in sessions)
+    spans = (span for task in run.tasks.values() for span in _spans(world, task, by_mono, mono if by_mono else wall))
+    total, covered = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, covered))
+        covered = max(covered, end)
+    return total
 
 
-def _boots(world: World, run: RunView) -> set[str]:
-    ends = {name for task in run.tasks.values() for name in (*task.sessions[:1], *task.sessions[-1:])}
-    return {world.sessions[name].boot_id for name in ends if name in world.sessions}
+def _spans(world: World, task: TaskView, by_mono: bool, now: float) -> Iterator[tuple[float, float]]:
+    """When a task was under way: the sessions from before it was put back, and from then on without a gap."""
+    sessions = all_sessions(world, task)
+    present = present_sessions(world, task)
+    for one in sessions[: len(sessions) - len(present)]:
+        ended = one.ended_mono if by_mono else one.ended_at
+        yield (one.starting_mono if by_mono else one.starting_at), now if ended is None else ended
+    if present:
+        ended = task.ended_mono if by_mono else task.ended_at
+        yield (present[0].starting_mono if by_mono else present[0].starting_at), now if ended is None else ended
 
 
 def run_title(run: RunView) -> str:
@@ -151,9 +181,18 @@ def count_words(tasks: Counter[str]) -> str:
     return ", ".join(words) or "no tasks"
 
 
-def count_tasks(run: RunView) -> Counter[str]:
-    """How many tasks stand where, by status word."""
-    return Counter(task_status(task) for task in run.tasks.values())
+def count_tasks(run: RunView, over: Collection[str] = ()) -> Counter[str]:
+    """How many tasks stand where, by status word.
+
+    Args:
+        run: the run.
+        over: ids of sessions that the journal calls live and that are not any more.
+    """
+    return Counter(UNRECORDED if _is_in(task, over) else task_status(task) for task in run.tasks.values())
+
+
+def _is_in(task: TaskView, sessions: Collection[str]) -> bool:
+    return isinstance(task.state, Active) and task.state.session_id in sessions
 
 
 def status_of_run(run: RunView) -> str:

@@ -22,7 +22,7 @@ class GitHubLines(PlainLines):
     """See `View`.
 
     Args:
-        workspace: `$GITHUB_WORKSPACE`: annotations point into the plan if it lies there.
+        workspace: where the repository lies: annotations point into the plan if it is in there.
         new_token: gives words that nobody can guess.
     """
 
@@ -63,7 +63,9 @@ class GitHubLines(PlainLines):
         if not self._workspace or not task.spec.line or not os.path.isabs(run.source):
             return {}
         path = os.path.relpath(run.source, os.path.realpath(self._workspace))
-        return {} if path.startswith("..") else {"file": path, "line": str(task.spec.line)}
+        return (
+            {} if path == os.pardir or path.startswith(f"{os.pardir}/") else {"file": path, "line": str(task.spec.line)}
+        )
 
 
 def _data(text: str) -> str:

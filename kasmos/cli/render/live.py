@@ -10,8 +10,9 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from kasmos.cli.render import facts
-from kasmos.cli.render.region import Region, Size, fitted
+from kasmos.cli.render.region import Region, fitted
 from kasmos.cli.render.report import report
+from kasmos.cli.render.size import Size
 from kasmos.cli.render.text import STYLES, Look, clean, clock, duration, last_line, plural
 from kasmos.cli.render.writer import Writer
 from kasmos.daemon.wire import task_status
@@ -59,7 +60,8 @@ class Live:
 
     def end(self, world: World) -> None:
         self._region.clear()
-        self._writer.out(report(world, self._run_id, self._look, time.monotonic(), time.time()))
+        width = max(1, self._size()[0] - 1)
+        self._writer.out(report(world, self._run_id, self._look, time.monotonic(), time.time(), width=width))
         self._writer.close()
 
     def _draw(self, mono: float) -> None:

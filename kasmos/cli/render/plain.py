@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from kasmos.cli.render import facts
 from kasmos.cli.render.report import report
-from kasmos.cli.render.text import Look, clean, clean_lines, duration, local_time, plural
+from kasmos.cli.render.text import (
+    Look,
+    cells,
+    clean,
+    clean_lines,
+    duration,
+    local_time,
+    pad,
+    plural,
+    shorten,
+)
 from kasmos.cli.render.writer import Writer
 from kasmos.daemon.wire import task_status
 from kasmos.model import event as ev
@@ -23,13 +33,18 @@ _SUBJECT = 40
 
 
 class PlainLines:
-    """See `View`."""
+    """See `View`.
+
+    Args:
+        width: gives the cells of the screen, where there is one.
+    """
 
     interval: float | None = None
 
-    def __init__(self, writer: Writer, look: Look) -> None:
+    def __init__(self, writer: Writer, look: Look, width: Callable[[], int] | None = None) -> None:
         self._writer = writer
         self._look = look
+        self._columns = width
         self._run_id = ""
         self._width = 0
 
@@ -37,7 +52,7 @@ class PlainLines:
         self._run_id = run_id
         run = world.runs[run_id]
         names = [task.spec.name for task in run.tasks.values()]
-        self._width = min(_SUBJECT, max(map(len, ["wave 1", *names])))
+        self._width = min(_SUBJECT, max(map(cells, ["wave 1", *names])))
         if notice:
             self.message(notice)
 
@@ -62,7 +77,8 @@ class PlainLines:
         self._writer.out(f"{self.neutral(clean(text))}\n")
 
     def end(self, world: World) -> None:
-        text = report(world, self._run_id, self._look, time.monotonic(), time.time(), tails=False)
+        width = max(1, self._columns() - 1) if self._columns is not None else None
+        text = report(world, self._run_id, self._look, time.monotonic(), time.time(), tails=False, width=width)
         self._writer.out("\n" + "".join(f"{self.neutral(line)}\n" for line in text.splitlines()))
         self._writer.close()
 
@@ -72,8 +88,8 @@ class PlainLines:
 
     def _line(self, at: float, subject: str, text: str) -> None:
         time_of_day = self._look.paint(local_time(at), "dim")
-        name = subject if len(subject) <= self._width else f"{subject[: self._width - 1]}~"
-        self._writer.out(f"{time_of_day}  {name:<{self._width}}  {self.neutral(text)}\n")
+        name = pad(shorten(subject, self._width, self._look.cut), self._width)
+        self._writer.out(f"{time_of_day}  {name}  {self.neutral(text)}\n")
 
     def _failed(self, world: World, run: RunView, task: TaskView) -> None:
         lines = clean_lines(facts.tail_of(world, task), TAIL_LINES)

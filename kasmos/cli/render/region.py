@@ -2,25 +2,22 @@
 
 It stays in the ordinary screen and hides nothing, not even the cursor: if this process is killed at
 any instant, the terminal is as usable as before. Lines are shorter than the screen is wide and fewer than
-it is high. When the screen was made narrower, terminals wrap what is there: that is reckoned with.
+it is high. When the screen was made narrower, terminals wrap what is there; what does not fit any more goes to
+their history, and comes back when the screen gets larger. Both are reckoned with.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from io import StringIO
-from typing import TextIO
 
 import attrs
 from rich.console import Console
 from rich.text import Text
 
+from kasmos.cli.render.size import Size
 from kasmos.cli.render.text import Look
 from kasmos.cli.render.writer import Writer
-
-Size = Callable[[], tuple[int, int]]
-"""Columns and lines of the screen as they are now."""
 
 # Terminals that know it show a frame at once; all others ignore it.
 _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"
@@ -42,6 +39,10 @@ class Region:
         self._size = size
         self._drawn: tuple[Line, ...] = ()
         self._drawn_at = (0, 0)
+        self._beyond: tuple[int, ...] = ()
+        """Cells of lines directly above the region that were drawn by us and went out of reach."""
+        self._torn = False
+        """Whether the last of those is the beginning of a wrapped line whose end was drawn over."""
 
     def draw(self, lines: Sequence[Line]) -> None:
         """Show these lines instead of the last ones. Does nothing while the terminal is behind."""
@@ -56,11 +57,14 @@ class Region:
         """Write lines that stay, above the region."""
         body = self._body() if self._drawn else ""
         self._writer.out(f"{_BEGIN}{self._erase()}{text}{body}{_END}")
+        self._drawn_at = self._size()
+        self._forget()
 
     def clear(self) -> None:
         """Take the region away; the next `draw` begins where it began."""
         self._writer.out(self._erase())
         self._drawn = ()
+        self._forget()
 
     def _body(self) -> str:
         # The whole line is erased first: what is only written over is still known as part of a wrapped one,
@@ -72,9 +76,41 @@ class Region:
         return f"{self._to_top()}\x1b[2K\n\x1b[J\x1b[A" if self._drawn else ""
 
     def _to_top(self) -> str:
-        columns = max(1, self._size()[0])
-        rows = sum(max(1, -(-line.cells // columns)) for line in self._drawn)
+        size = self._size()
+        columns, room = max(1, size[0]), max(1, size[1]) - 1
+        ours = [line.cells for line in self._drawn]
+        if size != self._drawn_at:
+            ours = self._with_beyond(ours)
+            self._forget()
+        rows = sum(_rows(cells, columns) for cells in ours)
+        self._leave(ours, columns, rows - room)
+        rows = min(rows, room)
         return f"\r\x1b[{rows}A" if rows else "\r"
+
+    def _with_beyond(self, ours: list[int]) -> list[int]:
+        """What was out of reach, and our lines after it: after a change of size all of it may be there again."""
+        if self._torn and ours:
+            # Terminals take both for one line. Where one does not, a row too few is erased: better than one too many.
+            return [*self._beyond[:-1], self._beyond[-1] + ours[0], *ours[1:]]
+        return [*self._beyond, *ours]
+
+    def _leave(self, ours: list[int], columns: int, excess: int) -> None:
+        """Note what of our lines lies in the *excess* rows above the screen."""
+        for cells in ours:
+            if excess <= 0:
+                return
+            reach = min(excess, _rows(cells, columns))
+            self._torn = reach < _rows(cells, columns)
+            self._beyond += (reach * columns if self._torn else cells,)
+            excess -= reach
+
+    def _forget(self) -> None:
+        self._beyond, self._torn = (), False
+
+
+def _rows(cells: int, columns: int) -> int:
+    """How many rows of the screen a line takes."""
+    return max(1, -(-cells // columns))
 
 
 def fitted(rows: Sequence[Text], width: int, look: Look) -> list[Line]:
@@ -92,22 +128,10 @@ def fitted(rows: Sequence[Text], width: int, look: Look) -> list[Line]:
     )
     lines = []
     for row in rows:
+        # Spaces at the end would be wrapped like all else when the screen gets narrower.
+        row.rstrip()
         row.truncate(width, overflow="ellipsis")
         with console.capture() as capture:
             console.print(row, end="", no_wrap=True, soft_wrap=True)
         lines.append(Line(capture.get(), row.cell_len))
     return lines
-
-
-def size_of(stream: TextIO) -> Size:
-    """How to ask for the size of the terminal that *stream* writes to."""
-
-    def size() -> tuple[int, int]:
-        try:
-            columns, lines = os.get_terminal_size(stream.fileno())
-        except (OSError, ValueError):
-            columns, lines = 0, 0
-        # A terminal that does not know its size says 0.
-        return columns or 80, lines or 24
-
-    return size

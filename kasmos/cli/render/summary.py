@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from kasmos.cli.render import facts
 from kasmos.cli.render.report import describe, failures
-from kasmos.cli.render.text import clean, clean_lines, duration, plural, shorten
+from kasmos.cli.render.text import cells, clean, clean_lines, duration, pad, plural, shorten
 from kasmos.daemon.wire import task_status
 from kasmos.model.view import Ended, RunView, TaskView, World
 
@@ -93,21 +93,22 @@ def _timeline(world: World, run: RunView, wall: float) -> str:
     start = min(task.started_at or wall for task in tasks)
     end = max((_end(task, wall) for task in tasks), default=wall)
     scale = _COLUMNS / max(end - start, 0.001)
-    width = min(40, max(len(facts.task_label(task)) for task in tasks))
+    width = min(40, max(cells(facts.task_label(task)) for task in tasks))
     lines = [f"{'':{width}}  |{'0s':<{_COLUMNS // 2}}{duration(end - start):>{_COLUMNS - _COLUMNS // 2}}|"]
-    lines += [f"{facts.task_label(task)[:width]:<{width}}  |{_bar(world, task, start, scale, wall)}|" for task in tasks]
+    labels = [pad(shorten(facts.task_label(task), width, "…"), width) for task in tasks]
+    lines += [f"{label}  |{_bar(world, task, start, scale, wall)}|" for label, task in zip(labels, tasks, strict=True)]
     return f"### Timeline\n\n{_fenced(lines)}\n"
 
 
 def _bar(world: World, task: TaskView, start: float, scale: float, wall: float) -> str:
-    cells = [" "] * _COLUMNS
+    columns = [" "] * _COLUMNS
     for session in facts.all_sessions(world, task):
         ended = session.ended_at if session.ended_at is not None else _end(task, wall)
         first = min(_COLUMNS - 1, max(0, int((session.starting_at - start) * scale)))
         last = min(_COLUMNS, max(first + 1, round((ended - start) * scale)))
         # Checks are drawn lighter than the program they check.
-        cells[first:last] = ("▒" if session.check is not None else "█") * (last - first)
-    return "".join(cells)
+        columns[first:last] = ("▒" if session.check is not None else "█") * (last - first)
+    return "".join(columns)
 
 
 def _end(task: TaskView, wall: float) -> float:

@@ -101,9 +101,45 @@ def plural(count: int, word: str) -> str:
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
-def shorten(text: str, width: int) -> str:
-    """*text*, cut to *width* characters with a sign that it was."""
-    return text if len(text) <= width else f"{text[: max(0, width - 3)]}..."
+# --- how wide things are ----------------------------------------------------------
+
+
+def cells(text: str) -> int:
+    """How many cells of a screen one line of *text* takes: signs of some scripts take two, others none."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def shorten(text: str, width: int, sign: str = "...") -> str:
+    """*text*, cut to *width* cells with a sign that it was."""
+    if cells(text) <= width:
+        return text
+    from rich.cells import set_cell_size
+
+    room = width - cells(sign)
+    return f"{set_cell_size(text, room).rstrip()}{sign}" if room > 0 else set_cell_size(sign, max(0, width))
+
+
+def pad(text: str, width: int) -> str:
+    """*text* with spaces after it, up to *width* cells."""
+    return text + " " * (width - cells(text))
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """*text* as lines of at most *width* cells, broken between words where it can be."""
+    from rich.cells import chop_cells
+
+    lines: list[str] = []
+    # One sign of two cells has to fit, or there would be no end.
+    for piece in (piece for word in text.split() for piece in chop_cells(word, max(2, width))):
+        if lines and cells(lines[-1]) + 1 + cells(piece) <= width:
+            lines[-1] = f"{lines[-1]} {piece}"
+        else:
+            lines.append(piece)
+    return lines
 
 
 # --- how things look --------------------------------------------------------------
@@ -164,6 +200,11 @@ class Look:
         """*shown* (or the status word itself) in the colour of that status."""
         return self.paint(word if shown is None else shown, STYLES.get(word))
 
+    @property
+    def cut(self) -> str:
+        """The sign that something was cut here."""
+        return "…" if self.unicode else "..."
+
     def glyph(self, word: str) -> str:
         """The sign of a status word."""
         return (_GLYPHS if self.unicode else _PLAIN_GLYPHS).get(word, " ")
@@ -181,12 +222,12 @@ def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[st
     """Lines with the cells of each column one below the other; those named in *right* end together."""
     if not rows:
         return []
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
-        cells = [
-            cell.rjust(width) if number in right else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        padded = [
+            f"{' ' * (width - cells(text))}{text}" if number in right else pad(text, width)
+            for number, (text, width) in enumerate(zip(row, widths, strict=True))
         ]
-        lines.append("  ".join(cells).rstrip())
+        lines.append("  ".join(padded).rstrip())
     return lines

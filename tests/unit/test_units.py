@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kasmos.config.units import (
+from kasmos.model.units import (
     duration_with_unit,
     parse_duration,
     parse_size,

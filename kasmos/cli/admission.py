@@ -1,0 +1,93 @@
+"""What is seen to before anything is begun: the process is put in order, and what cannot go well is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from kasmos.cli.request import Document, Place, Request
+from kasmos.exceptions import Mistake, PlanError
+from kasmos.model.profile import PromptMode
+from kasmos.plans import load_plan
+from kasmos.sessions.environment import child_environment, keys_not_passed
+
+STDIN = "-"
+
+
+def complete_streams() -> None:
+    """Put nothing in the place of standard streams that are closed.
+
+    The next file that is opened would take their number, and get what is meant for the person.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free: those before it have been seen to.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  # as long as the process
+
+
+def reset_dispositions() -> None:
+    """Undo what a parent made us ignore: programs would inherit it, and exit statuses would be lost.
+
+    With SIGCHLD ignored the kernel reaps our children itself and every exit reads as 0.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        # nohup: we go on ignoring it; a handler, unlike SIG_IGN, is not inherited.
+        signal.signal(signal.SIGHUP, lambda *_: None)
+
+
+def require_writable(path: str | None) -> None:
+    """Refuse a report that cannot be written before the run, not after it.
+
+    Raises:
+        click.UsageError: it cannot.
+    """
+    if path is None:
+        return
+    target = Path(path)
+    place = target if target.exists() else target.absolute().parent
+    if target.is_dir() or not place.exists() or not os.access(place, os.W_OK):
+        raise click.UsageError(f"the report {path} cannot be written there")
+
+
+def read_document(plan: str) -> Document:
+    """Read a plan.
+
+    Raises:
+        PlanError: it cannot be read.
+    """
+    if plan == STDIN:
+        return Document(STDIN, sys.stdin.buffer.read())
+    try:
+        return Document(os.path.realpath(plan), Path(plan).read_bytes())
+    except OSError as error:
+        raise PlanError([Mistake(plan, f"cannot be read: {error.strerror}")]) from error
+
+
+def check(place: Place, request: Request, document: Document) -> tuple[str, ...]:
+    """Refuse a wrong plan before anything is touched; what the person should know all the same.
+
+    Raises:
+        PlanError: with every mistake.
+    """
+    config = place.configure(request.overrides.flags())
+    default = config.orchestration.default_agent
+    parsed = load_plan(document.data, document.source, config.agents, default)
+    used = dict.fromkeys(name for task in parsed.plan.tasks if (name := task.agent or default) is not None)
+    warnings = []
+    for profile in (config.agents[name] for name in used):
+        environment = child_environment(place.environ, env_pass=profile.env_pass, env=profile.env, own={})
+        missing = keys_not_passed(place.environ, environment)
+        # A script is no agent: it is not expected to use a model.
+        if missing and profile.prompt is not PromptMode.SCRIPT:
+            names = ", ".join(missing)
+            warnings.append(f"{names} is set here but not passed to agent {profile.name!r}: name it in its `env_pass`")
+    return tuple(warnings)

@@ -1,0 +1,73 @@
+"""What the person asked of the foreground, and where. Values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+import click
+
+from kasmos.config.load import find_project, load_config
+from kasmos.config.schema import Config
+from kasmos.daemon.service import RunOverrides
+from kasmos.store.stateroot import StateRoot, find_state_root
+
+
+@attrs.frozen
+class Request:
+    """What the person asked for."""
+
+    plan: str | None = None
+    resume: str | None = None
+    """Id of the run to continue; empty for the newest unfinished one; None when a plan is given."""
+    retry: tuple[str, ...] | None = None
+    """Tasks of the run in `resume` to try again first; empty for all that did not succeed."""
+    cancel: str | None = None
+    """Why the run in `resume` is ended for good instead of continued; every unfinished run when that is None."""
+    overrides: RunOverrides = RunOverrides()
+    fresh: bool = False
+    as_json: bool = False
+    junit: str | None = None
+    summary: str | None = None
+
+
+@attrs.frozen
+class Place:
+    """Where the command works: project, configuration, state root."""
+
+    project: Path
+    root: StateRoot
+    environ: Mapping[str, str] = attrs.field(repr=False)
+    warnings: tuple[str, ...] = ()
+    """What the configuration's loader had to say."""
+
+    def configure(self, flags: Mapping[str, object]) -> Config:
+        """The configuration with these key paths on top."""
+        return load_config(self.project, environ=self.environ, flags=flags).config
+
+
+@attrs.frozen
+class Document:
+    """A plan as it was read."""
+
+    source: str
+    """Its absolute path, or `-`."""
+    data: bytes
+
+
+def place_of(ctx: click.Context) -> Place:
+    """Find the project and its state root from the options of `kas` itself.
+
+    Raises:
+        ConfigError: the configuration is wrong.
+    """
+    options: Mapping[str, str | None] = ctx.find_root().params
+    environ = dict(os.environ)
+    named = options.get("project")
+    project = Path(named).resolve() if named else find_project(Path.cwd())
+    loaded = load_config(project, environ=environ)
+    override, configured = options.get("state_root"), loaded.config.state_root
+    root = find_state_root(project, environ=environ, override=override, configured=configured)
+    return Place(project, root, environ, tuple(map(str, loaded.warnings)))

@@ -1,0 +1,233 @@
+"""Being the supervisor, for as long as there is work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+import attrs
+import trio
+
+from kasmos.cli.errand import Errand, continuing, ending, trying_again
+from kasmos.exceptions import KasmosError
+from kasmos.model.view import World
+from kasmos.serve import Engine, Options, open_engine
+
+LEAVE_GRACE = 2.5
+"""Seconds that readers of the API are given when the work is over."""
+SHOW_TIMEOUT = 5.0
+"""Seconds that are waited for a view that is stuck."""
+
+
+class Supervising:
+    """Does an errand as the supervisor of its state root."""
+
+    def __init__(self, errand: Errand) -> None:
+        self._errand = errand
+        self._engine: Engine | None = None
+        self._root = trio.CancelScope()
+
+    def escalate(self, count: int) -> None:
+        """Heed a signal. First: stop and put back. Second: at once. Third: leave everything running, and go."""
+        engine, view = self._engine, self._errand.view
+        if engine is None:
+            return
+        match count:
+            case 1:
+                view.message(f"{self._errand.signals.received[0].name}: stopping; again to stop at once")
+                # At once: what is just being begun is not begun after a signal.
+                engine.orchestrator.refuse(self._reason)
+            case 2:
+                view.message("stopping at once; again to leave the programs running and go")
+                engine.orchestrator.hurry()
+            case _:
+                view.message("left; what still runs is taken up by the next `kas run` or `kas resume`")
+                engine.abandon()
+                self._root.cancel()
+
+    @property
+    def _reason(self) -> str:
+        return f"received {self._errand.signals.received[0].name}"
+
+    async def run(self) -> int:
+        """Supervise until nothing is under way any more; the exit status.
+
+        Raises:
+            StateLockedError: another supervisor owns the state root; perhaps within a group.
+            KasmosError: it could not be begun.
+        """
+        place, errand = self._errand.place, self._errand
+        options = Options(
+            project=place.project,
+            root=place.root,
+            configure=place.configure,
+            environ=place.environ,
+            announce=errand.view.message,
+            lock_wait=0.3,
+            # Who only wants an end has nothing taken up that would have to be stopped then.
+            take_up=errand.request.cancel is None,
+        )
+        # Anew each time: this may be the second attempt, after one that found the lock taken.
+        with trio.CancelScope() as self._root:
+            async with open_engine(options) as engine:
+                self._engine = engine
+                try:
+                    return await self._work(engine)
+                finally:
+                    self._engine = None
+        return errand.exit_code(errand.world)
+
+    async def _work(self, engine: Engine) -> int:
+        for count in range(1, len(self._errand.signals.received) + 1):
+            # They came while the engine came up.
+            self.escalate(count)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(engine.watch_ground)
+            code = await self._until_idle(engine)
+            nursery.cancel_scope.cancel()
+        return code
+
+    async def _until_idle(self, engine: Engine) -> int:
+        errand = self._errand
+        async with trio.open_nursery() as nursery:
+            after = await self._begin_unless_signalled(engine)
+            over = trio.Event()
+            if after is not None:
+                nursery.start_soon(self._show, engine, after)
+                nursery.start_soon(engine.serve_api, errand.place.root.socket, over, errand.view.message)
+                await first(engine.orchestrator.wait_idle, errand.signals.first.wait)
+            if errand.signals.received:
+                await engine.orchestrator.interrupt(self._reason)
+            await engine.journal.flush()
+            if after is not None:
+                with trio.move_on_after(SHOW_TIMEOUT):
+                    await errand.wait_shown(engine.journal.world.seq)
+            over.set()
+            nursery.cancel_scope.deadline = trio.current_time() + LEAVE_GRACE
+            engine.bus.close()
+        return errand.exit_code(engine.journal.world)
+
+    # --- the beginning -----------------------------------------------------------------
+
+    async def _begin_unless_signalled(self, engine: Engine) -> int | None:
+        """The journal number after which to show events; None if a signal came first."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._interrupt_when_signalled, engine)
+            try:
+                return await self._begin(engine)
+            except KasmosError:
+                if not self._errand.signals.received:
+                    raise
+                self._errand.view.message("nothing new was begun")
+                return None
+            finally:
+                nursery.cancel_scope.cancel()
+
+    async def _interrupt_when_signalled(self, engine: Engine) -> None:
+        await self._errand.signals.first.wait()
+        await engine.orchestrator.interrupt(self._reason)
+
+    async def _begin(self, engine: Engine) -> int:
+        """Submit the plan, or find the run to resume; the journal number after which to show events."""
+        errand = self._errand
+        after = engine.journal.world.seq
+        before = _snapshot(engine.journal.world)
+        if errand.document is not None:
+            notice = await self._submit(engine, before)
+        elif errand.request.cancel is not None:
+            notice = await self._cancel(engine, before, errand.request.cancel)
+        else:
+            notice = await self._take_up(engine, before)
+        self._tell_of_others(engine)
+        errand.present(before, notice)
+        return after
+
+    async def _submit(self, engine: Engine, before: World) -> str:
+        errand = self._errand
+        assert errand.document is not None
+        errand.announce_end_of_old(before)
+        submitted = await engine.service.submit_run(
+            errand.document.data,
+            errand.document.source,
+            fresh=errand.request.fresh,
+            overrides=errand.request.overrides,
+        )
+        errand.run_id = submitted.run_id
+        errand.warn(submitted.warnings)
+        return continuing(before.runs[submitted.run_id]) if submitted.continued else ""
+
+    async def _cancel(self, engine: Engine, before: World, reason: str) -> str:
+        errand = self._errand
+        errand.cancelled = errand.find_cancelled(before)
+        errand.run_id = errand.cancelled[-1]
+        for run_id in errand.cancelled:
+            await engine.orchestrator.cancel_run(run_id, reason)
+        return ending(before, errand.cancelled)
+
+    async def _take_up(self, engine: Engine, before: World) -> str:
+        errand, request = self._errand, self._errand.request
+        if request.retry is not None and request.resume:
+            run = engine.service.get_run(request.resume)
+            await engine.orchestrator.retry(run.id, request.retry)
+            errand.run_id = run.id
+            return trying_again(before.runs[run.id], request.retry)
+        run = errand.find_run(engine.journal.world)
+        if not engine.orchestrator.is_driven(run.id):
+            await engine.orchestrator.continue_run(run.id)
+        errand.run_id = run.id
+        return continuing(run)
+
+    def _tell_of_others(self, engine: Engine) -> None:
+        world, mine = engine.journal.world, self._errand.run_id
+        driven = (world.runs[name] for name in engine.findings.to_continue if engine.orchestrator.is_driven(name))
+        others = [run.id for run in driven if run.id != mine and run.cancel_reason is None]
+        if others:
+            message = f"also continuing {', '.join(others)}: their supervisor died with them under way"
+            self._errand.view.message(message)
+
+    # --- showing it --------------------------------------------------------------------
+
+    async def _show(self, engine: Engine, after: int) -> None:
+        """Feed the view from the bus, and let it draw between events where it wants to."""
+        async with trio.open_nursery() as nursery:
+            if self._errand.view.interval is not None:
+                nursery.start_soon(self._tick, engine, self._errand.view.interval)
+            async with engine.bus.subscribe(after) as subscription:
+                async for records in subscription:
+                    self._errand.feed(records)
+            nursery.cancel_scope.cancel()
+
+    async def _tick(self, engine: Engine, interval: float) -> None:
+        while True:
+            await trio.sleep(interval)
+            if self._errand.begun:
+                self._errand.view.tick(time.monotonic(), self._tails(engine))
+
+    def _tails(self, engine: Engine) -> dict[str, str]:
+        tails = {}
+        run = self._errand.world.runs.get(self._errand.run_id or "")
+        for task in run.tasks.values() if run is not None else ():
+            session = engine.orchestrator.live_session(task.sessions[-1]) if task.sessions else None
+            if session is not None:
+                end = session.output_bytes
+                text = session.read_nowait(max(0, end - 512), 512).data.decode(errors="replace")
+                lines = [line for line in text.splitlines() if line.strip()]
+                tails[session.spec.id] = lines[-1] if lines else ""
+        return tails
+
+
+async def first(*waits: Callable[[], Awaitable[None]]) -> None:
+    """Wait until one of these returns."""
+    async with trio.open_nursery() as nursery:
+
+        async def run(wait: Callable[[], Awaitable[None]]) -> None:
+            await wait()
+            nursery.cancel_scope.cancel()
+
+        for wait in waits:
+            nursery.start_soon(run, wait)
+
+
+def _snapshot(world: World) -> World:
+    """The world as it is now. Views are frozen, so the dictionaries are all that needs a copy."""
+    return attrs.evolve(world, runs=dict(world.runs), sessions=dict(world.sessions))
