@@ -214,9 +214,9 @@ class Town:
     write_times: Sequence[float] = (WRITE_TIME,)
     downtime: float = 0.0
     """Seconds between the death of supervisors and the birth of the next: what is left of them takes time to unwind."""
-    stored: dict[str, SessionSpec] = attrs.field(factory=dict)
-    """Session directories, as it were."""
     _booted: float = 0.0
+    _boots: dict[str, str] = attrs.field(factory=dict)
+    """The boot each session was started in."""
     _suffixes: Iterator[int] = attrs.field(factory=itertools.count)
     _run_ids: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
 
@@ -242,7 +242,11 @@ class Town:
 
     def stored_specs(self) -> Mapping[str, SessionSpec | None]:
         """See `Archive`."""
-        return dict(self.stored)
+        # Of a start that was given up nothing is left, so what has run is what is stored.
+        return {
+            name: attrs.evolve(program.spec, boot_id=self._boots[name])
+            for name, program in self.machine.programs.items()
+        }
 
     def forget(self, session_ids: tuple[str, ...]) -> None:
         """See `Archive`."""
@@ -304,10 +308,8 @@ class Town:
     def _start(self, spec: SessionSpec) -> Script:
         if not any(isinstance(event, ev.SessionStarting) and event.session_id == spec.id for event in self.events):
             self.undeclared.append(spec.id)
-        script = self.scripts(spec)
-        if script.start is None:
-            self.stored[spec.id] = attrs.evolve(spec, boot_id=self.machine.boot_id)
-        return script
+        self._boots[spec.id] = self.machine.boot_id
+        return self.scripts(spec)
 
     def _kitchen(self, backend: Backend) -> Kitchen:
         return Kitchen(

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from kasmos.cli.programs import missing_programs
+from kasmos.cli.render.files import check_writable
 from kasmos.cli.request import Document, Place, Request
 from kasmos.exceptions import Mistake, PlanError
 from kasmos.model.profile import PromptMode
@@ -52,10 +54,10 @@ def require_writable(path: str | None) -> None:
     """
     if path is None:
         return
-    target = Path(path)
-    place = target if target.exists() else target.absolute().parent
-    if target.is_dir() or not place.exists() or not os.access(place, os.W_OK):
-        raise click.UsageError(f"the report {path} cannot be written there")
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise click.UsageError(f"the report {path} cannot be written: {error.strerror or error}") from error
 
 
 def read_document(plan: str) -> Document:
@@ -82,7 +84,7 @@ def check(place: Place, request: Request, document: Document) -> tuple[str, ...]
     default = config.orchestration.default_agent
     parsed = load_plan(document.data, document.source, config.agents, default)
     used = dict.fromkeys(name for task in parsed.plan.tasks if (name := task.agent or default) is not None)
-    warnings = []
+    warnings = list(map(str, missing_programs(parsed.plan, config.agents, default, place.environ, place.project)))
     for profile in (config.agents[name] for name in used):
         environment = child_environment(place.environ, env_pass=profile.env_pass, env=profile.env, own={})
         missing = keys_not_passed(place.environ, environment)

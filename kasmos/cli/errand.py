@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import attrs
 import click
@@ -15,8 +14,7 @@ import trio
 
 from kasmos.cli.render import View
 from kasmos.cli.render.facts import run_title
-from kasmos.cli.render.junit import junit
-from kasmos.cli.render.summary import summary
+from kasmos.cli.render.files import write_reports
 from kasmos.cli.request import Document, Place, Request
 from kasmos.daemon.service import plan_key
 from kasmos.exceptions import RequestError
@@ -129,21 +127,21 @@ class Errand:
             return 0 if run.outcome is Outcome.SUCCEEDED else 1
         return self.signals.exit_code or 1
 
-    def report(self) -> None:
-        """Tell how it ended: to the view, and in the files that were asked for."""
+    def report(self) -> bool:
+        """Tell how it ended: to the view, and in the files that were asked for; whether all were written."""
         if not self.begun:
-            return
+            return True
         self.view.end(self.world)
-        run_id = self.run_id or ""
-        try:
-            if self.request.junit is not None:
-                Path(self.request.junit).write_bytes(junit(self.world, run_id, self._log_tail))
-            if self.request.summary is not None:
-                with open(self.request.summary, "a", encoding="utf-8") as file:
-                    file.write(summary(self.world, run_id))
-        except OSError as error:
-            # The exit status is the run's, whatever became of what is told about it.
-            click.echo(f"kas: the report {error.filename} cannot be written: {error.strerror}", err=True)
+        problems = write_reports(
+            self.world,
+            self.run_id or "",
+            junit_file=self.request.junit,
+            summary_file=self.request.summary,
+            tail_of=self._log_tail,
+        )
+        for problem in problems:
+            click.echo(f"kas: {problem}", err=True)
+        return not problems
 
     def _log_tail(self, session_id: str) -> str:
         return LogFile(self.place.root.session_dir(session_id)).tail_lines(100)

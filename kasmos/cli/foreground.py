@@ -64,8 +64,8 @@ async def _main(errand: Errand) -> int:
         await nursery.start(errand.signals.receive, supervising.escalate)
         code = await _until_over(errand, supervising)
         nursery.cancel_scope.cancel()
-    errand.report()
-    return code
+    # A report that was asked for and is not there is no success; any other status says more.
+    return code if errand.report() else code or 1
 
 
 async def _until_over(errand: Errand, supervising: Supervising) -> int:

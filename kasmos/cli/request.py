@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 import click
 
-from kasmos.config.load import find_project, load_config
+from kasmos.config.load import load_config, locate_project
 from kasmos.config.schema import Config
 from kasmos.daemon.service import RunOverrides
 from kasmos.store.stateroot import StateRoot, find_state_root
@@ -65,8 +65,7 @@ def place_of(ctx: click.Context) -> Place:
     """
     options: Mapping[str, str | None] = ctx.find_root().params
     environ = dict(os.environ)
-    named = options.get("project")
-    project = Path(named).resolve() if named else find_project(Path.cwd())
+    project = locate_project(options.get("project"))
     loaded = load_config(project, environ=environ)
     override, configured = options.get("state_root"), loaded.config.state_root
     root = find_state_root(project, environ=environ, override=override, configured=configured)

@@ -125,6 +125,7 @@ class RunWire:
     started_at: str
     ended_at: str | None
     seconds: float | None
+    """From its start to its end, the time between an interruption and the next supervisor included."""
     last_seq: int
     """Journal number of the newest event about it."""
 

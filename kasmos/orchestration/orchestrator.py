@@ -295,6 +295,9 @@ class Orchestrator:
             if task_id not in run.tasks:
                 raise SupervisionError(f"run {run_id} has no task {task_id}; it has {', '.join(run.tasks)}")
             task = run.tasks[task_id]
+            if self.is_driven(run_id) and _is_under_way(task) and task_id not in self._supervisor.children(run_id):
+                # Left by an earlier supervisor, and about to be taken up again: something of it may run.
+                self._start(run_id, task_id)
             child = self._supervisor.children(run_id).get(task_id)
             if child is not None:
                 child.request_stop(StopReason.REQUESTED)

@@ -182,7 +182,7 @@ async def _await_program(hold: Hold) -> None:
             # It records the end a moment after the program's.
             shim, program = records.shim(), records.program()
             if shim is not None and program is not None and records.exit() is None and not is_alive(program):
-                await wait_gone(shim.id)
+                await wait_gone(shim.id, hold.services.reserve)
     finally:
         forget()
     if records.program() is None:

@@ -17,6 +17,7 @@ from kasmos.model.session import UNKNOWN_EXIT, ExitStatus
 from kasmos.sessions import processes
 from kasmos.sessions.hold import Hold
 from kasmos.sessions.processes import ProcessId, lease_is_held
+from kasmos.sessions.reserve import Reserve
 from kasmos.sessions.tree import signal_all, wait_all_gone, wait_gone
 
 IDLE_GRACE = 2.0
@@ -82,9 +83,10 @@ async def _dismiss_helpers(hold: Hold) -> None:
         await hold.wait_helpers_gone()
         return
     helpers = await hold.tree.helpers()
-    signal_all(helpers, signal.SIGKILL)
+    reserve = hold.services.reserve
+    signal_all(helpers, signal.SIGKILL, reserve=reserve)
     with trio.move_on_after(RECORD_GRACE):
-        await wait_all_gone(helpers)
+        await wait_all_gone(helpers, reserve)
 
 
 def _still_copies(hold: Hold) -> bool:
@@ -105,17 +107,17 @@ async def _drain(hold: Hold) -> None:
         while processes.is_alive(copier):
             grown = log.grown
             with trio.move_on_after(IDLE_GRACE) as idle:
-                await _ended_or(copier.id, grown)
+                await _ended_or(copier.id, grown, hold.services.reserve)
             log.pull()
             if idle.cancelled_caught:
                 return
 
 
-async def _ended_or(process: ProcessId, event: trio.Event) -> None:
+async def _ended_or(process: ProcessId, event: trio.Event, reserve: Reserve) -> None:
     async with trio.open_nursery() as nursery:
 
         async def ended() -> None:
-            await wait_gone(process)
+            await wait_gone(process, reserve)
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(ended)
@@ -143,11 +145,12 @@ async def close_log(hold: Hold) -> None:
 async def sweep(hold: Hold) -> None:
     """Deal with what outlived the program, by the session's leftovers policy."""
     deadline = trio.current_time() + LEFTOVER_GRACE + hold.spec.stop.kill_grace
+    reserve = hold.services.reserve
     first = True
     while doomed := await _leftovers(hold):
-        signal_all(doomed, *((signal.SIGTERM, signal.SIGCONT) if first else (signal.SIGKILL,)))
+        signal_all(doomed, *((signal.SIGTERM, signal.SIGCONT) if first else (signal.SIGKILL,)), reserve=reserve)
         with trio.move_on_after(min(LEFTOVER_GRACE, hold.spec.stop.stop_grace) if first else 0.5):
-            await wait_all_gone(doomed)
+            await wait_all_gone(doomed, reserve)
         first = False
         if trio.current_time() > deadline:
             await hold.notify(ev.SessionUnkillable(hold.spec.id, tuple(one.pid for one in doomed)))

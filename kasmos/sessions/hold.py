@@ -119,7 +119,7 @@ class Hold:
             await self.doorman.ended.wait()
         for entry in (self.records.shim(), self.copier):
             if entry is not None:
-                await wait_gone(entry.id)
+                await wait_gone(entry.id, self.services.reserve)
 
     def is_ready(self) -> bool:
         """Whether the records tell of everybody whom the program needs in order to run."""
@@ -163,23 +163,30 @@ class Hold:
             members, _ = await self.tree.members()
             others = {member.entry.id for member in members if member.known_by == "session"}
         self._signal_program(signum)
-        signal_all(others - {self.program}, signum)
+        signal_all(others - {self.program}, signum, reserve=self.services.reserve)
 
     async def kill(self, *, helpers: bool = False) -> bool:
         """SIGKILL to the whole tree until none is left who may be killed, helpers included if wanted.
 
         Returns: False when the bound was reached first; this has been made known then.
         """
+        services = self.services
 
-        async def targets() -> list[ProcessId]:
+        async def find() -> list[ProcessId]:
             members, entries = await self.tree.members(helpers=helpers)
             judged = self.tree.judge(members, entries)
             # Asked to kill, `report` protects nobody but who is not ours.
             return [m.entry.id for m, leftover in judged if m.known_by == "session" or leftover.action == "stopped"]
 
+        async def targets() -> list[ProcessId]:
+            return await services.reserve.patiently(find, tell)
+
+        def tell(error: OSError) -> None:
+            services.warn(f"who is to be killed cannot be found yet: {error.strerror}")
+
         # At once: it needs neither a look at /proc nor a descriptor.
         self._signal_program(signal.SIGKILL)
-        left = await kill_until_none(targets, bound=self.spec.stop.kill_grace)
+        left = await kill_until_none(targets, bound=self.spec.stop.kill_grace, reserve=services.reserve)
         if left:
             await self.notify(ev.SessionUnkillable(self.spec.id, tuple(one.pid for one in left)))
         return left == ()

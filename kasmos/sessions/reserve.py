@@ -43,6 +43,20 @@ class Reserve:
             if not self._lent:
                 self._fill()
 
+    def helped(self, do: Callable[[], T]) -> T:
+        """Do something that does not wait; once more, with what is kept back, if there is nothing to do it with.
+
+        Raises:
+            OSError: as *do* raised it, the second time.
+        """
+        try:
+            return do()
+        except OSError as error:
+            if not is_exhaustion(error):
+                raise
+        with self.lent():
+            return do()
+
     async def patiently(self, do: Callable[[], Awaitable[T]], tell: Callable[[OSError], None]) -> T:
         """Do something until there is enough of everything to do it with; *tell* is told what is wanting.
 

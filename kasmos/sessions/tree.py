@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from functools import partial
 
 import attrs
 import trio
@@ -18,7 +19,7 @@ from kasmos.model.profile import LeftoverPolicy, Leftovers
 from kasmos.model.session import Leftover
 from kasmos.sessions import processes
 from kasmos.sessions.processes import ProcessEntry, ProcessId
-from kasmos.sessions.reserve import RETRY_INTERVAL
+from kasmos.sessions.reserve import RETRY_INTERVAL, Reserve
 from kasmos.sessions.scanner import Scanner
 from kasmos.sessions.threads import in_thread
 
@@ -214,14 +215,14 @@ def _is_user_daemon(entry: ProcessEntry) -> bool:
     return any(word in line for word in _DAEMON_ARGUMENTS)
 
 
-def signal_all(targets: Iterable[ProcessId], *signums: int) -> None:
+def signal_all(targets: Iterable[ProcessId], *signums: int, reserve: Reserve) -> None:
     """Send signals to processes whose identity is proven first; gone ones are passed over.
 
     So are those that cannot be proven for want of a descriptor: who has to be sure looks again.
     """
     for target in targets:
         try:
-            fd = processes.open_proven(target)
+            fd = reserve.helped(partial(processes.open_proven, target))
         except OSError:
             continue
         if fd is None:
@@ -233,17 +234,17 @@ def signal_all(targets: Iterable[ProcessId], *signums: int) -> None:
             os.close(fd)
 
 
-async def wait_all_gone(targets: Iterable[ProcessId]) -> None:
+async def wait_all_gone(targets: Iterable[ProcessId], reserve: Reserve) -> None:
     """Wait until every one of these processes has ended."""
     for target in targets:
-        await wait_gone(target)
+        await wait_gone(target, reserve)
 
 
-async def wait_gone(target: ProcessId) -> None:
+async def wait_gone(target: ProcessId, reserve: Reserve) -> None:
     """Wait until this process has ended; at once if it is gone."""
     while True:
         try:
-            fd = processes.open_proven(target)
+            fd = reserve.helped(partial(processes.open_proven, target))
             break
         except OSError as error:
             if not processes.is_exhaustion(error):
@@ -259,7 +260,7 @@ async def wait_gone(target: ProcessId) -> None:
 
 
 async def kill_until_none(
-    targets: Callable[[], Awaitable[list[ProcessId]]], *, bound: float
+    targets: Callable[[], Awaitable[list[ProcessId]]], *, bound: float, reserve: Reserve
 ) -> tuple[ProcessId, ...] | None:
     """Send SIGKILL to what *targets* finds, until it finds nothing.
 
@@ -271,8 +272,8 @@ async def kill_until_none(
             left = tuple(await targets())
             if not left:
                 return ()
-            signal_all(left, signal.SIGKILL)
+            signal_all(left, signal.SIGKILL, reserve=reserve)
             # One that does not go must not hide others that are still being forked.
             with trio.move_on_after(KILL_INTERVAL):
-                await wait_all_gone(left)
+                await wait_all_gone(left, reserve)
     return left

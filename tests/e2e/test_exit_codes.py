@@ -79,7 +79,7 @@ def no_supervisor(scene: Scene) -> Result:
         scene.wait_started("1", running)
         running.signal(signal.SIGINT)
         running.wait()
-    return scene.kas("stop", "--all")
+    return scene.kas("status", "--watch")
 
 
 def nothing_to_resume(scene: Scene) -> Result:
@@ -119,7 +119,7 @@ def bug(scene: Scene) -> Result:
         (wrong_config, 2, "colour"),
         (wrong_flag, 2, "--max-concurrent"),
         (unwritable_report, 2, "nowhere/report.xml"),
-        (no_supervisor, 3, "kas resume"),
+        (no_supervisor, 3, "no supervisor is running"),
         (nothing_to_resume, 4, "unfinished"),
         (unavailable, 4, "tmux"),
         (unusable_state_root, 4, "others can write"),

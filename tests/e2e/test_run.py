@@ -244,9 +244,9 @@ def test_options_for_a_run_that_is_continued(scene: Scene) -> None:
     result = scene.run("--max-concurrent", "2", "--task-timeout", "9m", "--on-failure", "continue")
     assert result.code == 0
     kept = f"not applied: run {run_id} keeps what it began with"
-    assert f"warning: task_timeout: {kept}, no value (`kas run --fresh` starts anew)" in result.stderr
-    assert f"warning: on_failure: {kept}, stop" in result.stderr
-    assert "max_concurrent" not in result.stderr
+    assert f"warning: task_timeout: {kept}, no value (`kas run --fresh` starts anew)" in result.stdout
+    assert f"warning: on_failure: {kept}, stop" in result.stdout
+    assert "max_concurrent" not in result.stdout
     assert f"continuing run {run_id} (Plan): 0 of 1 tasks have ended" in result.stdout
 
 

@@ -405,12 +405,12 @@ def test_reading_on_a_read_only_file_system(torn: Specimen, settled: Specimen, t
 @pytest.mark.parametrize("ending", ["orderly", "killed"])
 def test_reading_on_a_full_disk(torn: Specimen, settled: Specimen, tmp_path: Path, ending: str) -> None:
     """A journal can be read where there is no room for what SQLite makes beside it, whichever way it was left."""
-    (tmp_path / "disk").mkdir()
     path = tmp_path / "state.db"
     if ending == "orderly":
         settled.place(path)
     else:
         torn.place(path, wal=torn.wal)
+    (tmp_path / "disk").mkdir()
     done = in_mount_namespace(
         'mount -t tmpfs -o size=8m none "$1/disk"; cp "$1"/state.db* "$1/disk"; '
         '! dd if=/dev/zero of="$1/disk/filler" bs=4096; exec "$2" -c "$3" "$1/disk/state.db"',

@@ -276,6 +276,26 @@ async def test_reader_in_a_thread_outlives_the_session(ground: Ground, output: O
         assert not finished.is_set(), "it was meant to be read beyond the end of the scope"
 
 
+async def test_program_without_cat(ground: Ground) -> None:
+    """A program on whose PATH there is no `cat` has its output copied as any other."""
+    spec = ground.sh("echo one; exit 3", output=OutputMode.PIPE)
+    spec = attrs.evolve(spec, env={**spec.env, "PATH": str(ground.root)})
+    assert await ground.run(spec) == ExitStatus(code=3)
+    assert ground.output(spec) == b"one\n"
+
+
+async def test_copier_that_cannot_run(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the `cat` that is to copy the output cannot be run, this is tried once, and the output is told lost."""
+    cat = ground.root / "cat"
+    cat.write_text("#!/no/such/interpreter\n")
+    cat.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ground.root}:{os.environ['PATH']}")
+    spec = ground.sh("trap '' PIPE; echo one; exit 3", output=OutputMode.PIPE)
+    assert await ground.run(spec) == ExitStatus(code=3)
+    assert len(ground.told(OutputLost)) == 1
+    assert (ground.directory(spec) / "shim.log").read_bytes().count(b"output was lost") == 1
+
+
 def test_out_of_watches(ground: Ground) -> None:
     """Where the kernel has no file watch left, sessions start, are followed and end as ever, after a warning."""
     script = """

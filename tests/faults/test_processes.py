@@ -571,6 +571,7 @@ from kasmos.sessions.headless import open_headless
 from kasmos.supervision.termination import terminate
 
 scanner.FEW = -1  # every look wants a thread
+trio._core._thread_cache.IDLE_TIMEOUT = 0.1  # and there is none left over from an earlier use
 
 async def main():
     root = Path(sys.argv[1])

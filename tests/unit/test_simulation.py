@@ -210,7 +210,8 @@ async def _live(chosen: Chosen, fate: Fate, life: Life) -> None:
 
 
 def _has_ended(world: World, key: str) -> bool:
-    return any(run.key == key and not run.unfinished for run in world.runs.values())
+    runs = [run for run in world.runs.values() if run.key == key]
+    return bool(runs) and not any(run.unfinished for run in runs)
 
 
 async def _kill(life: Life, after: float) -> None:
@@ -236,14 +237,16 @@ def check(chosen: Chosen, town: Town) -> None:
     assert all(count == 1 for count in machine.starts.values())
     retried = any(request.verb == "retry" for request in chosen.requests)
     # But a person may insist, where what was killed does not go.
-    assert all(retried and machine.programs[earlier].script.unkillable for earlier, _ in machine.overlaps)
+    for pair in machine.overlaps:
+        assert retried, f"{pair} side by side:\n{town.story()}"
+        assert machine.programs[pair[0]].script.unkillable
     assert not town.undeclared
     assert not town.bugs
     # 2. Everything ends: what cannot be killed has at least been given up.
     assert all(machine.programs[session_id].script.unkillable for session_id in machine.live)
     assert {run.key for run in world.runs.values()} == {f"/{index}" for index in range(len(chosen.plans))}
     for run in world.runs.values():
-        assert run.state is RunState.ENDED
+        assert run.state is RunState.ENDED, town.story()
         assert run.outcome is not None
         for task in run.tasks.values():
             _check_task(chosen, world, task)
