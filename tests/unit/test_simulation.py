@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import signal
+from contextlib import suppress
 from functools import partial
 
 import attrs
@@ -49,7 +50,7 @@ class Request:
         run_id = runs[self.task % len(runs)]
         tasks = list(life.world.runs[run_id].tasks)
         task_id = tasks[self.task % len(tasks)]
-        try:
+        with suppress(SupervisionError):
             match self.verb:
                 case "stop":
                     await life.orchestrator.stop_task(run_id, task_id)
@@ -57,8 +58,6 @@ class Request:
                     await life.orchestrator.cancel_run(run_id)
                 case "retry":
                     await life.orchestrator.retry(run_id)
-        except SupervisionError:
-            pass
 
 
 @attrs.frozen
@@ -222,11 +221,13 @@ async def _kill(life: Life, after: float) -> None:
 async def _advance(life: Life) -> None:
     """Let every run go on that is parked."""
     while True:
-        parked = [run.id for run in life.world.runs.values() if run.state is RunState.PARKED]
-        for run_id in parked:
-            await life.orchestrator.advance(run_id)
-        if not parked:
-            await life.journal.committed.wait()
+        committed = life.journal.committed
+        for run in tuple(life.world.runs.values()):
+            if run.state is RunState.PARKED:
+                # Somebody may have cancelled it at the same time.
+                with suppress(SupervisionError):
+                    await life.orchestrator.advance(run.id)
+        await committed.wait()
 
 
 def check(chosen: Chosen, town: Town) -> None:
