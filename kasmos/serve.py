@@ -121,14 +121,16 @@ class Engine:
 
         Cancellation: cuts readers off.
         """
-        api = await _import_api_unless(shutdown)
-        if api is None:
-            return
-        app = api.create_app(self.service, started_at=time.time())
         try:
-            await api.serve_api(app, socket, shutdown=shutdown, grace=API_GRACE)
-        except (StoreError, OSError) as error:
-            announce(f"the API cannot be served, so `kas stop` and its like will not reach this supervisor: {error}")
+            api = await _import_api_unless(shutdown)
+            if api is not None:
+                app = api.create_app(self.service, started_at=time.time())
+                await api.serve_api(app, socket, shutdown=shutdown, grace=API_GRACE)
+        # Whatever is wrong with the door, the work behind it goes on.
+        except Exception as error:
+            causes = error.exceptions if isinstance(error, ExceptionGroup) else [error]
+            why = "; ".join(str(cause) or type(cause).__name__ for cause in causes)
+            announce(f"the API cannot be served, so `kas stop` and its like will not reach this supervisor: {why}")
 
 
 class _Api:
@@ -269,9 +271,17 @@ async def _recover(
     orchestrator: Orchestrator,
     supervisor: Supervisor,
 ) -> None:
+    for name in findings.unreadable:
+        # Never removed: a program may run in it. Only a person can know whose it is.
+        where = options.root.sessions / name
+        options.announce(f"{where} does not say what runs in it and is left as it is: `kas doctor` shows its processes")
     for session_id in findings.strays:
         view = journal.world.sessions[session_id]
-        supervisor.start_stray(session_id, partial(end_stray, journal, backends[view.backend], view))
+        backend = backends.get(view.backend)
+        if backend is None:
+            options.announce(f"session {view.name} ran in mode {view.backend}, which is not here: left as it is")
+            continue
+        supervisor.start_stray(session_id, partial(end_stray, journal, backend, view))
     for run_id in findings.to_continue if options.take_up else ():
         await orchestrator.continue_run(run_id)
 

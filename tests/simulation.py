@@ -248,6 +248,10 @@ class Town:
             for name, program in self.machine.programs.items()
         }
 
+    def unreadable(self) -> tuple[str, ...]:
+        """See `Archive`."""
+        return ()
+
     def forget(self, session_ids: tuple[str, ...]) -> None:
         """See `Archive`."""
         raise AssertionError("there are no fragments")

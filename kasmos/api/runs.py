@@ -86,6 +86,14 @@ async def post_advance(name: str) -> Response:
     return answer(run_wire(await the_service().advance(name)), 202)
 
 
+@routes.post("/v1/runs/<name>/continue")
+async def post_continue(name: str) -> Response:
+    """Take up a run that was interrupted."""
+    Query(()).done()
+    await read_body({})
+    return answer(run_wire(await the_service().continue_run(name)), 202)
+
+
 @routes.post("/v1/runs/<name>/cancel")
 async def post_cancel(name: str) -> Response:
     """End a run for good."""

@@ -86,7 +86,14 @@ async def _hand_over(errand: Errand, client: Client) -> None:
             if world.runs[run_id].unfinished:
                 await client.post(f"/v1/runs/{run_id}/cancel", {"reason": request.cancel})
         errand.view.message(ending(world, errand.cancelled))
-    elif request.retry is not None and request.resume:
+    elif request.retry is None:
+        world = await trio.to_thread.run_sync(read_world, errand.place.root.db)
+        run = errand.find_run(world)
+        if run.state is RunState.INTERRUPTED:
+            # That supervisor was started for something else: without being asked it leaves this run alone.
+            await client.post(f"/v1/runs/{run.id}/continue")
+        errand.run_id = run.id
+    elif request.resume:
         answer = await client.post(f"/v1/runs/{request.resume}/retry", {"tasks": list(request.retry)})
         errand.run_id = str(answer["id"])
         errand.request = attrs.evolve(request, retry=None)

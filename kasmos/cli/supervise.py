@@ -31,6 +31,8 @@ class Supervising:
         """Heed a signal. First: stop and put back. Second: at once. Third: leave everything running, and go."""
         engine, view = self._engine, self._errand.view
         if engine is None:
+            # Nothing has been begun, or all is done: there is nothing to be put back, only something to wait for.
+            self._root.cancel()
             return
         match count:
             case 1:
@@ -95,7 +97,7 @@ class Supervising:
             if after is not None:
                 nursery.start_soon(self._show, engine, after)
                 nursery.start_soon(engine.serve_api, errand.place.root.socket, over, errand.view.message)
-                await first(engine.orchestrator.wait_idle, errand.signals.first.wait)
+                await first(engine.orchestrator.leave_when_idle, errand.signals.first.wait)
             if errand.signals.received:
                 await engine.orchestrator.interrupt(self._reason)
             await engine.journal.flush()
@@ -132,6 +134,15 @@ class Supervising:
         errand = self._errand
         after = engine.journal.world.seq
         before = _snapshot(engine.journal.world)
+        handed_in = before.runs.get(errand.run_id or "")
+        if handed_in is not None and errand.document is not None:
+            # It was handed to a supervisor that is gone. Perhaps only its end was missed: nothing is run again.
+            if handed_in.unfinished and not engine.orchestrator.is_driven(handed_in.id):
+                await engine.orchestrator.continue_run(handed_in.id)
+            if errand.begun:
+                return errand.world.seq
+            errand.present(before, continuing(handed_in))
+            return after
         if errand.document is not None:
             notice = await self._submit(engine, before)
         elif errand.request.cancel is not None:

@@ -28,6 +28,9 @@ class Archive(Protocol):
     def stored_specs(self) -> Mapping[str, SessionSpec | None]:
         """Everything that is stored, by session id; None for what was not stored whole."""
 
+    def unreadable(self) -> tuple[str, ...]:
+        """What may belong to a session that runs, but does not say to which."""
+
     def forget(self, session_ids: tuple[str, ...]) -> None:
         """Remove what is stored."""
 
@@ -42,6 +45,8 @@ class Findings:
     """Sessions that may still run and belong to no unfinished task."""
     relearnt: int
     """Sessions the journal had forgotten."""
+    unreadable: tuple[str, ...] = ()
+    """Session directories of which nobody can say what they belong to: kept, and to be looked at by a person."""
 
 
 async def take_stock(ledger: Ledger, archive: Archive, boot_id: str) -> Findings:
@@ -64,6 +69,7 @@ async def take_stock(ledger: Ledger, archive: Archive, boot_id: str) -> Findings
         to_continue=tuple(run.id for run in world.runs.values() if run.state in (RunState.RUNNING, RunState.PARKED)),
         strays=tuple(view.id for view in world.sessions.values() if view.state.live and _is_stray(view, world)),
         relearnt=len(forgotten),
+        unreadable=tuple(name for name in await trio.to_thread.run_sync(archive.unreadable) if name not in known),
     )
 
 
@@ -128,6 +134,7 @@ async def end_stray(ledger: Ledger, backend: Backend, view: SessionView) -> None
                 raise SessionLostError("its processes survived SIGKILL")
             await ledger.append(ev.SessionEnded(view.id, status, session.output_bytes))
     except SessionNeverStarted:
-        await ledger.append(ev.SessionNeverStarted(view.id))
+        gone = ev.SessionLost(view.id, "nothing is left of it, and its records have been removed")
+        await ledger.append(gone if view.started_mono is not None else ev.SessionNeverStarted(view.id))
     except SessionLostError as error:
         await ledger.append(ev.SessionLost(view.id, str(error)))

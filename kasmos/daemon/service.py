@@ -243,6 +243,13 @@ class Service:
         await self._orchestrator.advance(run.id)
         return self.world.runs[run.id]
 
+    async def continue_run(self, name: str) -> RunView:
+        """Take up a run that was interrupted; one that is under way goes on as it is."""
+        run = self.get_run(name)
+        self._refuse_when_draining()
+        await self._orchestrator.continue_run(run.id)
+        return self.world.runs[run.id]
+
     async def cancel_run(self, name: str, reason: str) -> RunView:
         """End a run for good: its sessions are stopped, what has not started never will."""
         run = self.get_run(name)

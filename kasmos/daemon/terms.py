@@ -63,6 +63,9 @@ class OrchestratorLike(Protocol):
     async def advance(self, run_id: str) -> None:
         """Let a parked run go on."""
 
+    async def continue_run(self, run_id: str) -> None:
+        """Take up an unfinished run; nothing changes for one that is under way."""
+
     async def cancel_run(self, run_id: str, reason: str) -> None:
         """End a run for good."""
 

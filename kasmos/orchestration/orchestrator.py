@@ -144,6 +144,11 @@ class Orchestrator:
         while self._drives or self._submissions:
             await self._idle.wait()
 
+    async def leave_when_idle(self) -> None:
+        """Wait until no run is under way, and take no new work from that very moment on."""
+        await self.wait_idle()
+        self.refuse("its work is done")
+
     # --- runs --------------------------------------------------------------------------
 
     async def submit(

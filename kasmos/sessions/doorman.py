@@ -11,9 +11,6 @@ from kasmos.model.session import ExitStatus
 from kasmos.sessions.services import Services
 from kasmos.sessions.threads import no_thread_is_exhaustion
 
-KILL_LIMIT = 5.0
-"""Seconds a doorman is waited for after SIGKILL; one that a dead disk holds is left to the kernel."""
-
 
 @attrs.frozen
 class Descriptors:
@@ -49,7 +46,7 @@ class Doorman:
         async def run(*, task_status: trio.TaskStatus[trio.Process]) -> None:
             try:
                 with self._scope:
-                    process = await trio.lowlevel.open_process(
+                    done = await trio.run_process(
                         command,
                         stdin=given.gate,
                         stdout=given.output,
@@ -58,9 +55,11 @@ class Doorman:
                         cwd=cwd,
                         start_new_session=True,
                         pass_fds=(given.lease,),
+                        check=False,
+                        deliver_cancel=_kill,
+                        task_status=task_status,
                     )
-                    task_status.started(process)
-                    self._returncode = await _ended(process)
+                    self._returncode = done.returncode
             finally:
                 self.ended.set()
 
@@ -85,13 +84,6 @@ class Doorman:
         return ExitStatus(code=code) if code is not None and 0 <= code <= 128 else None
 
 
-async def _ended(process: trio.Process) -> int | None:
-    """Wait for its end, and bring it about when cancelled. Bounded then, unlike `trio.run_process`."""
-    try:
-        return await process.wait()
-    finally:
-        if process.returncode is None:
-            # The doorman alone: the program below it is stopped by the ladder, or left running.
-            process.kill()
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_LIMIT):
-                await process.wait()
+async def _kill(process: trio.Process) -> None:
+    # The doorman alone: the program below it is stopped by the ladder, or left running.
+    process.kill()

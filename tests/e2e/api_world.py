@@ -175,6 +175,11 @@ class FakeOrchestrator:
         self.asked.append(("advance", run_id))
         raise SupervisionError(f"run {run_id} does not wait")
 
+    async def continue_run(self, run_id: str) -> None:
+        self.asked.append(("continue_run", run_id))
+        if not self.world.runs[run_id].unfinished:
+            raise SupervisionError(f"run {run_id} has ended")
+
     async def cancel_run(self, run_id: str, reason: str) -> None:
         if not self.world.runs[run_id].unfinished:
             raise SupervisionError(f"run {run_id} has ended")

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 from itertools import pairwise
@@ -187,6 +188,60 @@ def interrupted(scene: Scene) -> str:
         running.signal(signal.SIGINT)
         assert running.wait() == 130
     return scene.only_run().id
+
+
+def test_follower_that_missed_the_end(scene: Scene) -> None:
+    """A follower that was asleep while its run ended tells the outcome; it does not run the plan again."""
+    scene.write_plan([Task("until_exists go; count 2; done_")])
+    with scene.start() as first:
+        scene.wait_started("1", first)
+        with scene.start() as second:
+            scene.wait(lambda: "following run" in second.text(), first, second)
+            second.signal(signal.SIGSTOP)
+            scene.let("go")
+            assert first.wait() == 0
+            second.signal(signal.SIGCONT)
+            assert second.wait() == 0, second.text()
+    assert len(scene.lines("done")) == 1
+    assert len(scene.world().runs) == 1
+
+
+def test_resume_beside_another_supervisor(scene: Scene) -> None:
+    """`kas resume RUN` beside the supervisor of another plan has that one take up the run, and follows it."""
+    scene.write_plan([Task("if first; then sleep 60; fi; done_")])
+    run_id = interrupted(scene)
+    scene.write_plan([Task("until_exists go; done_")], name="other.md")
+    with scene.start("run", "other.md") as other:
+        scene.wait(lambda: len(scene.world().runs) == 2 and connections(scene) == 1, other)
+        assert scene.kas("resume", run_id).code == 0
+        scene.let("go")
+        assert other.wait() == 0
+    assert [run.outcome for run in scene.world().runs.values()] == [Outcome.SUCCEEDED] * 2
+
+
+def test_signal_while_the_journal_is_held(scene: Scene) -> None:
+    """A signal is heeded although the supervisor cannot even write down that it has begun."""
+    scene.write_plan([Task("done_")])
+    assert scene.run().code == 0
+    with sqlite3.connect(scene.root.db, isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with scene.start() as running:
+            scene.wait(lambda: "cannot be written" in running.text(), running)
+            running.signal(signal.SIGINT)
+            assert running.wait() != 0
+        other.execute("ROLLBACK")
+    other.close()
+    assert len(scene.lines("done")) == 1
+
+
+def test_web_stack_that_cannot_be_imported(scene: Scene, tmp_path: Path) -> None:
+    """Without its API a supervisor does its work all the same, and says what will not reach it."""
+    (tmp_path / "quart_trio.py").write_text("raise ImportError('broken on purpose')\n")
+    scene.write_plan([Task("until_exists go; done_")])
+    with scene.start(env={"PYTHONPATH": str(tmp_path)}) as running:
+        scene.wait(lambda: "broken on purpose" in running.text(), running)
+        scene.let("go")
+        assert running.wait() == 0, running.text()
 
 
 def test_changed_plan(scene: Scene) -> None:

@@ -47,9 +47,13 @@ class Shelf:
     """Session directories by name."""
 
     specs: dict[str, SessionSpec | None]
+    silent: tuple[str, ...] = ()
 
     def stored_specs(self) -> dict[str, SessionSpec | None]:
         return dict(self.specs)
+
+    def unreadable(self) -> tuple[str, ...]:
+        return self.silent
 
     def forget(self, session_ids: tuple[str, ...]) -> None:
         for name in session_ids:
@@ -129,6 +133,13 @@ async def test_the_boot_of_a_forgotten_session() -> None:
     desk = Desk(RUN)
     await take_stock(desk, Shelf({"x": spec("x", boot_id="older"), "y": spec("y", boot_id="")}), "now")
     assert [desk.world.sessions[name].boot_id for name in "xy"] == ["older", "now"]
+
+
+async def test_what_cannot_be_read_is_kept_and_named() -> None:
+    """A directory that does not say what runs in it is never removed; those the journal does not know are named."""
+    shelf = Shelf({}, silent=("stranger", "known"))
+    found = await take_stock(Desk(RUN, starting("known")), shelf, "boot")
+    assert found.unreadable == ("stranger",)
 
 
 async def test_fragments_are_removed() -> None:
