@@ -25,6 +25,8 @@ PROOF_BYTES = 64
 """Bytes at the end of what was read that are compared with the file before going on behind them."""
 REARM_INTERVAL = 0.02
 """Seconds between a watch that fired and the next one."""
+FRESH_ROUNDS = 3
+"""Rounds in which a new log is looked at before it is watched."""
 
 
 class FollowedLog:
@@ -226,14 +228,18 @@ class LogFollower:
         self._limiter = trio.CapacityLimiter(2)
         self._keys: dict[FollowedLog, int] = {}
         self._dirty: set[FollowedLog] = set()
+        self._fresh: dict[FollowedLog, int] = {}
+        """New logs, and the rounds in which they are still only looked at."""
         self._wake = trio.Event()
 
     def add(self, log: FollowedLog) -> None:
         """Follow a log from now on.
 
-        It is watched from the next round on: the log of a program that ends within milliseconds never is.
+        It is looked at in the first rounds, and watched only then: to end a watch costs more than the look, and most
+        programs that end at all soon end within milliseconds.
         """
         self._keys[log] = -1
+        self._fresh[log] = FRESH_ROUNDS
         self._dirty.add(log)
         self._wake.set()
 
@@ -243,6 +249,7 @@ class LogFollower:
         if key >= 0:
             self._inotify.forget(key)
         self._dirty.discard(log)
+        self._fresh.pop(log, None)
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -255,11 +262,21 @@ class LogFollower:
                 for log in batch:
                     if log not in self._keys:
                         continue
-                    self._arm(log)
+                    if self._is_fresh(log):
+                        self._dirty.add(log)
+                        self._wake.set()
+                    else:
+                        self._arm(log)
                     # Between the watch that fired and the new one there may have been writes.
                     log.pull()
                     if log.needs_settling:
                         nursery.start_soon(log.settle, self._limiter, self._warn)
+
+    def _is_fresh(self, log: FollowedLog) -> bool:
+        rounds = self._fresh.pop(log, 0)
+        if rounds:
+            self._fresh[log] = rounds - 1
+        return rounds > 0
 
     def _arm(self, log: FollowedLog) -> None:
         def fired() -> None:
