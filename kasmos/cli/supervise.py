@@ -113,17 +113,17 @@ class Supervising:
 
     async def _begin_unless_signalled(self, engine: Engine) -> int | None:
         """The journal number after which to show events; None if a signal came first."""
+        after: int | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._interrupt_when_signalled, engine)
             try:
-                return await self._begin(engine)
+                after = await self._begin(engine)
             except KasmosError:
                 if not self._errand.signals.received:
                     raise
                 self._errand.view.message("nothing new was begun")
-                return None
-            finally:
-                nursery.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
+        return after
 
     async def _interrupt_when_signalled(self, engine: Engine) -> None:
         await self._errand.signals.first.wait()

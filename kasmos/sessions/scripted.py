@@ -336,7 +336,7 @@ class ScriptedBackend:
             yield session
         finally:
             if not self._crashed:
-                await session.leave(self._terminate)
+                await session.leave(self._terminate)  # noqa: ASYNC102  # it shields itself, within a bound
 
 
 def _read(log: OutputBuffer, offset: int, limit: int) -> OutputChunk:

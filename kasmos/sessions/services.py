@@ -81,7 +81,7 @@ async def open_services(
     try:
         async with trio.open_nursery() as outer:
             # Not `start`: it would never return if it were cancelled just before the shield is there.
-            outer.start_soon(serve)
+            outer.start_soon(serve)  # noqa: ASYNC113  # waited for just below
             try:
                 await opened.wait()
                 assert nursery is not None

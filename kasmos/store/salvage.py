@@ -87,10 +87,11 @@ def _open_sound(path: Path) -> Opened:
         database.begin_writing()
     except BaseException as error:
         database.close()
+        # Nothing here is asynchronous: no cancellation can be among these errors.
         if isinstance(error, ChainError):
-            raise JournalCorruptError(f"the journal {path} is damaged: {error}") from error
+            raise JournalCorruptError(f"the journal {path} is damaged: {error}") from error  # noqa: ASYNC104
         if isinstance(error, ForeignEventError):
-            raise StoreError(
+            raise StoreError(  # noqa: ASYNC104
                 f"the journal {path} was written by a newer kasmos: use that one, or another state root ({error})"
             ) from error
         raise
