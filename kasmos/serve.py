@@ -283,7 +283,7 @@ async def _recover(
             continue
         supervisor.start_stray(session_id, partial(end_stray, journal, backend, view))
     for run_id in findings.to_continue if options.take_up else ():
-        await orchestrator.continue_run(run_id)
+        await orchestrator.recover_run(run_id)
 
 
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"

@@ -102,7 +102,8 @@ class Orchestrator:
         self._live = live
         self._max_concurrent = max_concurrent
         self._new_run_id = new_run_id
-        self._untold = untold
+        self._untold = set() if untold is None else {untold}
+        """Runs whose outcome somebody is still to be told, rather than to have everything done twice."""
         self._drives: dict[str, _Drive] = {}
         self._locks: dict[str, trio.Lock] = {}
         """By run: held from a look at it to the commit of what follows, so that nobody decides by what is past."""
@@ -193,9 +194,10 @@ class Orchestrator:
                 if not following:
                     await self.continue_run(old.id)
                 return Accepted(old.id, continued=True, following=following)
-            untold, self._untold = self._untold, None
-            if untold is not None and old is None and not fresh and _is_same(self.world.runs[untold], key, digest):
-                return Accepted(untold, continued=True, ended=True)
+            untold, self._untold = self._untold, set()
+            for run in (self.world.runs[name] for name in untold):
+                if old is None and not fresh and not run.unfinished and _is_same(run, key, digest):
+                    return Accepted(run.id, continued=True, ended=True)
             run_id = self._new_run_id()
             started = ev.RunStarted(
                 run_id=run_id, plan=plan, source=source, key=key, digest=digest, settings=settings, project=project
@@ -208,6 +210,17 @@ class Orchestrator:
             reach("run.accepted")
             self._drive(run_id)
             return Accepted(run_id)
+
+    async def recover_run(self, run_id: str) -> None:
+        """Take up a run whose supervisor died with it under way.
+
+        It may end before anybody asks for it; who submits its plan first, unchanged, is told of that end.
+
+        Raises:
+            SupervisionError: unknown, ended, or the supervisor is leaving.
+        """
+        self._untold.add(run_id)
+        await self.continue_run(run_id)
 
     async def continue_run(self, run_id: str) -> None:
         """Take up an unfinished run.
