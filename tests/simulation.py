@@ -331,7 +331,7 @@ class Town:
             view = journal.world.sessions[session_id]
             supervisor.start_stray(session_id, partial(end_stray, journal, backend, view))
         for run_id in findings.to_continue:
-            await orchestrator.continue_run(run_id)
+            await orchestrator.recover_run(run_id)
         return findings
 
 

@@ -121,6 +121,27 @@ async def test_an_unfinished_run_is_continued(autojump_clock: MockClock) -> None
     assert len(life.task("1").sessions) == 1
 
 
+async def test_a_run_that_ends_before_it_is_asked_for(autojump_clock: MockClock) -> None:
+    """A run that recovery brings to its end before its plan is handed in is told of once, and not run again."""
+    here = town({"1": Script()})
+    document = plan(task(1))
+
+    async def body(life: Life) -> None:
+        await life.submit(document)
+        await life.until(lambda world: world.runs["run1"].tasks["1"].outcome is not None)
+        life.crash()
+        await trio.sleep_forever()
+
+    await here.live(body)
+    assert count(here, ev.RunEnded) == 0
+    async with here.life() as life:
+        await life.orchestrator.wait_idle()
+        assert life.run().state is RunState.ENDED
+        assert await life.submit(document) == Accepted("run1", continued=True, ended=True)
+        assert await life.submit(document) == Accepted("run2")
+        await life.orchestrator.wait_idle()
+
+
 async def test_a_changed_document_is_refused_with_a_choice(autojump_clock: MockClock) -> None:
     """A document that has changed since its unfinished run began is refused, and both ways on are named."""
     here = town({"1": FOREVER})
