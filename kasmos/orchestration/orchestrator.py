@@ -110,6 +110,8 @@ class Orchestrator:
         self._orphans: set[tuple[str, str]] | None = None
         """Tasks an earlier supervisor left under way and that have no child yet; None before the first look."""
         self._leaving: str | None = None
+        self._handing_on = False
+        """Whether unfinished runs are left as they are, so that the next supervisor goes on with them by itself."""
         self._idle = trio.Event()
         self._idle.set()
         self._submitting = trio.Lock()
@@ -135,6 +137,16 @@ class Orchestrator:
     def live_sessions(self) -> list[ExecutionSession]:
         """The sessions that run here and now."""
         return self._live.all()
+
+    @property
+    def max_concurrent(self) -> int:
+        """How many tasks run side by side, of all runs; what runs already goes on when it is lowered."""
+        return self._max_concurrent
+
+    @max_concurrent.setter
+    def max_concurrent(self, tasks: int) -> None:
+        self._max_concurrent = tasks
+        self._wake_all()
 
     def is_driven(self, run_id: str) -> bool:
         """Whether this supervisor is at work on the run."""
@@ -367,6 +379,16 @@ class Orchestrator:
         """Start nothing from now on, whatever is just being asked for: it is time to leave. Never blocks."""
         self._leaving = self._leaving or reason
 
+    def hand_on(self, reason: str) -> None:
+        """Start nothing from now on, and leave what is unfinished to the next supervisor, which goes on by itself.
+
+        What runs goes on to its end, unless it is detached or stopped. Never blocks; `wait_idle` then tells when
+        nothing of it runs any more.
+        """
+        self._handing_on = True
+        self.refuse(reason)
+        self._wake_all()
+
     async def interrupt(self, reason: str) -> None:
         """Stop what runs and put unfinished tasks back; returns when nothing runs any more.
 
@@ -419,7 +441,7 @@ class Orchestrator:
         if self._leaving is not None:
             if children:
                 return False
-            if self.world.runs[run_id].unfinished:
+            if self.world.runs[run_id].unfinished and not self._handing_on:
                 await self._ledger.append(ev.RunInterrupted(run_id, self._leaving))
             return True
         run = self.world.runs[run_id]
