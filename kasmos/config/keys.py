@@ -243,13 +243,6 @@ KEYS: tuple[Key, ...] = (
         flag="--task-timeout",
     ),
     Key(
-        ("daemon", "queue_limit"),
-        Whole(1, 1_000_000),
-        "How many tasks may wait for their turn; more are refused with 429.",
-        10_000,
-        variable="KASMOS_QUEUE_LIMIT",
-    ),
-    Key(
         ("daemon", "on_stop"),
         Choice(OnStop),
         "What a stop does with programs that run: `leave` them to the next daemon, or `stop` them.",

@@ -80,7 +80,6 @@ class Daemon:
     """As it was written: relative to the project."""
     max_concurrent: int | None = None
     task_timeout: float | None = None
-    queue_limit: int = 10_000
     on_stop: OnStop = OnStop.LEAVE
     drain_timeout: float = 300.0
     http_auth_mode: AuthMode = AuthMode.AUTO
