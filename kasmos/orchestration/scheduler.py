@@ -43,8 +43,8 @@ class RunDecision:
     """Tasks that get a child: first those that are under way already and lost theirs, then fresh ones."""
     stop: tuple[tuple[str, Cause], ...] = ()
     """Tasks whose child is to stop, and why. Named again in every decision until they have ended."""
-    left_over: int = attrs.field(default=0, eq=False)
-    """How many tasks could start as well if there were slots."""
+    left_over: bool = attrs.field(default=False, eq=False)
+    """Whether more tasks could start if there were slots."""
 
 
 def decide_run(run: RunView, *, busy: frozenset[str], free_slots: int) -> RunDecision:
@@ -62,8 +62,8 @@ def decide_run(run: RunView, *, busy: frozenset[str], free_slots: int) -> RunDec
         return RunDecision()
     draft = _Draft.of(run, busy)
     halt = _settle(draft)
-    wanted = min(free_slots, run.settings.max_concurrent)
-    ready = _ready(draft, max(1, wanted))
+    # One more than can be started: whether any would be left over is to be known.
+    ready = _ready(draft, 1 + max(0, min(free_slots, run.settings.max_concurrent)))
     gate = _gate(draft)
     if not ready and gate is None and not draft.going:
         ready = _unlock(draft)
@@ -80,7 +80,7 @@ def decide_run(run: RunView, *, busy: frozenset[str], free_slots: int) -> RunDec
         outcome = run_outcome(draft.tasks.values(), run.cancel_reason is not None)
         draft.events.append(RunEnded(run.id, outcome))
     stop = ((name, halt) for name in draft.going) if halt else ()
-    return RunDecision(tuple(draft.events), resumed + fresh, tuple(stop), len(ready) - len(fresh))
+    return RunDecision(tuple(draft.events), resumed + fresh, tuple(stop), len(ready) > len(fresh))
 
 
 def parked_after(run: RunView) -> int | None:
