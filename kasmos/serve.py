@@ -238,7 +238,13 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
         untold = find_untold(journal.world, lambda seq: read_records(root.db, after=seq))
         await journal.append(ev.SupervisorStarted(os.getpid(), boot, __version__))
         live = LiveSessions()
-        async with open_headless(root.path, terminate=terminate, boot_id=boot, warn=options.announce) as headless:
+        async with open_headless(
+            root.path,
+            terminate=terminate,
+            boot_id=boot,
+            warn=options.announce,
+            with_cgroups=config.orchestration.cgroups,
+        ) as headless:
             backends: dict[ExecutionMode, Backend] = {
                 ExecutionMode.HEADLESS: headless,
                 ExecutionMode.SCRIPTED: ScriptedBackend(terminate=terminate),

@@ -24,6 +24,8 @@ class Orchestration:
     task_timeout: float | None = None
     """Seconds; None is no limit."""
     retries: int = 0
+    cgroups: bool = True
+    """Whether each session gets a control group of its own, where the machine lets us."""
 
 
 @attrs.frozen
