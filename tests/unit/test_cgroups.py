@@ -46,7 +46,7 @@ def machine(tmp_path: Path) -> Machine:
 @pytest.fixture
 def with_procs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every new directory has the file that the kernel would put there."""
-    monkeypatch.setattr(cgroups.os, "access", lambda path, mode: True)
+    monkeypatch.setattr("os.access", lambda path, mode: True)
 
 
 @pytest.mark.usefixtures("with_procs")
@@ -96,7 +96,7 @@ def test_what_systemd_has_delegated_is_ours(machine: Machine, monkeypatch: pytes
             raise OSError(61, "No data available")
         return marks[path, name]
 
-    monkeypatch.setattr(cgroups.os, "getxattr", getxattr)
+    monkeypatch.setattr("os.getxattr", getxattr)
     assert isinstance(machine.find(), Cgroups)
 
 
