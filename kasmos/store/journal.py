@@ -32,6 +32,8 @@ __all__ = ["Journal", "open_journal", "read_records", "read_world"]
 
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 2.0
+COMPANY_WAIT = 0.005
+"""Seconds that what nobody waits for may wait for company: most often it is committed with what comes next."""
 
 
 @attrs.define(eq=False)
@@ -93,7 +95,8 @@ class Journal:
     def append_nowait(self, *events: Event) -> None:
         """Record *events*, all or none, next to each other, after everything that was appended before.
 
-        They are durable no later than whatever is appended after them, and at the latest when the journal is closed.
+        They are durable within milliseconds, no later than whatever is appended after them, and at the latest when
+        the journal is closed.
 
         Raises:
             StoreError: the journal is closed.
@@ -168,12 +171,19 @@ class Journal:
                     if not self._waiting:
                         await self._work.park()
                         continue
+                    if not self._closing and all(job.over is None for job in self._waiting):
+                        with trio.move_on_after(COMPANY_WAIT):
+                            await self._await_urgent()
                     await self._write_all()
         finally:
             self._over = True
             for job in (*self._writing, *self._waiting):
                 if job.over is not None:
                     job.over.set()
+
+    async def _await_urgent(self) -> None:
+        while not self._closing and all(job.over is None for job in self._waiting):
+            await self._work.park()
 
     async def _write_all(self) -> None:
         """Make everything that waits durable, however long it takes, and fold it."""
