@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -14,6 +15,7 @@ from kasmos.config.keys import AGENT, BUILT_IN, KEYS
 from kasmos.config.keys import Path as KeyPath
 from kasmos.config.layers import Findings, Settings, read_built_in, read_flags, read_table, read_variables
 from kasmos.config.lookup import default_of, render_path
+from kasmos.config.messages import did_you_mean
 from kasmos.config.origin import Origin, OriginKind, Setting
 from kasmos.config.schema import Config
 from kasmos.exceptions import ConfigError, Mistake
@@ -29,6 +31,7 @@ __all__ = [
     "load_config",
     "locate_project",
     "read_state_root",
+    "with_flags",
 ]
 
 _STATE_ROOT: KeyPath = ("state_root",)
@@ -84,6 +87,29 @@ def load_config(
         files=layers.files,
         settings=settings,
     )
+
+
+def with_flags(config: Config, flags: Mapping[str, object]) -> Config:
+    """A configuration that is in force, with flags of `[orchestration]` on top. Reads nothing from the disk.
+
+    Raises:
+        ConfigError: a flag is wrong.
+    """
+    findings = Findings()
+    settings = read_flags(flags, findings)
+    changes: dict[str, Any] = {
+        path[1]: setting.value for path, setting in settings.items() if path[0] == "orchestration"
+    }
+    agent = changes.get("default_agent")
+    profile = config.agents.get(str(agent))
+    if agent is not None and (profile is None or not profile.enabled):
+        problem = f'there is no agent "{agent}"' if profile is None else f'the agent "{agent}" is disabled'
+        cure = did_you_mean(str(agent), config.agents) or f"there is {', '.join(config.agents)}"
+        origin = settings["orchestration", "default_agent"].origin
+        findings.mistake(origin, ("orchestration", "default_agent"), problem, cure)
+    if findings.mistakes:
+        raise ConfigError(findings.mistakes)
+    return attrs.evolve(config, orchestration=attrs.evolve(config.orchestration, **changes))
 
 
 @attrs.frozen

@@ -78,6 +78,15 @@ class Orchestrator:
         """The sessions that run here and now."""
         return self._live.all()
 
+    @property
+    def max_concurrent(self) -> int:
+        """How many tasks run side by side, of all runs; what runs already goes on when it is lowered."""
+        return self._driver.max_concurrent
+
+    @max_concurrent.setter
+    def max_concurrent(self, tasks: int) -> None:
+        self._driver.max_concurrent = tasks
+
     def is_driven(self, run_id: str) -> bool:
         """Whether this supervisor is at work on the run."""
         return self._driver.is_driven(run_id)
@@ -292,6 +301,16 @@ class Orchestrator:
     def refuse(self, reason: str) -> None:
         """Start nothing from now on, whatever is just being asked for: it is time to leave. Never blocks."""
         self._driver.leaving = self._driver.leaving or reason
+
+    def hand_on(self, reason: str) -> None:
+        """Start nothing from now on, and leave what is unfinished to the next supervisor, which goes on by itself.
+
+        What runs goes on to its end, unless it is detached or stopped. Never blocks; `wait_idle` then tells when
+        nothing of it runs any more.
+        """
+        self._driver.handing_on = True
+        self.refuse(reason)
+        self._driver.wake_all()
 
     async def interrupt(self, reason: str) -> None:
         """Stop what runs and put unfinished tasks back; returns when nothing runs any more.

@@ -126,7 +126,7 @@ def test_schema_accepts_whatever_is_accepted(path: tuple[str, ...], value: objec
         {"agents": {"a": {"program": "a", "env": {"A": 1}}}},
         {"orchestration": {"max_concurrent": True}},
         {"orchestration": {"task_timeout": "10 m"}},
-        {"daemon": {}},
+        {"deamon": {}},
     ],
 )
 def test_schema_refuses_what_is_refused(document: dict[str, Any]) -> None:
