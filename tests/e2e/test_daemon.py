@@ -114,7 +114,7 @@ def test_interrupted_follower_leaves_the_run(scene: Scene) -> None:
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_programs_outlive_the_daemon(scene: Scene, how: str) -> None:
-    """What runs when a daemon stops, or is killed, runs on; the next daemon takes hold of it and goes on with the rest."""
+    """What runs when a daemon stops, or is killed, runs on; the next daemon takes hold of it and goes on."""
     start(scene)
     scene.write_plan([Task("until_exists go; done_")], [Task("done_")])
     with scene.start() as following:
