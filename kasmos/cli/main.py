@@ -30,6 +30,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "logs": ("kasmos.cli.logs:logs", "Print what a session wrote."),
         "why": ("kasmos.cli.why:why", "Say why something ended as it did."),
         "runs": ("kasmos.cli.runs:runs", "List runs."),
+        "explain": ("kasmos.cli.explain:explain", "Say which state a screen shows, and which rule saw what."),
     },
     "Change": {
         "stop": ("kasmos.cli.stop:stop", "Stop a session, or end all runs for good."),
