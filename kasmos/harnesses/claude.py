@@ -173,7 +173,7 @@ class ClaudeDialect(Dialect):
     def _system(self, record: dict[str, Any]) -> list[AgentEvent]:
         self._conversation(record)
         evidence = self.evidence
-        kind = record.get("subtype")
+        kind = text_of(record.get("subtype"))
         if kind in ("init", "session_start"):
             inner = record if kind == "init" else dict_of(record.get("data"))
             evidence.model = word_of(inner.get("model")) or evidence.model

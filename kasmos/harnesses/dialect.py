@@ -12,7 +12,7 @@ from typing import Any
 from kasmos.harnesses.conclusion import Usage
 from kasmos.harnesses.events import MAX_UNKNOWN, AgentEvent, ErrorReport, Message, Unknown
 from kasmos.harnesses.evidence import Evidence, Problem
-from kasmos.harnesses.fields import plain, word_of
+from kasmos.harnesses.fields import mended, plain, word_of
 from kasmos.model.codec import CodecError, encode
 
 HELD_LINES = 200
@@ -93,8 +93,8 @@ def unknown(record: dict[str, Any], name: str | None = None) -> Unknown:
     """The event for a record that is not understood."""
     try:
         text = encode(record).decode()
-    except CodecError:
-        text = repr(record)
+    except (CodecError, OverflowError):
+        text = encode(mended(record)).decode()
     return Unknown(name or word_of(record.get("type")) or word_of(record.get("method")), text[:MAX_UNKNOWN])
 
 

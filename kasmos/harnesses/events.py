@@ -12,6 +12,7 @@ from typing import Any
 
 import attrs
 
+from kasmos.harnesses.fields import mended
 from kasmos.model.codec import CodecError, encode
 
 
@@ -171,16 +172,6 @@ def render_agent_event(event: AgentEvent) -> bytes:
         head = _HEADS[cls] = b'{"type":"' + _kind(cls).encode() + b'",'
     try:
         return head + encode(event)[1:]
-    except CodecError:
-        # Half a surrogate pair that slipped in; the event is worth more than its exact letters.
-        return head + encode(_mended(attrs.asdict(event, recurse=False)))[1:]
-
-
-def _mended(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if isinstance(value, dict):
-        return {_mended(key): _mended(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_mended(one) for one in value]
-    return value
+    except (CodecError, OverflowError):
+        # A number or a letter that no JSON of ours has; the event is worth more than it.
+        return head + encode(mended(attrs.asdict(event, recurse=False)))[1:]

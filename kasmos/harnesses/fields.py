@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+MOST = 1 << 53
+"""What is more is no count of anything."""
+
 _ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])|[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -32,12 +35,12 @@ def count_of(value: Any) -> int | None:
     """The value if it counts something."""
     if type(value) is float and value.is_integer():
         value = int(value)
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value) is int and 0 <= value < MOST else None
 
 
 def amount_of(value: Any) -> float | None:
     """The value if it is a number that is not negative."""
-    return float(value) if type(value) in (int, float) and value >= 0 else None
+    return float(value) if type(value) in (int, float) and 0 <= value < MOST else None
 
 
 def words_of(value: Any) -> str:
@@ -52,6 +55,19 @@ def words_of(value: Any) -> str:
             if text:
                 return text
     return ""
+
+
+def mended(value: Any) -> Any:
+    """The value with halves of surrogate pairs replaced, and with numbers of more than 63 bits as text."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        return str(value)
+    if isinstance(value, dict):
+        return {mended(key): mended(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [mended(one) for one in value]
+    return value
 
 
 def plain(text: str) -> str:

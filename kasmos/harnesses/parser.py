@@ -18,7 +18,7 @@ from kasmos.harnesses.dialect import Dialect
 from kasmos.harnesses.events import AgentEvent
 from kasmos.harnesses.evidence import Evidence
 from kasmos.harnesses.facts import Facts
-from kasmos.harnesses.fields import plain
+from kasmos.harnesses.fields import mended, plain
 from kasmos.harnesses.gemini import GeminiDialect
 from kasmos.harnesses.lines import Lines
 from kasmos.harnesses.opencode import OpencodeDialect
@@ -161,14 +161,14 @@ class TranscriptParser:
                 break
             try:
                 value, end = decoder.raw_decode(text, at)
+                value = mended(value)
             except (ValueError, RecursionError):
                 at += 2
                 continue
             if type(value) is dict and (type(value.get("type")) is str or "jsonrpc" in value or "msg" in value):
                 if text[begin:at].strip():
                     events += self._dialect.text(text[begin:at].rstrip())
-                raw = text[at:end].encode("utf-8", "replace")
-                events += self._value(decode_loose(raw), raw)
+                events += self._value(value, text[at:end].encode("utf-8", "replace"))
                 begin = end
             at = end
         if begin == 0 or text[begin:].strip():
