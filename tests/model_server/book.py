@@ -24,6 +24,7 @@ class Entry:
     dialect: str = ""
     conversation: str = ""
     model: str = ""
+    stream: bool = False
     side: bool = False
     """Whether it was about something beside the conversation: a title, a summary, who speaks next."""
     step: str = ""

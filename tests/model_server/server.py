@@ -165,7 +165,7 @@ async def _answer_program(book: Book, exchange: Exchange, entry: Entry, raw: byt
         await _refuse(book, exchange, entry, 404, entry.error or f"there is no {entry.method} {entry.path} here")
         return
     asked = dialect.read(entry.path, body)
-    entry.dialect, entry.model = dialect.name, asked.model
+    entry.dialect, entry.model, entry.stream = dialect.name, asked.model, asked.stream
     try:
         found = find_script(asked.said)
         if found is None:
@@ -201,27 +201,29 @@ async def _take_step(book: Book, exchange: Exchange, entry: Entry, dialect: Dial
         return
     answer = _answer(book, entry, asked, step)
     entry.status = 200
-    if not asked.stream:
-        if step.verb == "hold":
-            await book.wait_gate(step["gate"])
-        if step.verb != "cut":
-            await exchange.document(200, dialect.whole(answer))
+    if asked.stream:
+        kind, (before, after) = "text/event-stream", dialect.stream(answer)
     else:
-        await exchange.begin(200, "text/event-stream")
-        before, after = dialect.stream(answer)
-        for event in before:
-            await exchange.send(event)
-        book.tell()
-        if step.verb == "hold":
-            await book.wait_gate(step["gate"])
-        if step.verb != "cut":
-            for event in after:
-                if step.verb == "slow":
-                    await trio.sleep(float(step["seconds"]) / len(after))
-                await exchange.send(event)
-            await exchange.end()
-    entry.ended = "cut" if step.verb == "cut" else "sent"
-    entry.usage = answer.usage if entry.ended == "sent" else None
+        kind, (before, after) = "application/json", ([], [json.dumps(dialect.whole(answer)).encode()])
+    if before or step.verb != "hold":
+        await exchange.begin(200, kind)
+        await exchange.send(b"".join(before))
+    book.tell()
+    if step.verb == "cut":
+        entry.ended = "cut"
+        return
+    if step.verb == "hold":
+        await book.wait_gate(step["gate"])
+        if not before:
+            await exchange.begin(200, kind)
+    for event in after[:-2]:
+        if step.verb == "slow":
+            await trio.sleep(float(step["seconds"]) / len(after))
+        await exchange.send(event)
+    # Told before it is sent: a program that has all it needs hangs up, whatever is still on its way.
+    entry.ended, entry.usage = "sent", answer.usage
+    await exchange.send(b"".join(after[-2:]))
+    await exchange.end()
 
 
 def _answer(book: Book, entry: Entry, asked: Asked, step: Step) -> Answer:
