@@ -22,8 +22,10 @@ import attrs
 import trio
 
 from kasmos import __version__
-from kasmos.config.schema import Config
+from kasmos.config.schema import Config, Daemon
 from kasmos.daemon.bus import Bus
+from kasmos.daemon.leaving import Leaving
+from kasmos.daemon.life import Health, Life, Phase
 from kasmos.daemon.recovery import Findings, end_stray, find_untold, take_stock
 from kasmos.daemon.service import Service
 from kasmos.daemon.service import Surroundings as ServiceSurroundings
@@ -32,7 +34,7 @@ from kasmos.model import event as ev
 from kasmos.model.clock import Clock
 from kasmos.model.event import Record
 from kasmos.model.profile import ExecutionMode
-from kasmos.model.view import SessionView
+from kasmos.model.view import SessionView, World
 from kasmos.orchestration.assembly import Kitchen
 from kasmos.orchestration.orchestrator import LiveSessions, Orchestrator, open_orchestrator
 from kasmos.sessions.headless import open_headless
@@ -69,6 +71,11 @@ class Options:
     take_up: bool = True
     """Whether runs that an earlier supervisor left under way go on by themselves, or wait until they are asked for."""
     clock: Clock = Clock(time.time, time.monotonic)
+    life: Life = attrs.field(factory=Life)
+    present: Callable[[], Config] | None = None
+    """The configuration in force, where it can change; else it stays what it is at the start."""
+    workspace_root: Path | None = None
+    """Where tasks run, if it is not in the project itself."""
 
 
 class Ground:
@@ -86,6 +93,10 @@ class Ground:
             self.lost.set()
 
 
+_IN_HAND = (ev.SessionAdopted, ev.SessionEnded, ev.SessionLost, ev.SessionNeverStarted, ev.SessionStartFailed)
+"""What is recorded when a session that was left is in hand again."""
+
+
 @attrs.frozen
 class Engine:
     """A supervisor at work."""
@@ -100,6 +111,23 @@ class Engine:
     """Leaves every running program to the next supervisor; never blocks. Cancel the scope afterwards."""
     ground: Ground
     """What it all stands on; see `watch_ground`."""
+    leaving: Leaving
+    """How a daemon leaves."""
+    awaited: frozenset[str] = frozenset()
+    """Sessions of an earlier supervisor that were to be taken up again when this one began."""
+    began_at: int = 0
+    """Journal number before anything was taken up."""
+
+    async def wait_adopted(self) -> None:
+        """Wait until every session that an earlier supervisor left is in hand again, or known to be over."""
+        missing = set(self.awaited)
+        if not missing:
+            return
+        async with self.bus.subscribe(self.began_at) as batches:
+            async for records in batches:
+                missing -= {record.event.session_id for record in records if isinstance(record.event, _IN_HAND)}
+                if not missing:
+                    return
 
     async def watch_ground(self) -> NoReturn:
         """Wait until the state root is not ours any more; programs are then left running.
@@ -131,6 +159,29 @@ class Engine:
             causes = error.exceptions if isinstance(error, ExceptionGroup) else [error]
             why = "; ".join(str(cause) or type(cause).__name__ for cause in causes)
             announce(f"the API cannot be served, so `kas stop` and its like will not reach this supervisor: {why}")
+
+    async def listen(
+        self,
+        said: Daemon,
+        socket: Path,
+        shutdown: trio.Event,
+        *,
+        task_status: trio.TaskStatus[tuple[str, ...]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve the API of a daemon until *shutdown* is set. Reports where it listens once clients can connect.
+
+        Raises:
+            StoreError: an address or the socket cannot be had.
+
+        Cancellation: cuts readers off.
+        """
+        if said.listen:
+            raise StoreError(f"this kasmos cannot listen on {', '.join(said.listen)}: it serves its Unix socket only")
+        api = await trio.to_thread.run_sync(_Api, abandon_on_cancel=True)
+        app = api.create_app(self.service, started_at=time.time())
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(api.serve_api, app, socket, shutdown=shutdown, grace=API_GRACE))
+            task_status.started((str(socket),))
 
 
 class _Api:
@@ -175,6 +226,7 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
     root.prepare(announce=options.announce)
     config = options.configure({})
     async with root.acquire_lock(options.lock_wait) as lock, _open_journal(options, lock) as (journal, bus, ground):
+        root.place_socket()
         boot = boot_id()
         untold = find_untold(journal.world, lambda seq: read_records(root.db, after=seq))
         await journal.append(ev.SupervisorStarted(os.getpid(), boot, __version__))
@@ -208,10 +260,25 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                 ) as orchestrator,
             ):
                 findings = await take_stock(journal, headless, boot)
+                awaited, began_at = _awaited(options, findings, journal.world, backends), journal.world.seq
                 await _recover(options, findings, journal, backends, orchestrator, supervisor)
-                service = Service(orchestrator, bus, _service_surroundings(options, backends))
-                yield Engine(service, orchestrator, journal, bus, findings, supervisor.detach_all, ground)
-                journal.append_nowait(ev.SupervisorStopped("left in order"))
+                health = Health(journal.probe, lambda: journal.healthy)
+                service = Service(orchestrator, bus, _service_surroundings(options, backends, health))
+                if not options.life.daemon:
+                    options.life.enter(Phase.READY)
+                yield Engine(
+                    service,
+                    orchestrator,
+                    journal,
+                    bus,
+                    findings,
+                    supervisor.detach_all,
+                    ground,
+                    Leaving(orchestrator, supervisor, bus),
+                    awaited,
+                    began_at,
+                )
+                journal.append_nowait(ev.SupervisorStopped(options.life.farewell))
 
 
 @asynccontextmanager
@@ -245,9 +312,19 @@ async def _open_journal(options: Options, lock: StateLock) -> AsyncGenerator[tup
             bus.close()
 
 
+def _awaited(
+    options: Options, findings: Findings, world: World, backends: Mapping[ExecutionMode, Backend]
+) -> frozenset[str]:
+    """The sessions that a run which goes on takes hold of again."""
+    going = set(findings.to_continue if options.take_up else ())
+    live = (view for view in world.sessions.values() if view.state.live and view.id not in findings.strays)
+    return frozenset(view.id for view in live if view.run_id in going and view.backend in backends)
+
+
 def _kitchen(options: Options, config: Config, backends: Mapping[ExecutionMode, Backend]) -> Kitchen:
+    present = options.present or (lambda: config)
     return Kitchen(
-        profiles=lambda: config.agents,
+        profiles=lambda: present().agents,
         environ=options.environ,
         backends=backends,
         new_suffix=lambda: _letters(5),
@@ -256,11 +333,19 @@ def _kitchen(options: Options, config: Config, backends: Mapping[ExecutionMode, 
     )
 
 
-def _service_surroundings(options: Options, backends: Mapping[ExecutionMode, Backend]) -> ServiceSurroundings:
+def _service_surroundings(
+    options: Options, backends: Mapping[ExecutionMode, Backend], health: Health
+) -> ServiceSurroundings:
     def read_ended(view: SessionView, offset: int, limit: int) -> OutputChunk:
         return require_backend(backends, view.backend).read_output(view.id, offset, limit)
 
-    return ServiceSurroundings(project=str(options.project), configure=options.configure, read_ended=read_ended)
+    return ServiceSurroundings(
+        project=str(options.workspace_root or options.project),
+        configure=options.configure,
+        read_ended=read_ended,
+        life=options.life,
+        health=health,
+    )
 
 
 async def _recover(

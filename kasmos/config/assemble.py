@@ -11,7 +11,7 @@ from kasmos.config.layers import Findings, Settings
 from kasmos.config.lookup import default_of
 from kasmos.config.messages import did_you_mean
 from kasmos.config.origin import Origin, OriginKind
-from kasmos.config.schema import Config, Logs, Orchestration
+from kasmos.config.schema import Config, Daemon, Logs, Orchestration, Retention
 from kasmos.model.profile import AgentProfile, Limits, PromptMode, RestartPolicy, StopPolicy
 
 T = TypeVar("T")
@@ -28,12 +28,15 @@ def assemble(settings: Settings, environ: Mapping[str, str], findings: Findings)
     agents = {name: _Agent(name, settings, environ, findings).profile() for name in names}
     _inherit_default_agent(settings, agents)
     _judge_agent_names(settings, agents, findings)
+    _judge_tokens(settings, findings)
     if findings.mistakes:
         return None
     return Config(
         agents={name: profile for name, profile in agents.items() if profile is not None},
         orchestration=_table(Orchestration, ("orchestration",), settings),
         logs=_table(Logs, ("logs",), settings),
+        daemon=_table(Daemon, ("daemon",), settings),
+        retention=_table(Retention, ("retention",), settings),
         phases={path[1]: str(said.value) for path, said in settings.items() if path[0] == "phases"},
         state_root=_value(settings, ("state_root",)),
     )
@@ -197,6 +200,19 @@ def _how_to_add(name: str, agents: Mapping[str, object]) -> str:
     cure = f"add [agents.{name}]; there is {', '.join(agents)}"
     built_in = {path[1] for path in BUILT_IN}
     return cure if set(agents) - built_in else f"{cure}; `kas config init` writes a file with agents to begin with"
+
+
+def _judge_tokens(settings: Settings, findings: Findings) -> None:
+    """Refuse what would leave open who may do what."""
+    for role in ("admin", "readonly"):
+        inline, file = ("daemon", f"http_{role}_token"), ("daemon", f"http_{role}_token_file")
+        if inline in settings and file in settings:
+            findings.mistake(settings[file].origin, file, f"is said beside {inline[1]}", "one of the two")
+    admin, readonly = (settings.get(("daemon", f"http_{role}_token")) for role in ("admin", "readonly"))
+    if admin is not None and readonly is not None and admin.value == readonly.value:
+        # Whoever may only look could do everything.
+        problem = "is the same as http_admin_token"
+        findings.mistake(readonly.origin, ("daemon", "http_readonly_token"), problem, "two different tokens")
 
 
 def judge_state_root(settings: Settings, findings: Findings) -> None:

@@ -16,6 +16,7 @@ import attrs
 import trio
 
 from kasmos.daemon.bus import Bus, Subscription
+from kasmos.daemon.life import Health, Life
 from kasmos.daemon.reading import OutputReader
 from kasmos.daemon.terms import STDIN, AcceptedLike, OrchestratorLike, Output, RunOverrides, Submitted, Surroundings
 from kasmos.exceptions import (
@@ -80,9 +81,19 @@ class Service:
         return self._orchestrator.world
 
     @property
+    def life(self) -> Life:
+        """Where the supervisor is in its life, and how it is asked to leave."""
+        return self._surroundings.life
+
+    @property
+    def health(self) -> Health:
+        """Whether it is well."""
+        return self._surroundings.health
+
+    @property
     def accepting(self) -> bool:
         """Whether new work is taken."""
-        return self._orchestrator.accepting
+        return self._orchestrator.accepting and self.life.order is None
 
     @property
     def project(self) -> str:
@@ -323,6 +334,7 @@ class Service:
     def _refuse_when_draining(self) -> None:
         if not self.accepting:
             raise RequestError(503, "draining", "the supervisor is shutting down and takes no new work")
+        self.health.require_writable()
 
 
 def plan_key(document: bytes, source: str) -> str:

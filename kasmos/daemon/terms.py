@@ -8,6 +8,7 @@ from typing import Protocol
 import attrs
 
 from kasmos.config.schema import Config
+from kasmos.daemon.life import Health, Life, always_well
 from kasmos.exceptions import Mistake
 from kasmos.model.plan import Plan, RunSettings
 from kasmos.model.view import SessionView, World
@@ -92,6 +93,8 @@ class Surroundings:
     """Loads the configuration anew, with these key paths on top. Blocks on the disk."""
     read_ended: Callable[[SessionView, int, int], OutputChunk]
     """Reads the output of a session that is not held open. Blocks on the disk; `OSError` when it is gone."""
+    life: Life = attrs.field(factory=Life)
+    health: Health = attrs.field(factory=lambda: Health(always_well, lambda: True))
 
 
 @attrs.frozen

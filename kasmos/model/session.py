@@ -32,6 +32,8 @@ class StopReason(enum.StrEnum):
     """The supervisor was interrupted: the task goes back to pending."""
     FAIL_FAST = "fail_fast"
     """A sibling failed and the run's policy is `fail_fast`."""
+    UNANSWERED = "unanswered"
+    """It asked, and nobody answered within `approval_timeout`."""
 
 
 @attrs.frozen
@@ -154,6 +156,8 @@ class Capabilities:
     """A session can be left running when its scope is left."""
     processes: bool = True
     """Sessions are real processes, with signals and descendants."""
+    asks: bool = False
+    """The session can be seen asking, and answered: it is an `AskSource` as well."""
 
 
 @attrs.frozen

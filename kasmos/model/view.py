@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import attrs
 
+from kasmos.model.approval import Answer, ApprovalState, Ask, ResolvedBy
 from kasmos.model.plan import Plan, PlanTask, RunSettings
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason
@@ -77,6 +78,36 @@ class SessionView:
     """How many times output was declared lost."""
     reason: str = ""
     """Why it could not start, or is lost."""
+    approvals: tuple[str, ...] = ()
+    """Ids of the newest things it asked, oldest first; the older ones are forgotten."""
+    waiting_since_mono: float | None = None
+    """Since when it waits for a person; its clock stands still."""
+    waited: float = 0.0
+    """Seconds it waited for people before."""
+
+
+# --- approvals --------------------------------------------------------------------
+
+
+@attrs.frozen
+class ApprovalView:
+    """Something that a session asked, and what became of it."""
+
+    id: str
+    """Short, to be typed."""
+    session_id: str
+    ask: Ask
+    requested_at: float
+    requested_mono: float
+    why: str = ""
+    state: ApprovalState = ApprovalState.OPEN
+    answer: Answer | None = None
+    by: ResolvedBy | None = None
+    who: str = ""
+    reason: str = ""
+    """Why it was answered so, or withdrawn."""
+    resolved_at: float | None = None
+    settled_at: float | None = None
 
 
 # --- tasks ------------------------------------------------------------------------
@@ -92,6 +123,8 @@ class Active:
     """A session of it is under way."""
 
     session_id: str
+    approval_id: str | None = None
+    """What the session waits for a person to answer."""
 
 
 @attrs.frozen
@@ -211,5 +244,7 @@ class World:
     """Journal number from which on all instants are of this boot."""
     runs: dict[str, RunView] = attrs.field(factory=dict)
     sessions: dict[str, SessionView] = attrs.field(factory=dict)
+    approvals: dict[str, ApprovalView] = attrs.field(factory=dict)
+    """By id: all that are not settled, and the newest ones of each session."""
     supervisor_pid: int | None = None
     """Pid of the newest supervisor, None after it left in order."""

@@ -42,6 +42,8 @@ class RunDecision:
     """Tasks that get a child: first those that are under way already and lost theirs, then fresh ones."""
     stop: tuple[tuple[str, Cause], ...] = ()
     """Tasks whose child is to stop, and why. Named again in every decision until they have ended."""
+    left_over: int = attrs.field(default=0, eq=False)
+    """How many tasks could start as well if there were slots."""
 
 
 def decide_run(run: RunView, *, busy: frozenset[str], free_slots: int) -> RunDecision:
@@ -76,7 +78,7 @@ def decide_run(run: RunView, *, busy: frozenset[str], free_slots: int) -> RunDec
         outcome = run_outcome(draft.tasks.values(), run.cancel_reason is not None)
         draft.events.append(RunEnded(run.id, outcome))
     stop = ((name, halt) for name in draft.going) if halt else ()
-    return RunDecision(tuple(draft.events), resumed + fresh, tuple(stop))
+    return RunDecision(tuple(draft.events), resumed + fresh, tuple(stop), len(ready) - len(fresh))
 
 
 def parked_after(run: RunView) -> int | None:

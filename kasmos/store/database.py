@@ -293,6 +293,24 @@ class Database:
             # From its first event on the journal is never only in the log: without its log it is not empty.
             self._checkpoint()
 
+    def probe(self) -> None:
+        """Write something that is no event, durably, to know that it can be done.
+
+        Raises:
+            UnwritableError: it cannot be at present.
+            JournalCorruptError: the file was damaged under us.
+            StoreError: it cannot be written any more.
+        """
+        try:
+            self._require_place()
+            self._connection.execute("BEGIN IMMEDIATE")
+            # A random value: writing what is there already would write nothing.
+            self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('probe', hex(randomblob(8)))")
+            self._connection.execute("COMMIT")
+        except (apsw.Error, OSError) as error:
+            self._roll_back()
+            raise self._refused(error) from error
+
     def close(self) -> None:
         """Close. What is in the write-ahead log goes into the file if nobody else has it open."""
         self._connection.close()

@@ -25,6 +25,7 @@ from kasmos.model.view import (
     TaskView,
     World,
 )
+from kasmos.store.fold_approvals import ApprovalEvent, apply_approval, end_approvals
 
 
 def fold(records: Iterable[Record], world: World | None = None) -> World:
@@ -157,6 +158,10 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
             )
         case ev.SessionLost():
             session = _over(session, SessionState.LOST, record, reason=event.reason)
+        case _ if isinstance(event, ApprovalEvent):
+            session = apply_approval(world, session, event, record)
+    if session.approvals and not session.state.live:
+        session = end_approvals(world, session, record)
     world.sessions[session.id] = session
     run = world.runs.get(session.run_id or "")
     if run is not None:
