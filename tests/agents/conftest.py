@@ -8,12 +8,15 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
+from kasmos.model.event import Event
+from kasmos.model.session import SessionKind
 from kasmos.model.task import Outcome
 from kasmos.model.view import SessionView
 
@@ -38,6 +41,11 @@ class Model:
         """Its log: of one conversation or all; waits until there are *at_least* requests and *ended* are over."""
         query = f"at_least={at_least}&ended={ended}" + (f"&conversation={conversation}" if conversation else "")
         answer: list[dict[str, Any]] = self._ask(f"/mock/requests?{query}")
+        return answer
+
+    def body(self, n: int) -> Mapping[str, Any]:
+        """What was sent with request *n*."""
+        answer: Mapping[str, Any] = self._ask(f"/mock/requests/{n}")
         return answer
 
     def handed_out(self, conversation: str) -> Mapping[str, Mapping[str, int]]:
@@ -124,10 +132,20 @@ class Workshop(Scene):
         """How a task has ended."""
         return self.only_run().tasks[task].outcome
 
+    @property
+    def session_ids(self) -> list[str]:
+        """Every session of a program, in the order in which they began; checks are left out."""
+        sessions = self.world().sessions.values()
+        return [session.id for session in sessions if session.kind is SessionKind.AGENT]
+
     def session(self, task: str = "1") -> SessionView:
-        """The last session of a task."""
-        world = self.world()
-        return world.sessions[self.only_run().tasks[task].sessions[-1]]
+        """The last session of a task's program."""
+        sessions = self.world().sessions.values()
+        return [item for item in sessions if item.kind is SessionKind.AGENT and item.task_id == task][-1]
+
+    def told(self, kind: type[Event]) -> list[Event]:
+        """The events of this kind in the journal."""
+        return [record.event for record in self.records() if isinstance(record.event, kind)]
 
     def output(self, task: str = "1") -> str:
         """What a task's last session wrote."""
@@ -142,15 +160,24 @@ class Workshop(Scene):
         return [entry for entry in self.model.requests(self.conversation(name)) if not entry["side"]]
 
 
+def command_lines() -> list[str]:
+    """The command line of every process."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):  # it may have gone
+            found.append(
+                Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            )
+    return found
+
+
 def marked(session_id: str) -> dict[int, str]:
     """The processes that carry a session's mark in their environment, and their command lines."""
     found = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
+        with suppress(OSError):  # it may have gone
             if f"KASMOS_SESSION_ID={session_id}\0".encode() in Path(f"/proc/{pid}/environ").read_bytes():
                 found[int(pid)] = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-        except OSError:
-            continue  # it has gone
     return found
 
 
