@@ -24,6 +24,7 @@ import trio
 from kasmos import __version__
 from kasmos.config.schema import Config, Daemon
 from kasmos.daemon.bus import Bus
+from kasmos.daemon.door import Door
 from kasmos.daemon.leaving import Leaving
 from kasmos.daemon.life import Health, Life, Phase
 from kasmos.daemon.recovery import Findings, end_stray, find_untold, take_stock
@@ -149,11 +150,16 @@ class Engine:
 
         Cancellation: cuts readers off.
         """
+        started_at = time.time()
         try:
-            api = await _import_api_unless(shutdown)
-            if api is not None:
-                app = api.create_app(self.service, started_at=time.time())
-                await api.serve_api(app, socket, shutdown=shutdown, grace=API_GRACE)
+            door = Door(socket)
+            try:
+                api = await _import_api_unless(shutdown, door)
+                if api is not None:
+                    app = api.create_app(self.service, started_at=started_at)
+                    await api.serve_api(app, socket, shutdown=shutdown, grace=API_GRACE, door=door)
+            finally:
+                door.close()
         # Whatever is wrong with the door, the work behind it goes on.
         except Exception as error:
             causes = error.exceptions if isinstance(error, ExceptionGroup) else [error]
@@ -195,8 +201,8 @@ class _Api:
         self.serve_api = serve_api
 
 
-async def _import_api_unless(shutdown: trio.Event) -> _Api | None:
-    """Import the web stack; None when *shutdown* is set before that is done."""
+async def _import_api_unless(shutdown: trio.Event, door: Door) -> _Api | None:
+    """Import the web stack when somebody is at the door; None when *shutdown* is set before that is done."""
     found: list[_Api] = []
     async with trio.open_nursery() as nursery:
 
@@ -205,7 +211,8 @@ async def _import_api_unless(shutdown: trio.Event) -> _Api | None:
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(give_up)
-        # In a thread: it takes half a second, and the work is already under way. A short run does not wait for it.
+        await door.wait_knock()
+        # In a thread: it takes half a second, and the work is under way.
         found.append(await trio.to_thread.run_sync(_Api, abandon_on_cancel=True))
         nursery.cancel_scope.cancel()
     return found[0] if found else None

@@ -17,6 +17,7 @@ from kasmos.model.approval import Answer, ApprovalState, Ask, ResolvedBy
 from kasmos.model.plan import Plan, PlanTask, RunSettings
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason
+from kasmos.model.table import Table, table_of
 from kasmos.model.task import Cause, Outcome
 
 # --- sessions ---------------------------------------------------------------------
@@ -196,6 +197,36 @@ class RunState(enum.StrEnum):
     ENDED = "ended"
 
 
+class TaskKind(enum.IntEnum):
+    """What matters of a task to those who look for tasks."""
+
+    PENDING = 0
+    UNDER_WAY = 1
+    """A session, or a back-off."""
+    SUCCEEDED = 2
+    FAILED = 3
+    """Ended, and did not succeed."""
+
+
+_KINDS = {Pending: TaskKind.PENDING, Active: TaskKind.UNDER_WAY, BackingOff: TaskKind.UNDER_WAY}
+
+
+def kind_of(task: TaskView) -> TaskKind:
+    """The kind of a task, by which a run's tasks are counted."""
+    state = task.state
+    if isinstance(state, Ended):
+        return TaskKind.SUCCEEDED if state.outcome is Outcome.SUCCEEDED else TaskKind.FAILED
+    return _KINDS[type(state)]
+
+
+def _wave_of(task: TaskView) -> int:
+    return task.spec.wave
+
+
+def _tasks(tasks: Mapping[str, TaskView]) -> Table[TaskView]:
+    return table_of(tasks, kinds=len(TaskKind), kind_of=kind_of, group_of=_wave_of)
+
+
 @attrs.frozen
 class RunView:
     """One execution of a plan."""
@@ -209,8 +240,8 @@ class RunView:
     project: str
     started_at: float
     started_mono: float
-    tasks: Mapping[str, TaskView]
-    """By the plan's task id, in plan order."""
+    tasks: Table[TaskView] = attrs.field(converter=_tasks)
+    """By the plan's task id, in plan order; counted by `TaskKind` and grouped by wave."""
     state: RunState = RunState.RUNNING
     outcome: Outcome | None = None
     cancel_reason: str | None = None

@@ -278,7 +278,7 @@ def _ended_earlier(world: World, task: TaskView) -> TaskView:
 
 
 def _put_task(world: World, run: RunView, task: TaskView, record: Record) -> None:
-    world.runs[run.id] = attrs.evolve(run, tasks={**run.tasks, task.spec.id: task}, last_seq=record.seq)
+    world.runs[run.id] = attrs.evolve(run, tasks=run.tasks.put(task.spec.id, task), last_seq=record.seq)
 
 
 def run_outcome(tasks: Iterable[TaskView], cancelled: bool) -> Outcome:
