@@ -35,6 +35,7 @@ from kasmos.model.profile import ExecutionMode
 from kasmos.model.view import SessionView
 from kasmos.orchestration.assembly import Kitchen
 from kasmos.orchestration.orchestrator import LiveSessions, Orchestrator, open_orchestrator
+from kasmos.sessions import layout
 from kasmos.sessions.headless import open_headless
 from kasmos.sessions.protocol import Backend, ExecutionSession, OutputChunk
 from kasmos.sessions.registry import require_backend
@@ -209,7 +210,7 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
             ):
                 findings = await take_stock(journal, headless, boot)
                 await _recover(options, findings, journal, backends, orchestrator, supervisor)
-                service = Service(orchestrator, bus, _service_surroundings(options, backends))
+                service = Service(orchestrator, bus, _service_surroundings(options, config, backends))
                 yield Engine(service, orchestrator, journal, bus, findings, supervisor.detach_all, ground)
                 journal.append_nowait(ev.SupervisorStopped("left in order"))
 
@@ -253,14 +254,22 @@ def _kitchen(options: Options, config: Config, backends: Mapping[ExecutionMode, 
         new_suffix=lambda: _letters(5),
         buffer_bytes=config.logs.buffer_bytes,
         max_log_bytes=config.logs.max_bytes,
+        context_path=lambda session_id: str(options.root.session_dir(session_id) / layout.CONTEXT),
     )
 
 
-def _service_surroundings(options: Options, backends: Mapping[ExecutionMode, Backend]) -> ServiceSurroundings:
+def _service_surroundings(
+    options: Options, config: Config, backends: Mapping[ExecutionMode, Backend]
+) -> ServiceSurroundings:
     def read_ended(view: SessionView, offset: int, limit: int) -> OutputChunk:
         return require_backend(backends, view.backend).read_output(view.id, offset, limit)
 
-    return ServiceSurroundings(project=str(options.project), configure=options.configure, read_ended=read_ended)
+    return ServiceSurroundings(
+        project=str(options.project),
+        configure=options.configure,
+        read_ended=read_ended,
+        max_queued=config.orchestration.max_queued,
+    )
 
 
 async def _recover(
@@ -282,8 +291,8 @@ async def _recover(
             options.announce(f"session {view.name} ran in mode {view.backend}, which is not here: left as it is")
             continue
         supervisor.start_stray(session_id, partial(end_stray, journal, backend, view))
-    for run_id in findings.to_continue if options.take_up else ():
-        await orchestrator.recover_run(run_id)
+    if options.take_up:
+        await orchestrator.recover_runs(findings.to_continue)
 
 
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"

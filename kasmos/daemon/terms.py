@@ -11,6 +11,7 @@ from kasmos.config.schema import Config
 from kasmos.exceptions import Mistake
 from kasmos.model.plan import Plan, RunSettings
 from kasmos.model.view import SessionView, World
+from kasmos.orchestration.intake import TaskAccepted, TaskSubmission
 from kasmos.sessions.protocol import ExecutionSession, OutputChunk
 
 STDIN = "-"
@@ -81,6 +82,16 @@ class OrchestratorLike(Protocol):
     def live_session(self, session_id: str) -> ExecutionSession | None:
         """The session, while it is held open."""
 
+    @property
+    def queued_tasks(self) -> int:
+        """How many tasks that were handed in by themselves wait."""
+
+    def find_submitted(self, request_key: str, digest: str) -> TaskAccepted | None:
+        """The task that was handed in with this key."""
+
+    async def submit_task(self, submission: TaskSubmission) -> TaskAccepted:
+        """Accept a task that is handed in by itself."""
+
 
 @attrs.frozen
 class Surroundings:
@@ -92,6 +103,8 @@ class Surroundings:
     """Loads the configuration anew, with these key paths on top. Blocks on the disk."""
     read_ended: Callable[[SessionView, int, int], OutputChunk]
     """Reads the output of a session that is not held open. Blocks on the disk; `OSError` when it is gone."""
+    max_queued: int = 1000
+    """Tasks handed in by themselves that may wait at a time."""
 
 
 @attrs.frozen
