@@ -38,6 +38,7 @@ from kasmos.model.profile import ExecutionMode
 from kasmos.model.view import SessionView, World
 from kasmos.orchestration.assembly import Kitchen
 from kasmos.orchestration.orchestrator import LiveSessions, Orchestrator, open_orchestrator
+from kasmos.sessions import layout
 from kasmos.sessions.headless import open_headless
 from kasmos.sessions.protocol import Backend, ExecutionSession, OutputChunk
 from kasmos.sessions.registry import require_backend
@@ -270,7 +271,7 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                 awaited, began_at = _awaited(options, findings, journal.world, backends), journal.world.seq
                 await _recover(options, findings, journal, backends, orchestrator, supervisor)
                 health = Health(journal.probe, lambda: journal.healthy)
-                service = Service(orchestrator, bus, _service_surroundings(options, backends, health))
+                service = Service(orchestrator, bus, _service_surroundings(options, config, backends, health))
                 if not options.life.daemon:
                     options.life.enter(Phase.READY)
                 yield Engine(
@@ -337,11 +338,12 @@ def _kitchen(options: Options, config: Config, backends: Mapping[ExecutionMode, 
         new_suffix=lambda: _letters(5),
         buffer_bytes=config.logs.buffer_bytes,
         max_log_bytes=config.logs.max_bytes,
+        context_path=lambda session_id: str(options.root.session_dir(session_id) / layout.CONTEXT),
     )
 
 
 def _service_surroundings(
-    options: Options, backends: Mapping[ExecutionMode, Backend], health: Health
+    options: Options, config: Config, backends: Mapping[ExecutionMode, Backend], health: Health
 ) -> ServiceSurroundings:
     def read_ended(view: SessionView, offset: int, limit: int) -> OutputChunk:
         return require_backend(backends, view.backend).read_output(view.id, offset, limit)
@@ -352,6 +354,7 @@ def _service_surroundings(
         read_ended=read_ended,
         life=options.life,
         health=health,
+        max_queued=config.orchestration.max_queued,
     )
 
 
@@ -374,8 +377,8 @@ async def _recover(
             options.announce(f"session {view.name} ran in mode {view.backend}, which is not here: left as it is")
             continue
         supervisor.start_stray(session_id, partial(end_stray, journal, backend, view))
-    for run_id in findings.to_continue if options.take_up else ():
-        await orchestrator.recover_run(run_id)
+    if options.take_up:
+        await orchestrator.recover_runs(findings.to_continue)
 
 
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
