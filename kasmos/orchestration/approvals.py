@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kasmos.exceptions import StaleApprovalError, SupervisionError
-from kasmos.model.approval import Answer, AnswerKind, ApprovalState, Ask, AskKind, Meaning
+from kasmos.model.approval import Answer, AnswerKind, ApprovalState, Ask, AskKind, Meaning, ResolvedBy
 from kasmos.model.event import ApprovalResolved
 from kasmos.model.view import ApprovalView, World
 
@@ -44,8 +44,12 @@ def require_not_stale(world: World, approval_id: str, answered: ApprovalResolved
 def told(view: ApprovalView) -> str:
     """What was answered, and by whom: the line for an audit."""
     who = {"rule": f"by rule {view.who}", "person": f"by {view.who}", "timeout": "since nobody answered"}
-    said = f"{view.answer} {who.get(view.by or '', '')}".strip() if view.answer is not None else view.state.value
-    return f"{said} ({view.reason})" if view.reason and view.by != "rule" else said
+    if view.answer is None:
+        return f"{view.state.value}: {view.reason}" if view.reason else view.state.value
+    said = f"{view.answer} {who.get(view.by or '', '')}".strip()
+    if view.state is ApprovalState.WITHDRAWN:
+        return f"{said}, but {view.reason}"
+    return f"{said} ({view.reason})" if view.reason and view.by is ResolvedBy.PERSON else said
 
 
 def wrong_with(ask: Ask, answer: Answer) -> str:

@@ -143,11 +143,13 @@ class Desk:
         terms = self._terms
         verdict = decide_approval(ask, terms.policy, cwd=terms.cwd) if not why else Verdict(Decision.ASK, "", why)
         approval_id = self._new_id()
-        events: list[Event] = [ev.ApprovalRequested(terms.session_id, approval_id, ask, verdict.why)]
         answer = {
             Decision.ALLOW: ALLOW,
             Decision.DENY: Answer(AnswerKind.DENY, f"refused by the rules: {verdict.why}"),
         }.get(verdict.decision)
+        events: list[Event] = [
+            ev.ApprovalRequested(terms.session_id, approval_id, ask, verdict.why, waits=answer is None)
+        ]
         if answer is not None:
             who = verdict.rule or "permission_default"
             resolved = ev.ApprovalResolved(
