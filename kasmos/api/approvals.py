@@ -31,20 +31,20 @@ async def get_approvals() -> Response:
     return answer(page_of(found, page, key=lambda view: view.id, render=_render, name="approvals"))
 
 
-@routes.get("/v1/approvals/<approval_id>")
-async def get_approval(approval_id: str) -> Response:
+@routes.get("/v1/approvals/<name>")
+async def get_approval(name: str) -> Response:
     """One approval."""
     Query(()).done()
-    return answer(_render(the_service().get_approval(approval_id)))
+    return answer(_render(the_service().get_approval(name)))
 
 
-@routes.post("/v1/approvals/<approval_id>")
-async def post_approval(approval_id: str) -> Response:
+@routes.post("/v1/approvals/<name>")
+async def post_approval(name: str) -> Response:
     """Answer what a session asks: `decision`, with a `reason`, an `option` (from 1) or a `text`."""
     Query(()).done()
     fields = {"decision": _a_decision, "reason": a_text, "text": a_text, "option": a_count}
     body = await read_body(fields, ("decision",))
-    view = await the_service().resolve_approval(approval_id, _answer_of(body), _who_asks())
+    view = await the_service().resolve_approval(name, _answer_of(body), _who_asks())
     return answer(_render(view), 200 if view.state.settled else 202)
 
 

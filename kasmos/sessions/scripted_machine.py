@@ -146,6 +146,8 @@ class ScriptedProgram:
             self._write(asking.on_deny if denied else asking.on_allow)
             if denied and asking.deny_exit is not None:
                 self._end_at, self._end = now, asking.deny_exit
+                self._asks.clear()
+                self._ask_at = math.inf
         self.advance()
         self._wake()
 

@@ -172,7 +172,7 @@ async def test_second_answer(autojump_clock: MockClock) -> None:
 async def test_two_answers_at_once(autojump_clock: MockClock) -> None:
     """Of two who answer at the same moment one is told that the other was faster."""
     here = asking()
-    refused = []
+    refused: list[SupervisionError] = []
 
     async def answer(answer: Answer) -> None:
         try:
