@@ -31,9 +31,13 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "why": ("kasmos.cli.why:why", "Say why something ended as it did."),
         "runs": ("kasmos.cli.runs:runs", "List runs."),
         "explain": ("kasmos.cli.explain:explain", "Say which state a screen shows, and which rule saw what."),
+        "approvals": ("kasmos.cli.approvals:approvals", "List what agents ask and a person has to answer."),
     },
     "Change": {
         "stop": ("kasmos.cli.stop:stop", "Stop a session, or end all runs for good."),
+        "approve": ("kasmos.cli.approvals:approve", "Allow what an agent asks for."),
+        "deny": ("kasmos.cli.approvals:deny", "Refuse what an agent asks for."),
+        "answer": ("kasmos.cli.approvals:answer", "Answer an agent's question."),
         "advance": ("kasmos.cli.advance:advance", "Let a run go on that waits after a wave."),
         "retry": ("kasmos.cli.retry:retry", "Try tasks again that did not succeed."),
     },

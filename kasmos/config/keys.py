@@ -25,7 +25,9 @@ from kasmos.config.kinds import (
     Whole,
 )
 from kasmos.config.lists import Command, WordOrWords, Words
+from kasmos.config.rules import Rules
 from kasmos.config.schema import AuthMode, LogFormat, LogLevel, OnStop
+from kasmos.model.approval import OnUnanswered, PermissionDefault
 from kasmos.model.plan import OnFailure
 from kasmos.model.profile import (
     ExecutionMode,
@@ -406,6 +408,30 @@ KEYS: tuple[Key, ...] = (
         False,
     ),
     Key((*AGENT, "enabled"), Flag(), "Whether tasks may use it.", True),
+    Key(
+        (*AGENT, "permission_default"),
+        Choice(PermissionDefault),
+        "A permission that no rule speaks of: `prompt` waits for a person, `bypass` gives it.",
+        example='"prompt"',
+    ),
+    Key(
+        (*AGENT, "rules"),
+        Rules(),
+        "What needs no person: `allow`, `deny` or `ask` for a tool, and a `command` or `path`; see docs/approvals.md.",
+        [],
+    ),
+    Key(
+        (*AGENT, "approval_timeout"),
+        Duration(),
+        "How long an approval waits for a person; without it, for ever.",
+        example='"30m"',
+    ),
+    Key(
+        (*AGENT, "on_unanswered"),
+        Choice(OnUnanswered),
+        "When nobody has answered within approval_timeout: `deny`, or `stop` the task.",
+        "deny",
+    ),
     Key(
         (*AGENT, "env", "*"),
         Text(empty=True, secret=True),

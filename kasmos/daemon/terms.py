@@ -10,8 +10,9 @@ import attrs
 from kasmos.config.schema import Config
 from kasmos.daemon.life import Health, Life, always_well
 from kasmos.exceptions import Mistake
+from kasmos.model.approval import Answer
 from kasmos.model.plan import Plan, RunSettings
-from kasmos.model.view import SessionView, World
+from kasmos.model.view import ApprovalView, SessionView, World
 from kasmos.orchestration.intake import TaskAccepted, TaskSubmission
 from kasmos.sessions.protocol import ExecutionSession, OutputChunk
 
@@ -79,6 +80,9 @@ class OrchestratorLike(Protocol):
 
     async def stop_session(self, session_id: str) -> None:
         """Stop one session."""
+
+    async def resolve_approval(self, approval_id: str, answer: Answer, who: str, *, patience: float) -> ApprovalView:
+        """Answer what a session asks, in the name of a person."""
 
     def live_session(self, session_id: str) -> ExecutionSession | None:
         """The session, while it is held open."""

@@ -290,7 +290,9 @@ class ApprovalRequested:
     approval_id: str
     ask: Ask
     why: str = ""
-    """Why it is for a person to answer; the verdict's sentence where a rule answered."""
+    """Why it is for a person to answer; the verdict's sentence where a rule answers."""
+    waits: bool = True
+    """Whether it waits for a person; if not, its answer follows in the same commit."""
 
 
 @attrs.frozen

@@ -25,6 +25,7 @@ from kasmos.model.approval import (
 )
 from kasmos.supervision.approval_policy import Verdict, decide_approval
 from kasmos.supervision.command_line import read_command_line
+from tests import strategies  # noqa: F401  # loads Hypothesis' settings
 
 ALLOW, DENY, ASK = Decision.ALLOW, Decision.DENY, Decision.ASK
 RULES = (

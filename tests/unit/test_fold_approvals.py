@@ -21,6 +21,10 @@ def asking() -> tuple[History, str]:
     return history, session
 
 
+def state(history: History) -> ApprovalState:
+    return history.world.approvals["bcdf"].state
+
+
 def resolved(session: str, answer: Answer = ALLOW) -> ev.ApprovalResolved:
     return ev.ApprovalResolved(session, "bcdf", answer, ResolvedBy.PERSON, "mia")
 
@@ -54,10 +58,10 @@ def test_answer_on_its_way() -> None:
     history, session = asking()
     history.add(ev.ApprovalDelivered(session, "bcdf"))
     history.add(ev.ApprovalSending(session, "bcdf"))
-    assert history.world.approvals["bcdf"].state is ApprovalState.OPEN
+    assert state(history) is ApprovalState.OPEN
     history.add(resolved(session))
     history.add(ev.ApprovalSending(session, "bcdf"))
-    assert history.world.approvals["bcdf"].state is ApprovalState.SENDING
+    assert state(history) is ApprovalState.SENDING
     history.add(ev.ApprovalDelivered(session, "bcdf"))
     history.add(ev.ApprovalWithdrawn(session, "bcdf", "late"))
     view = history.world.approvals["bcdf"]
