@@ -22,10 +22,11 @@ import attrs
 import trio
 
 from kasmos import __version__
+from kasmos.config.addresses import split_address
 from kasmos.config.schema import Config, Daemon
 from kasmos.daemon.bus import Bus
 from kasmos.daemon.door import Door
-from kasmos.daemon.leaving import Leaving
+from kasmos.daemon.leaving import Leaving, count_waiting
 from kasmos.daemon.life import Health, Life, Phase
 from kasmos.daemon.recovery import Findings, end_stray, find_untold, take_stock
 from kasmos.daemon.service import Service
@@ -49,6 +50,7 @@ from kasmos.store.stateroot import StateRoot
 from kasmos.supervision.child import Surroundings
 from kasmos.supervision.supervisor import Supervisor, open_supervisor
 from kasmos.supervision.termination import terminate
+from kasmos.telemetry.sources import Sources
 
 LOCK_WAIT = 2.0
 """Seconds to wait for the lock: a child of a killed supervisor holds it until its `exec`."""
@@ -167,6 +169,22 @@ class Engine:
             why = "; ".join(str(cause) or type(cause).__name__ for cause in causes)
             announce(f"the API cannot be served, so `kas stop` and its like will not reach this supervisor: {why}")
 
+    def sources(self) -> Sources:
+        """What metrics ask for."""
+        # Imported by `listen`, before anybody can ask.
+        return Sources(
+            world=lambda: self.journal.world,
+            queued=lambda: count_waiting(self.journal.world),
+            running=lambda: [
+                (session.spec.backend.value, session.spec.profile, session.output_bytes)
+                for session in self.orchestrator.live_sessions
+            ],
+            approvals=lambda: _pending(self.journal.world),
+            readers=lambda: self.bus.subscribers,
+            dropped=lambda: _Api().readers_dropped(),
+            ready=lambda: self.service.life.ready,
+        )
+
     async def listen(
         self,
         said: Daemon,
@@ -187,8 +205,21 @@ class Engine:
         api = await trio.to_thread.run_sync(_Api, abandon_on_cancel=True)
         app = api.create_app(self.service, started_at=time.time())
         async with trio.open_nursery() as nursery:
+            addresses = [str(socket)]
             await nursery.start(partial(api.serve_api, app, socket, shutdown=shutdown, grace=API_GRACE))
-            task_status.started((str(socket),))
+            exposition = self.service.life.exposition
+            if said.metrics is not None and exposition is not None:
+                metrics = api.create_metrics_app(exposition)
+                serve = partial(
+                    api.serve_tcp, metrics, *split_address(said.metrics), shutdown=shutdown, grace=API_GRACE
+                )
+                addresses.append(f"{await nursery.start(serve)}/metrics")
+            task_status.started(tuple(addresses))
+
+
+def _pending(world: World) -> int:
+    """How many questions of agents wait for a human."""
+    return sum(1 for approval in getattr(world, "approvals", {}).values() if approval.state == "open")
 
 
 class _Api:
@@ -196,10 +227,14 @@ class _Api:
 
     def __init__(self) -> None:
         from kasmos.api.app import create_app
-        from kasmos.api.server import serve_api
+        from kasmos.api.metrics import create_metrics_app
+        from kasmos.api.server import readers_dropped, serve_api, serve_tcp
 
         self.create_app = create_app
+        self.create_metrics_app = create_metrics_app
         self.serve_api = serve_api
+        self.serve_tcp = serve_tcp
+        self.readers_dropped = readers_dropped
 
 
 async def _import_api_unless(shutdown: trio.Event, door: Door) -> _Api | None:

@@ -32,6 +32,15 @@ class SupervisorStopped:
 
 
 @attrs.frozen
+class EventsPruned:
+    """Everything from event `first` to this one, which has the number of the last of them, was forgotten."""
+
+    first: int
+    seal: int
+    """Holds the two ends of the gap together; see `kasmos.store.chain`."""
+
+
+@attrs.frozen
 class RunStarted:
     """A run of a plan was accepted."""
 
@@ -333,7 +342,7 @@ class ApprovalWithdrawn:
     reason: str
 
 
-SupervisorEvent = SupervisorStarted | SupervisorStopped
+SupervisorEvent = SupervisorStarted | SupervisorStopped | EventsPruned
 
 RunEvent = (
     RunStarted

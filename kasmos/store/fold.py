@@ -48,6 +48,8 @@ def apply(world: World, record: Record) -> None:
             world.supervisor_pid = event.pid
         case ev.SupervisorStopped():
             world.supervisor_pid = None
+        case ev.EventsPruned():
+            return
         case ev.RunStarted():
             world.runs[event.run_id] = RunView(
                 id=event.run_id,
@@ -72,6 +74,27 @@ def apply(world: World, record: Record) -> None:
             _session(world, event, record)
         case _:
             _run(world, event, record)
+
+
+def forget(world: World, run_ids: Iterable[str], session_ids: Iterable[str]) -> World:
+    """Take out of *world*, in place, what is pruned from the journal; what was taken out."""
+    gone = World()
+    for run_id in run_ids:
+        if run_id in world.runs:
+            gone.runs[run_id] = world.runs.pop(run_id)
+    of_runs = [one.id for one in world.sessions.values() if one.run_id in gone.runs]
+    for session_id in (*session_ids, *of_runs):
+        if session_id in world.sessions:
+            gone.sessions[session_id] = world.sessions.pop(session_id)
+    return gone
+
+
+def restore(world: World, gone: World) -> None:
+    """Put back, in place, what was taken out: it was older than all that has come since."""
+    for table, back in ((world.runs, gone.runs), (world.sessions, gone.sessions)):
+        newer = dict(table)
+        table.clear()  # type: ignore[attr-defined]
+        table.update(back | newer)  # type: ignore[attr-defined, operator]
 
 
 def _session_starting(world: World, event: ev.SessionStarting, record: Record) -> None:
