@@ -12,7 +12,9 @@ OUTPUT_BASE = "output.base"
 SHIM_LOG = "shim.log"
 EXIT = "exit"
 LOST = "lost"
-ALL = (SPEC, PROMPT, SCRIPT, LEASE, SHIM, PID, COPIER, OUTPUT, OUTPUT_BASE, SHIM_LOG, EXIT, LOST)
+GATE = "gate"
+SCREEN = "screen"
+ALL = (SPEC, PROMPT, SCRIPT, LEASE, SHIM, PID, COPIER, OUTPUT, OUTPUT_BASE, SHIM_LOG, EXIT, LOST, GATE, SCREEN)
 
 EXIT_RECORD_BYTES = 32
 """Size of the records `exit` and `lost`, reserved before the start so that a full disk cannot keep them from being

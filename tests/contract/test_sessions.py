@@ -325,6 +325,12 @@ async def test_older_output_than_the_buffer_holds(stage: Stage) -> None:
 
 async def test_truncated_output_is_told(stage: Stage) -> None:
     """Output that a program destroyed is declared lost, by an event and to readers, and offsets go on."""
+    if stage.backend.capabilities.interactive:
+        # What a terminal was told cannot be taken back.
+        async with stage.open(programs.TRUNCATOR) as session:
+            await ended(session)
+            assert await everything(session) == b"before\nafter\n"
+        return
     async with stage.open(programs.TRUNCATOR) as session:
         await wrote(session, b"before\n")
         await ended(session)
@@ -355,9 +361,12 @@ async def test_has_updated(stage: Stage) -> None:
 
 
 async def test_capture_lines(stage: Stage) -> None:
-    """What is captured are lines in memory, counted as a Python slice counts."""
+    """What is captured are lines in memory, counted as a Python slice counts; or a screen's, as tmux counts them."""
     async with stage.open(programs.chatty(5)) as session:
         await ended(session)
+        if session.capabilities.interactive:
+            assert [line.strip() for line in session.capture(1, 2).split("\n")] == ["0000008", "0000016"]
+            return
         assert session.capture(1, 3) == "0000008\n0000016"
         assert session.capture(-1) == "0000032"
 
@@ -597,7 +606,8 @@ async def test_interactive_verbs(stage: Stage, verb: Verb) -> None:
     """A backend without a terminal refuses the interactive verbs, and the program does not notice."""
     async with stage.open(programs.WAITER) as session:
         await wrote(session, b"ready\n")
-        assert not session.capabilities.interactive
+        if session.capabilities.interactive:
+            return  # what they do there is tested where there is a terminal
         with pytest.raises(InteractiveOnlyError):
             await verb(session)
         assert stage.lives(session.spec.id)
@@ -632,6 +642,11 @@ async def test_program_reads_its_prompt(stage: Stage) -> None:
     """A program's standard input is its prompt where that is wanted, byte for byte; a script reads nothing."""
     prompt = "line\n" * 50_000 + "é"
     program = programs.Program((str(programs.FOLDER / "stdin_reader"),), programs.echo("nothing").script)
+    if stage.backend.capabilities.interactive:
+        with pytest.raises(SessionStartError, match="standard input"):
+            async with stage.open(program, prompt=prompt, stdin_prompt=True):
+                pytest.fail("its standard input is the terminal")
+        return
     read = prompt.encode() + b"end of input\n" if stage.backend.capabilities.processes else b"nothing\n"
     async with stage.open(program, prompt=prompt, stdin_prompt=True) as session:
         await ended(session)
@@ -639,7 +654,9 @@ async def test_program_reads_its_prompt(stage: Stage) -> None:
 
 
 async def test_program_without_a_prompt_reads_nothing(stage: Stage) -> None:
-    """A program's standard input is empty where no prompt is given there."""
+    """A program's standard input is empty where no prompt is given there, and is not a terminal."""
+    if stage.backend.capabilities.interactive:
+        return  # it is one
     program = programs.Program((str(programs.FOLDER / "stdin_reader"),), programs.echo("end of input").script)
     async with stage.open(program) as session:
         await ended(session)
