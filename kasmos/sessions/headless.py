@@ -15,6 +15,8 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import trio
+
 from kasmos.exceptions import BackendUnavailableError, InteractiveOnlyError
 from kasmos.model import codec
 from kasmos.model.profile import ExecutionMode
@@ -172,10 +174,15 @@ def _read_boot_id() -> str:
 
 
 class HeadlessSession(HeldSession):
-    """One program without a terminal."""
+    """One program without a terminal; see `ExecutionSession` for what its methods promise."""
 
     backend = ExecutionMode.HEADLESS
     _capabilities = _CAPABILITIES
+
+    async def screen(self, start: int | None = None, end: int | None = None, *, ansi: bool = False) -> str:
+        """The buffered lines: there is no other screen."""
+        await trio.lowlevel.checkpoint()
+        return self.capture(start, end)
 
     async def attach(self) -> None:
         """Not without a terminal."""

@@ -187,6 +187,10 @@ class HeldSession(ABC):
     # --- what depends on whether there is a terminal -----------------------------------
 
     @abstractmethod
+    async def screen(self, start: int | None = None, end: int | None = None, *, ansi: bool = False) -> str:
+        """See `ExecutionSession.screen`."""
+
+    @abstractmethod
     async def attach(self) -> None:
         """See `ExecutionSession.attach`."""
 

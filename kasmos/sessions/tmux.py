@@ -14,9 +14,9 @@ import hashlib
 import os
 import re
 import secrets
+import select
 import shutil
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -272,10 +272,12 @@ def end_if_unused(place: Place, *, wait: float = 5.0) -> bool:
         server.cmd("set-option", "-s", "exit-empty", "on")
         return False
     pid = server.cmd("display-message", "-p", "#{pid}").stdout
-    server.kill()
-    deadline = time.monotonic() + wait
-    while pid and os.path.exists(f"/proc/{pid[0]}") and time.monotonic() < deadline:
-        time.sleep(0.01)
+    pidfd = os.pidfd_open(int(pid[0]))
+    try:
+        server.kill()
+        select.select([pidfd], [], [], wait)
+    finally:
+        os.close(pidfd)
     with contextlib.suppress(OSError):
         os.unlink(place.socket)
     return True
