@@ -1,6 +1,6 @@
 """The composition root: the nursery tree of the whole process, to be read in one sitting.
 
-    state lock -> journal -> bus -> headless sessions -> supervisor -> orchestrator -> API
+    state lock -> journal -> bus -> sessions -> supervisor -> orchestrator -> API
 
 What opens later closes earlier. Signals never cancel anything here: they set an event, the body leaves, and the
 levels close from the inside, each within its own bound. `kas run` is this tree with one plan in it.
@@ -44,6 +44,7 @@ from kasmos.sessions.headless import open_headless
 from kasmos.sessions.protocol import Backend, ExecutionSession, OutputChunk
 from kasmos.sessions.registry import require_backend
 from kasmos.sessions.scripted import ScriptedBackend
+from kasmos.sessions.tmux_backend import open_tmux
 from kasmos.store.journal import Journal, open_journal, read_records
 from kasmos.store.lock import StateLock, boot_id
 from kasmos.store.stateroot import StateRoot
@@ -274,9 +275,13 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
         untold = find_untold(journal.world, lambda seq: read_records(root.db, after=seq))
         await journal.append(ev.SupervisorStarted(os.getpid(), boot, __version__))
         live = LiveSessions()
-        async with open_headless(root.path, terminate=terminate, boot_id=boot, warn=options.announce) as headless:
+        async with (
+            open_headless(root.path, terminate=terminate, boot_id=boot, warn=options.announce) as headless,
+            open_tmux(root.path, headless, environ=options.environ) as tmux,
+        ):
             backends: dict[ExecutionMode, Backend] = {
                 ExecutionMode.HEADLESS: headless,
+                ExecutionMode.TMUX: tmux,
                 ExecutionMode.SCRIPTED: ScriptedBackend(terminate=terminate),
             }
 

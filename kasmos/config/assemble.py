@@ -15,7 +15,7 @@ from kasmos.config.messages import did_you_mean
 from kasmos.config.origin import Origin, OriginKind
 from kasmos.config.schema import Config, Daemon, Logs, Orchestration, Retention
 from kasmos.model.approval import Rule
-from kasmos.model.profile import AgentProfile, Limits, PromptMode, RestartPolicy, StopPolicy
+from kasmos.model.profile import AgentProfile, ExecutionMode, Limits, PromptMode, RestartPolicy, StopPolicy
 
 T = TypeVar("T")
 
@@ -175,6 +175,16 @@ class _Agent:
         words = (*profile.program, *profile.flags)
         if profile.model is not None and not any("{model}" in word for word in words):
             self._warn_unused("model")
+        if profile.prompt is PromptMode.STDIN and profile.execution_mode is ExecutionMode.TMUX:
+            where = next(
+                (one for one in ("prompt", "execution_mode") if (*self._path, one) in self._settings), "prompt"
+            )
+            self._findings.mistake(
+                self._origin(where),
+                (*self._path, where),
+                'in tmux standard input is the terminal, so prompt = "stdin" cannot be',
+                'prompt = "argument" or "file"',
+            )
         if profile.prompt is not PromptMode.ARGUMENT and any("{prompt}" in word for word in words):
             where = "flags" if (*self._path, "flags") in self._settings else "program"
             self._findings.warn(

@@ -134,6 +134,11 @@ class SessionSpec:
     boot_id: str = ""
     """The boot it was started in; filled in when it is stored."""
 
+    @property
+    def has_copier(self) -> bool:
+        """Whether a copier stands between the program and its log."""
+        return self.output is OutputMode.PIPE or self.backend is ExecutionMode.TMUX
+
 
 @attrs.frozen
 class SessionHandle:

@@ -144,7 +144,23 @@ class ExecutionSession(Protocol):
     def capture(self, start: int | None = None, end: int | None = None) -> str:
         """The output as text, decoded with replacement: lines *start* to *end* of what is in memory.
 
-        Headless: the buffered lines. With a terminal: the rendered screen, with tmux's line ranges.
+        Headless: the buffered lines, counted as a Python slice counts. With a terminal: the rendered screen as it was
+        seen last, with tmux's line ranges (0 is the first visible line, negative ones are above it, both ends are
+        included); never waits, and so may be a little old.
+        """
+
+    async def screen(self, start: int | None = None, end: int | None = None, *, ansi: bool = False) -> str:
+        """What `capture` gives, as it is now; after the end, as it was left.
+
+        Args:
+            start: as for `capture`.
+            end: as for `capture`.
+            ansi: with the escapes for colours, where there is a terminal.
+
+        Raises:
+            SessionError: the terminal cannot be asked.
+
+        Cancellation: no effect.
         """
 
     async def attach(self) -> None:

@@ -148,6 +148,10 @@ class ScriptedSession:
         chunk = self.read_nowait(self.output_bytes - self.spec.buffer_bytes, self.spec.buffer_bytes)
         return lines_between(decode_from(chunk.data, cut=chunk.offset > 0), start, end)
 
+    async def screen(self, start: int | None = None, end: int | None = None, *, ansi: bool = False) -> str:
+        await trio.lowlevel.checkpoint()
+        return self.capture(start, end)
+
     def tail(self, lines: int = 20, max_bytes: int = 4096) -> str:
         """The last lines of the output, decoded with replacement."""
         self._program.advance()

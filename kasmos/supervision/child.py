@@ -13,7 +13,7 @@ from typing import Protocol, cast
 import attrs
 import trio
 
-from kasmos.exceptions import KasmosError, SessionLostError, SessionStartError
+from kasmos.exceptions import BackendUnavailableError, KasmosError, SessionLostError, SessionStartError
 from kasmos.failpoints import reach
 from kasmos.model import event as ev
 from kasmos.model.approval import ApprovalPolicy
@@ -257,7 +257,7 @@ class Child:
             self._starting = starting
             try:
                 await self._start(backend, spec, check, starting)
-            except SessionStartError as error:
+            except (SessionStartError, BackendUnavailableError) as error:
                 await self._ledger.append(ev.SessionStartFailed(spec.id, str(error)))
             finally:
                 self._starting = None
