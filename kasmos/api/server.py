@@ -34,7 +34,8 @@ from hypercorn.typing import LifespanState
 from hypercorn.utils import wrap_app
 from quart_trio.asgi import TrioASGIWebsocketConnection
 
-from kasmos.daemon.door import Door
+from kasmos.daemon.door import BACKLOG, Door
+from kasmos.exceptions import StoreError
 
 if TYPE_CHECKING:
     from quart_trio import QuartTrio

@@ -7,6 +7,7 @@ damaged) is passed over, never an error, so that any prefix or suffix of a journ
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 import attrs
 
@@ -26,6 +27,8 @@ from kasmos.model.view import (
     World,
 )
 from kasmos.store.fold_approvals import ApprovalEvent, apply_approval, end_approvals
+
+V = TypeVar("V")
 
 
 def fold(records: Iterable[Record], world: World | None = None) -> World:
@@ -91,10 +94,14 @@ def forget(world: World, run_ids: Iterable[str], session_ids: Iterable[str]) -> 
 
 def restore(world: World, gone: World) -> None:
     """Put back, in place, what was taken out: it was older than all that has come since."""
-    for table, back in ((world.runs, gone.runs), (world.sessions, gone.sessions)):
-        newer = dict(table)
-        table.clear()  # type: ignore[attr-defined]
-        table.update(back | newer)  # type: ignore[attr-defined, operator]
+    _put_before(world.runs, gone.runs)
+    _put_before(world.sessions, gone.sessions)
+
+
+def _put_before(table: dict[str, V], older: dict[str, V]) -> None:
+    newer = dict(table)
+    table.clear()
+    table.update(older | newer)
 
 
 def _session_starting(world: World, event: ev.SessionStarting, record: Record) -> None:
