@@ -24,6 +24,7 @@ import trio
 from kasmos import __version__
 from kasmos.config.schema import Config, Daemon
 from kasmos.daemon.bus import Bus
+from kasmos.daemon.door import Door
 from kasmos.daemon.leaving import Leaving
 from kasmos.daemon.life import Health, Life, Phase
 from kasmos.daemon.recovery import Findings, end_stray, find_untold, take_stock
@@ -37,6 +38,7 @@ from kasmos.model.profile import ExecutionMode
 from kasmos.model.view import SessionView, World
 from kasmos.orchestration.assembly import Kitchen
 from kasmos.orchestration.orchestrator import LiveSessions, Orchestrator, open_orchestrator
+from kasmos.sessions import layout
 from kasmos.sessions.headless import open_headless
 from kasmos.sessions.protocol import Backend, ExecutionSession, OutputChunk
 from kasmos.sessions.registry import require_backend
@@ -149,11 +151,16 @@ class Engine:
 
         Cancellation: cuts readers off.
         """
+        started_at = time.time()
         try:
-            api = await _import_api_unless(shutdown)
-            if api is not None:
-                app = api.create_app(self.service, started_at=time.time())
-                await api.serve_api(app, socket, shutdown=shutdown, grace=API_GRACE)
+            door = Door(socket)
+            try:
+                api = await _import_api_unless(shutdown, door)
+                if api is not None:
+                    app = api.create_app(self.service, started_at=started_at)
+                    await api.serve_api(app, socket, shutdown=shutdown, grace=API_GRACE, door=door)
+            finally:
+                door.close()
         # Whatever is wrong with the door, the work behind it goes on.
         except Exception as error:
             causes = error.exceptions if isinstance(error, ExceptionGroup) else [error]
@@ -195,8 +202,8 @@ class _Api:
         self.serve_api = serve_api
 
 
-async def _import_api_unless(shutdown: trio.Event) -> _Api | None:
-    """Import the web stack; None when *shutdown* is set before that is done."""
+async def _import_api_unless(shutdown: trio.Event, door: Door) -> _Api | None:
+    """Import the web stack when somebody is at the door; None when *shutdown* is set before that is done."""
     found: list[_Api] = []
     async with trio.open_nursery() as nursery:
 
@@ -205,7 +212,8 @@ async def _import_api_unless(shutdown: trio.Event) -> _Api | None:
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(give_up)
-        # In a thread: it takes half a second, and the work is already under way. A short run does not wait for it.
+        await door.wait_knock()
+        # In a thread: it takes half a second, and the work is under way.
         found.append(await trio.to_thread.run_sync(_Api, abandon_on_cancel=True))
         nursery.cancel_scope.cancel()
     return found[0] if found else None
@@ -263,7 +271,7 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                 awaited, began_at = _awaited(options, findings, journal.world, backends), journal.world.seq
                 await _recover(options, findings, journal, backends, orchestrator, supervisor)
                 health = Health(journal.probe, lambda: journal.healthy)
-                service = Service(orchestrator, bus, _service_surroundings(options, backends, health))
+                service = Service(orchestrator, bus, _service_surroundings(options, config, backends, health))
                 if not options.life.daemon:
                     options.life.enter(Phase.READY)
                 yield Engine(
@@ -330,11 +338,12 @@ def _kitchen(options: Options, config: Config, backends: Mapping[ExecutionMode, 
         new_suffix=lambda: _letters(5),
         buffer_bytes=config.logs.buffer_bytes,
         max_log_bytes=config.logs.max_bytes,
+        context_path=lambda session_id: str(options.root.session_dir(session_id) / layout.CONTEXT),
     )
 
 
 def _service_surroundings(
-    options: Options, backends: Mapping[ExecutionMode, Backend], health: Health
+    options: Options, config: Config, backends: Mapping[ExecutionMode, Backend], health: Health
 ) -> ServiceSurroundings:
     def read_ended(view: SessionView, offset: int, limit: int) -> OutputChunk:
         return require_backend(backends, view.backend).read_output(view.id, offset, limit)
@@ -345,6 +354,7 @@ def _service_surroundings(
         read_ended=read_ended,
         life=options.life,
         health=health,
+        max_queued=config.orchestration.max_queued,
     )
 
 
@@ -367,8 +377,8 @@ async def _recover(
             options.announce(f"session {view.name} ran in mode {view.backend}, which is not here: left as it is")
             continue
         supervisor.start_stray(session_id, partial(end_stray, journal, backend, view))
-    for run_id in findings.to_continue if options.take_up else ():
-        await orchestrator.recover_run(run_id)
+    if options.take_up:
+        await orchestrator.recover_runs(findings.to_continue)
 
 
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"

@@ -54,6 +54,7 @@ _HTTP_CODES = {
     408: "request_timeout",
     413: "too_large",
     415: "unsupported_media_type",
+    429: "too_many_requests",
 }
 
 RETRY_AFTER = 5
@@ -83,7 +84,7 @@ def problem(status: int, code: str, detail: str, mistakes: Iterable[Mistake] = (
     title = code.replace("_", " ").capitalize()
     body = Problem(title=title, status=status, code=code, detail=detail, mistakes=tuple(mistakes))
     response = Response(encode(body), status=status, content_type="application/problem+json")
-    if status == 503:
+    if status in (429, 503):
         response.headers["Retry-After"] = str(RETRY_AFTER)
     return response
 

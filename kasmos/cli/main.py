@@ -30,6 +30,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "logs": ("kasmos.cli.logs:logs", "Print what a session wrote."),
         "why": ("kasmos.cli.why:why", "Say why something ended as it did."),
         "runs": ("kasmos.cli.runs:runs", "List runs."),
+        "explain": ("kasmos.cli.explain:explain", "Say which state a screen shows, and which rule saw what."),
     },
     "Change": {
         "stop": ("kasmos.cli.stop:stop", "Stop a session, or end all runs for good."),
@@ -42,6 +43,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Set up": {
         "plan": ("kasmos.cli.plan:plan", "Check plan documents."),
         "config": ("kasmos.cli.config:config", "Check, show and write configuration."),
+        "agents": ("kasmos.cli.agents:agents", "List agents and their programs; read their transcripts."),
         "doctor": ("kasmos.cli.doctor:doctor", "Say what is missing, left over, and alive."),
         "gc": ("kasmos.cli.gc:gc", "Remove what old sessions left on the disk."),
         "completion": ("kasmos.cli.completion:completion", "Print the completion script of a shell."),

@@ -79,7 +79,7 @@ class Table:
 
 AGENT_NAME = Text("a name of letters, digits, `.`, `_` and `-`", r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 PHASE_NAME = Text("a name of letters, digits, `_` and `-`", r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
-_OWN = "SESSION_ID|MANAGED|PROJECT|TASK|WAVE|PEERS|ANCESTORS"
+_OWN = "SESSION_ID|MANAGED|PROJECT|TASK|WAVE|PEERS|ANCESTORS|CONTEXT"
 VARIABLE_NAME = Text(
     "letters, digits and `_`, and none that kasmos sets itself", rf"(?!KASMOS_(?:{_OWN})$)[A-Za-z_][A-Za-z0-9_]*"
 )
@@ -177,6 +177,13 @@ KEYS: tuple[Key, ...] = (
         "How often a failed task is tried again; [agents.NAME.restart] has the pauses.",
         0,
         variable="KASMOS_RETRIES",
+    ),
+    Key(
+        ("orchestration", "max_queued"),
+        Whole(1, 1_000_000),
+        "How many tasks that were handed in by themselves may wait; further ones are refused.",
+        1000,
+        variable="KASMOS_MAX_QUEUED",
     ),
     # --- [logs]
     Key(

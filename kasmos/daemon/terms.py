@@ -12,6 +12,7 @@ from kasmos.daemon.life import Health, Life, always_well
 from kasmos.exceptions import Mistake
 from kasmos.model.plan import Plan, RunSettings
 from kasmos.model.view import SessionView, World
+from kasmos.orchestration.intake import TaskAccepted, TaskSubmission
 from kasmos.sessions.protocol import ExecutionSession, OutputChunk
 
 STDIN = "-"
@@ -82,6 +83,16 @@ class OrchestratorLike(Protocol):
     def live_session(self, session_id: str) -> ExecutionSession | None:
         """The session, while it is held open."""
 
+    @property
+    def queued_tasks(self) -> int:
+        """How many tasks that were handed in by themselves wait."""
+
+    def find_submitted(self, request_key: str, digest: str) -> TaskAccepted | None:
+        """The task that was handed in with this key."""
+
+    async def submit_task(self, submission: TaskSubmission) -> TaskAccepted:
+        """Accept a task that is handed in by itself."""
+
 
 @attrs.frozen
 class Surroundings:
@@ -95,6 +106,8 @@ class Surroundings:
     """Reads the output of a session that is not held open. Blocks on the disk; `OSError` when it is gone."""
     life: Life = attrs.field(factory=Life)
     health: Health = attrs.field(factory=lambda: Health(always_well, lambda: True))
+    max_queued: int = 1000
+    """Tasks handed in by themselves that may wait at a time."""
 
 
 @attrs.frozen

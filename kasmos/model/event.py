@@ -9,7 +9,7 @@ from __future__ import annotations
 import attrs
 
 from kasmos.model.approval import Answer, Ask, ResolvedBy
-from kasmos.model.plan import Plan, RunSettings
+from kasmos.model.plan import Origin, Plan, RunSettings
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason
 from kasmos.model.task import Cause, Outcome
@@ -46,6 +46,11 @@ class RunStarted:
     settings: RunSettings
     project: str
     """The directory the tasks run in."""
+    origin: Origin = Origin.PLAN
+    needs: tuple[str, ...] = ()
+    """Ids of tasks of other runs that must have succeeded before anything of this one starts."""
+    request_key: str = ""
+    """The `Idempotency-Key` it was handed in with; `digest` is then that of what was asked."""
 
 
 @attrs.frozen

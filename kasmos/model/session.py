@@ -112,6 +112,8 @@ class SessionSpec:
     """Written to `prompt.md`, byte for byte as UTF-8 (surrogates kept)."""
     script: str | None = None
     """Written to `script.sh` when given."""
+    context: str | None = attrs.field(default=None, repr=False)
+    """Written to `context.json` when given."""
     stdin_prompt: bool = False
     """Standard input is the prompt file; else `/dev/null`."""
     output: OutputMode = OutputMode.FILE

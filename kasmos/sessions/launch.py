@@ -187,6 +187,8 @@ def prepare(directory: str, spec: SessionSpec, boot_id: str) -> None:
         _write(f"{directory}/{layout.PROMPT}", spec.prompt.encode("utf-8", "surrogateescape"))
         if spec.script is not None:
             _write(f"{directory}/{layout.SCRIPT}", spec.script.encode("utf-8", "surrogateescape"))
+        if spec.context is not None:
+            _write(f"{directory}/{layout.CONTEXT}", spec.context.encode("utf-8", "surrogateescape"))
         # Last: a directory without it was never spawned in.
         _write(f"{directory}/{layout.SPEC}", _stored(spec, boot_id))
     except OSError as error:
@@ -205,9 +207,9 @@ def discard(directory: str) -> None:
 
 def _stored(spec: SessionSpec, boot_id: str) -> bytes:
     # Names of the environment are worth keeping, values may be secrets; so may arguments, and the prompt is one of them
-    # for most programs. Prompt and script have own files.
+    # for most programs. Prompt, script and context have own files.
     env = dict.fromkeys(spec.env, "")
-    plain = attrs.evolve(spec, argv=spec.argv[:1], env=env, prompt="", script=None, boot_id=boot_id)
+    plain = attrs.evolve(spec, argv=spec.argv[:1], env=env, prompt="", script=None, context=None, boot_id=boot_id)
     return codec.encode(plain)
 
 

@@ -61,6 +61,10 @@ def apply(world: World, record: Record) -> None:
                 started_mono=record.mono,
                 tasks={task.id: TaskView(run_id=event.run_id, spec=task) for task in event.plan.tasks},
                 last_seq=record.seq,
+                origin=event.origin,
+                needs=event.needs,
+                request_key=event.request_key,
+                first_seq=record.seq,
             )
         case ev.SessionStarting():
             _session_starting(world, event, record)
@@ -85,6 +89,7 @@ def _session_starting(world: World, event: ev.SessionStarting, record: Record) -
         state=SessionState.STARTING,
         starting_at=record.at,
         starting_mono=record.mono,
+        first_seq=record.seq,
     )
     run = world.runs.get(event.run_id or "")
     task = run.tasks.get(event.task_id or "") if run else None
@@ -278,7 +283,7 @@ def _ended_earlier(world: World, task: TaskView) -> TaskView:
 
 
 def _put_task(world: World, run: RunView, task: TaskView, record: Record) -> None:
-    world.runs[run.id] = attrs.evolve(run, tasks={**run.tasks, task.spec.id: task}, last_seq=record.seq)
+    world.runs[run.id] = attrs.evolve(run, tasks=run.tasks.put(task.spec.id, task), last_seq=record.seq)
 
 
 def run_outcome(tasks: Iterable[TaskView], cancelled: bool) -> Outcome:
