@@ -16,6 +16,7 @@ from kasmos.model.approval import ALLOW, Answer, AnswerKind, Ask
 from kasmos.model.session import ExitStatus
 from kasmos.sessions.protocol import AskSource, ExecutionSession
 from kasmos.sessions.script import Script, ScriptedAsk
+from kasmos.sessions.scripted import ScriptedSession
 from kasmos.supervision.desk import PRESENT
 from tests.contract import programs
 from tests.contract.conftest import LIMIT, Stage, ended, scripted_stage
@@ -23,6 +24,10 @@ from tests.contract.conftest import LIMIT, Stage, ended, scripted_stage
 RM = ScriptedAsk(Ask("", tool="Bash", command="rm x"), deny_exit=ExitStatus(code=4))
 LS = ScriptedAsk(Ask("", tool="Bash", command="ls"))
 ASKER = attrs.evolve(programs.WAITER, script=Script(asks=(RM, LS)))
+
+
+SOURCES: tuple[type[AskSource], ...] = (ScriptedSession,)
+"""Whose signatures are those of a source: a type checker holds them to it."""
 
 
 def source_of(session: ExecutionSession) -> AskSource:
