@@ -203,7 +203,9 @@ class Engine:
             exposition = self.service.life.exposition
             if said.metrics is not None and exposition is not None:
                 metrics = api.create_metrics_app(exposition)
-                serve = partial(api.serve_tcp, metrics, *split_address(said.metrics), shutdown=shutdown, grace=API_GRACE)
+                serve = partial(
+                    api.serve_tcp, metrics, *split_address(said.metrics), shutdown=shutdown, grace=API_GRACE
+                )
                 addresses.append(f"{await nursery.start(serve)}/metrics")
             task_status.started(tuple(addresses))
 

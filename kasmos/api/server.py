@@ -228,7 +228,9 @@ def readers_dropped() -> int:
 
 def _listen_tcp(host: str, port: int) -> socket.socket:
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
         sock = socket.socket(family, kind)
     except OSError as error:
         raise StoreError(f"cannot listen on {host}:{port}: {error.strerror}") from error

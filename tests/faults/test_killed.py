@@ -46,7 +46,9 @@ PRUNING_POINTS = ("journal.before-prune", "journal.after-prune")  # tests/faults
 SIGNALLED_POINTS = ("task.put-back",)
 RECOVERY_POINTS = {"recovery.adopted": "session.released", "recovery.tombstone": "session.prepared"}
 """What a second supervisor passes, and where the first one was killed before."""
-FIRST_POINTS = [point for point in failpoints.POINTS if point not in (*PRUNING_POINTS, *SIGNALLED_POINTS, *RECOVERY_POINTS)]
+FIRST_POINTS = [
+    point for point in failpoints.POINTS if point not in (*PRUNING_POINTS, *SIGNALLED_POINTS, *RECOVERY_POINTS)
+]
 AGAIN = {
     "session.intent": (4,),
     "session.spawned": (3,),

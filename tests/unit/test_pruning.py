@@ -32,9 +32,7 @@ def run_events(run_id: str, *, ended: bool = True) -> list[ev.Event]:
     session = f"{run_id}-1a1-x"
     events: list[ev.Event] = [
         ev.RunStarted(run_id, plan, "/p", f"/p{run_id}", "d", RunSettings(), "/"),
-        ev.SessionStarting(
-            session, "n", SessionKind.AGENT, ExecutionMode.HEADLESS, "boot", run_id=run_id, task_id="1"
-        ),
+        ev.SessionStarting(session, "n", SessionKind.AGENT, ExecutionMode.HEADLESS, "boot", run_id=run_id, task_id="1"),
         ev.SessionStarted(session, 7),
     ]
     if ended:
