@@ -1,6 +1,6 @@
 """The composition root: the nursery tree of the whole process, to be read in one sitting.
 
-    state lock -> journal -> bus -> headless sessions -> supervisor -> orchestrator -> API
+    state lock -> journal -> bus -> sessions -> supervisor -> orchestrator -> API
 
 What opens later closes earlier. Signals never cancel anything here: they set an event, the body leaves, and the
 levels close from the inside, each within its own bound. `kas run` is this tree with one plan in it.
@@ -25,6 +25,7 @@ from kasmos import __version__
 from kasmos.config.addresses import split_address
 from kasmos.config.schema import Config, Daemon
 from kasmos.daemon.bus import Bus
+from kasmos.daemon.door import Door
 from kasmos.daemon.leaving import Leaving, count_waiting
 from kasmos.daemon.life import Health, Life, Phase
 from kasmos.daemon.recovery import Findings, end_stray, find_untold, take_stock
@@ -38,10 +39,12 @@ from kasmos.model.profile import ExecutionMode
 from kasmos.model.view import SessionView, World
 from kasmos.orchestration.assembly import Kitchen
 from kasmos.orchestration.orchestrator import LiveSessions, Orchestrator, open_orchestrator
+from kasmos.sessions import layout
 from kasmos.sessions.headless import open_headless
 from kasmos.sessions.protocol import Backend, ExecutionSession, OutputChunk
 from kasmos.sessions.registry import require_backend
 from kasmos.sessions.scripted import ScriptedBackend
+from kasmos.sessions.tmux_backend import open_tmux
 from kasmos.store.journal import Journal, open_journal, read_records
 from kasmos.store.lock import StateLock, boot_id
 from kasmos.store.stateroot import StateRoot
@@ -151,11 +154,16 @@ class Engine:
 
         Cancellation: cuts readers off.
         """
+        started_at = time.time()
         try:
-            api = await _import_api_unless(shutdown)
-            if api is not None:
-                app = api.create_app(self.service, started_at=time.time())
-                await api.serve_api(app, socket, shutdown=shutdown, grace=API_GRACE)
+            door = Door(socket)
+            try:
+                api = await _import_api_unless(shutdown, door)
+                if api is not None:
+                    app = api.create_app(self.service, started_at=started_at)
+                    await api.serve_api(app, socket, shutdown=shutdown, grace=API_GRACE, door=door)
+            finally:
+                door.close()
         # Whatever is wrong with the door, the work behind it goes on.
         except Exception as error:
             causes = error.exceptions if isinstance(error, ExceptionGroup) else [error]
@@ -230,8 +238,8 @@ class _Api:
         self.readers_dropped = readers_dropped
 
 
-async def _import_api_unless(shutdown: trio.Event) -> _Api | None:
-    """Import the web stack; None when *shutdown* is set before that is done."""
+async def _import_api_unless(shutdown: trio.Event, door: Door) -> _Api | None:
+    """Import the web stack when somebody is at the door; None when *shutdown* is set before that is done."""
     found: list[_Api] = []
     async with trio.open_nursery() as nursery:
 
@@ -240,7 +248,8 @@ async def _import_api_unless(shutdown: trio.Event) -> _Api | None:
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(give_up)
-        # In a thread: it takes half a second, and the work is already under way. A short run does not wait for it.
+        await door.wait_knock()
+        # In a thread: it takes half a second, and the work is under way.
         found.append(await trio.to_thread.run_sync(_Api, abandon_on_cancel=True))
         nursery.cancel_scope.cancel()
     return found[0] if found else None
@@ -266,9 +275,13 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
         untold = find_untold(journal.world, lambda seq: read_records(root.db, after=seq))
         await journal.append(ev.SupervisorStarted(os.getpid(), boot, __version__))
         live = LiveSessions()
-        async with open_headless(root.path, terminate=terminate, boot_id=boot, warn=options.announce) as headless:
+        async with (
+            open_headless(root.path, terminate=terminate, boot_id=boot, warn=options.announce) as headless,
+            open_tmux(root.path, headless, environ=options.environ) as tmux,
+        ):
             backends: dict[ExecutionMode, Backend] = {
                 ExecutionMode.HEADLESS: headless,
+                ExecutionMode.TMUX: tmux,
                 ExecutionMode.SCRIPTED: ScriptedBackend(terminate=terminate),
             }
 
@@ -298,7 +311,7 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                 awaited, began_at = _awaited(options, findings, journal.world, backends), journal.world.seq
                 await _recover(options, findings, journal, backends, orchestrator, supervisor)
                 health = Health(journal.probe, lambda: journal.healthy)
-                service = Service(orchestrator, bus, _service_surroundings(options, backends, health))
+                service = Service(orchestrator, bus, _service_surroundings(options, config, backends, health))
                 if not options.life.daemon:
                     options.life.enter(Phase.READY)
                 yield Engine(
@@ -365,11 +378,12 @@ def _kitchen(options: Options, config: Config, backends: Mapping[ExecutionMode, 
         new_suffix=lambda: _letters(5),
         buffer_bytes=config.logs.buffer_bytes,
         max_log_bytes=config.logs.max_bytes,
+        context_path=lambda session_id: str(options.root.session_dir(session_id) / layout.CONTEXT),
     )
 
 
 def _service_surroundings(
-    options: Options, backends: Mapping[ExecutionMode, Backend], health: Health
+    options: Options, config: Config, backends: Mapping[ExecutionMode, Backend], health: Health
 ) -> ServiceSurroundings:
     def read_ended(view: SessionView, offset: int, limit: int) -> OutputChunk:
         return require_backend(backends, view.backend).read_output(view.id, offset, limit)
@@ -380,6 +394,7 @@ def _service_surroundings(
         read_ended=read_ended,
         life=options.life,
         health=health,
+        max_queued=config.orchestration.max_queued,
     )
 
 
@@ -402,8 +417,8 @@ async def _recover(
             options.announce(f"session {view.name} ran in mode {view.backend}, which is not here: left as it is")
             continue
         supervisor.start_stray(session_id, partial(end_stray, journal, backend, view))
-    for run_id in findings.to_continue if options.take_up else ():
-        await orchestrator.recover_run(run_id)
+    if options.take_up:
+        await orchestrator.recover_runs(findings.to_continue)
 
 
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"

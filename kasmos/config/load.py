@@ -14,12 +14,12 @@ from kasmos.config.files import CONFIG_FILE, config_files, find_project, locate_
 from kasmos.config.keys import AGENT, BUILT_IN, KEYS
 from kasmos.config.keys import Path as KeyPath
 from kasmos.config.layers import Findings, Settings, read_built_in, read_flags, read_table, read_variables
-from kasmos.config.lines import TomlError, parse_toml
 from kasmos.config.lookup import default_of, render_path
 from kasmos.config.messages import did_you_mean
 from kasmos.config.origin import Origin, OriginKind, Setting
 from kasmos.config.schema import Config
 from kasmos.exceptions import ConfigError, Mistake
+from kasmos.model.located import TomlSyntaxError, read_toml
 
 __all__ = [
     "CONFIG_FILE",
@@ -188,8 +188,8 @@ def _rescue_state_root(file: Path, findings: Findings) -> Settings:
     if line is None:
         return {}
     try:
-        values = parse_toml(line[0]).values
-    except TomlError:
+        values = read_toml(line[0]).values
+    except TomlSyntaxError:
         return {}
     number = top.count("\n", 0, line.start()) + 1
     return read_table(values, lambda _: Origin(OriginKind.FILE, str(file), number), findings)
@@ -211,8 +211,8 @@ def _in_order(layers: _Layers) -> tuple[Mistake, ...]:
 
 def _read_text(file: Path, text: str, findings: Findings) -> Settings:
     try:
-        document = parse_toml(text)
-    except TomlError as error:
+        document = read_toml(text)
+    except TomlSyntaxError as error:
         column = "" if error.column is None else f":{error.column}"
         mistake = Mistake(f"{file}:{error.line}{column}", f"not valid TOML: {error.problem}")
         raise ConfigError([mistake]) from error

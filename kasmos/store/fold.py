@@ -7,6 +7,7 @@ damaged) is passed over, never an error, so that any prefix or suffix of a journ
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 import attrs
 
@@ -25,6 +26,9 @@ from kasmos.model.view import (
     TaskView,
     World,
 )
+from kasmos.store.fold_approvals import ApprovalEvent, apply_approval, end_approvals
+
+V = TypeVar("V")
 
 
 def fold(records: Iterable[Record], world: World | None = None) -> World:
@@ -62,6 +66,10 @@ def apply(world: World, record: Record) -> None:
                 started_mono=record.mono,
                 tasks={task.id: TaskView(run_id=event.run_id, spec=task) for task in event.plan.tasks},
                 last_seq=record.seq,
+                origin=event.origin,
+                needs=event.needs,
+                request_key=event.request_key,
+                first_seq=record.seq,
             )
         case ev.SessionStarting():
             _session_starting(world, event, record)
@@ -86,10 +94,14 @@ def forget(world: World, run_ids: Iterable[str], session_ids: Iterable[str]) -> 
 
 def restore(world: World, gone: World) -> None:
     """Put back, in place, what was taken out: it was older than all that has come since."""
-    for table, back in ((world.runs, gone.runs), (world.sessions, gone.sessions)):
-        newer = dict(table)
-        table.clear()  # type: ignore[attr-defined]
-        table.update(back | newer)  # type: ignore[attr-defined, operator]
+    _put_before(world.runs, gone.runs)
+    _put_before(world.sessions, gone.sessions)
+
+
+def _put_before(table: dict[str, V], older: dict[str, V]) -> None:
+    newer = dict(table)
+    table.clear()
+    table.update(older | newer)
 
 
 def _session_starting(world: World, event: ev.SessionStarting, record: Record) -> None:
@@ -107,6 +119,7 @@ def _session_starting(world: World, event: ev.SessionStarting, record: Record) -
         state=SessionState.STARTING,
         starting_at=record.at,
         starting_mono=record.mono,
+        first_seq=record.seq,
     )
     run = world.runs.get(event.run_id or "")
     task = run.tasks.get(event.task_id or "") if run else None
@@ -180,6 +193,10 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
             )
         case ev.SessionLost():
             session = _over(session, SessionState.LOST, record, reason=event.reason)
+        case _ if isinstance(event, ApprovalEvent):
+            session = apply_approval(world, session, event, record)
+    if session.approvals and not session.state.live:
+        session = end_approvals(world, session, record)
     world.sessions[session.id] = session
     run = world.runs.get(session.run_id or "")
     if run is not None:
@@ -296,7 +313,7 @@ def _ended_earlier(world: World, task: TaskView) -> TaskView:
 
 
 def _put_task(world: World, run: RunView, task: TaskView, record: Record) -> None:
-    world.runs[run.id] = attrs.evolve(run, tasks={**run.tasks, task.spec.id: task}, last_seq=record.seq)
+    world.runs[run.id] = attrs.evolve(run, tasks=run.tasks.put(task.spec.id, task), last_seq=record.seq)
 
 
 def run_outcome(tasks: Iterable[TaskView], cancelled: bool) -> Outcome:

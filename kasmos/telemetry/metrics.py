@@ -37,7 +37,7 @@ class Metrics:
     """The metrics of one daemon, in a registry of their own."""
 
     def __init__(self, sources: Sources, version: str) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library says nothing of it
         self._sources = sources
         self._version = version
         self._registry = registry = CollectorRegistry()

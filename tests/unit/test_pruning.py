@@ -113,7 +113,7 @@ async def test_a_wrong_gap_is_damage(desk: Desk) -> None:
     connection.execute("""UPDATE events SET body = json_set(body, '$.first', 8) WHERE kind = 'events_pruned'""")
     connection.execute("DELETE FROM events WHERE seq = 7")
     connection.close()
-    with pytest.raises(JournalCorruptError, match="after event 6|follows event 6"):
+    with pytest.raises(JournalCorruptError, match=r"after event 6|follows event 6"):
         read_world(desk.db)
     async with desk.open() as journal:
         assert journal.world.runs.keys() == {"a"}
@@ -180,7 +180,7 @@ def test_batches_cover_everything_once() -> None:
 
 @given(st.sets(st.integers(1, 30)), st.sets(st.integers(1, 30)))
 def test_any_rows_can_be_forgotten(first: set[int], second: set[int]) -> None:
-    """Whatever rows are forgotten, in one go or two, the rest of the chain proves itself; one row more missing breaks it."""
+    """Whatever rows are forgotten, in one go or two, the rest of the chain proves itself; one more breaks it."""
     seed, rows = seed_of("j"), []
     link = seed
     for seq in range(1, 31):
