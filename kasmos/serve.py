@@ -33,6 +33,7 @@ from kasmos.daemon.service import Service
 from kasmos.daemon.service import Surroundings as ServiceSurroundings
 from kasmos.exceptions import StoreError
 from kasmos.model import event as ev
+from kasmos.model.approval import ApprovalState
 from kasmos.model.clock import Clock
 from kasmos.model.event import Record
 from kasmos.model.profile import ExecutionMode
@@ -220,7 +221,7 @@ class Engine:
 
 def _pending(world: World) -> int:
     """How many questions of agents wait for a human."""
-    return sum(1 for approval in getattr(world, "approvals", {}).values() if approval.state == "open")
+    return sum(1 for approval in world.approvals.values() if approval.state is ApprovalState.OPEN)
 
 
 class _Api:

@@ -230,10 +230,6 @@ def _how_to_add(name: str, agents: Mapping[str, object]) -> str:
 
 def _judge_tokens(settings: Settings, findings: Findings) -> None:
     """Refuse what would leave open who may do what."""
-    for role in ("admin", "readonly"):
-        inline, file = ("daemon", f"http_{role}_token"), ("daemon", f"http_{role}_token_file")
-        if inline in settings and file in settings:
-            findings.mistake(settings[file].origin, file, f"is said beside {inline[1]}", "one of the two")
     admin, readonly = (settings.get(("daemon", f"http_{role}_token")) for role in ("admin", "readonly"))
     if admin is not None and readonly is not None and admin.value == readonly.value:
         # Whoever may only look could do everything.

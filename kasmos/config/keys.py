@@ -286,7 +286,7 @@ KEYS: tuple[Key, ...] = (
     Key(
         ("daemon", "http_admin_token_file"),
         Text(),
-        "The file with that token; read again when it changes. Relative to the project.",
+        "The file with that token, which counts if both are said; read again when it changes.",
         example='"/etc/kasmos/admin.token"',
         variable="KASMOS_HTTP_ADMIN_TOKEN_FILE",
         flag="--http-admin-token-file",
@@ -295,7 +295,7 @@ KEYS: tuple[Key, ...] = (
         ("daemon", "http_readonly_token"),
         Text(secret=True),
         "The token of those who may only look; better in a file.",
-        example='"SECRET"',
+        example='"ANOTHER"',
         variable="KASMOS_HTTP_READONLY_TOKEN",
         flag="--http-readonly-token",
         secret=True,
@@ -303,7 +303,7 @@ KEYS: tuple[Key, ...] = (
     Key(
         ("daemon", "http_readonly_token_file"),
         Text(),
-        "The file with that token; read again when it changes. Relative to the project.",
+        "The file with that token, which counts if both are said; read again when it changes.",
         example='"/etc/kasmos/readonly.token"',
         variable="KASMOS_HTTP_READONLY_TOKEN_FILE",
         flag="--http-readonly-token-file",

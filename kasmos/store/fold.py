@@ -6,7 +6,7 @@ damaged) is passed over, never an error, so that any prefix or suffix of a journ
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import TypeVar
 
 import attrs
@@ -89,19 +89,23 @@ def forget(world: World, run_ids: Iterable[str], session_ids: Iterable[str]) -> 
     for session_id in (*session_ids, *of_runs):
         if session_id in world.sessions:
             gone.sessions[session_id] = world.sessions.pop(session_id)
+    for approval in [one for one in world.approvals.values() if one.session_id in gone.sessions]:
+        gone.approvals[approval.id] = world.approvals.pop(approval.id)
     return gone
 
 
 def restore(world: World, gone: World) -> None:
     """Put back, in place, what was taken out: it was older than all that has come since."""
-    _put_before(world.runs, gone.runs)
-    _put_before(world.sessions, gone.sessions)
+    _put_first(world.runs, gone.runs)
+    _put_first(world.sessions, gone.sessions)
+    _put_first(world.approvals, gone.approvals)
 
 
-def _put_before(table: dict[str, V], older: dict[str, V]) -> None:
+def _put_first(table: MutableMapping[str, V], older: Mapping[str, V]) -> None:
     newer = dict(table)
     table.clear()
-    table.update(older | newer)
+    table.update(older)
+    table.update(newer)
 
 
 def _session_starting(world: World, event: ev.SessionStarting, record: Record) -> None:

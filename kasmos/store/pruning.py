@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 
 import attrs
 
-from kasmos.model.view import World
+from kasmos.model.view import World, find_task_view
 
 BATCH = 200
 """How many runs are forgotten in one transaction: whoever wants to record something waits no longer than that takes."""
@@ -60,8 +60,8 @@ def decide_forgotten(world: World, *, now: float, max_age: float, max_runs: int)
 
 def _asked_about(world: World) -> set[str]:
     """Runs whose tasks an unfinished run needs."""
-    needs = (need for run in world.runs.values() if run.unfinished for need in getattr(run, "needs", ()))
-    return {need.partition(".")[0] for need in needs}
+    needs = (need for run in world.runs.values() if run.unfinished for need in run.needs)
+    return {task.run_id for need in needs if (task := find_task_view(world.runs, need)) is not None}
 
 
 def in_batches(forgotten: Forgotten, size: int = BATCH) -> Iterable[Forgotten]:

@@ -14,6 +14,7 @@ import trio
 
 from kasmos import __version__
 from kasmos.cli.daemon.background import Pipe, Word
+from kasmos.cli.daemon.keeping import keep_tidy
 from kasmos.cli.request import Place
 from kasmos.cli.supervise import first
 from kasmos.config.schema import OnStop
@@ -104,6 +105,7 @@ class Standing:
             nursery.start_soon(self._tell, engine, metrics)
             nursery.start_soon(self._come_up, engine)
             nursery.start_soon(self._beat, engine)
+            nursery.start_soon(keep_tidy, engine, self._held, self._place.root, self._log)
             await self._life.ordered.wait()
             await self._leave(engine)
             await engine.journal.flush()
