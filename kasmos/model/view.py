@@ -79,6 +79,8 @@ class SessionView:
     """Why it could not start, or is lost."""
     first_seq: int = 0
     """Journal number of the event by which it was begun."""
+    last_seq: int = 0
+    """Journal number of the newest event about it, its end included, and nothing after that."""
 
 
 # --- tasks ------------------------------------------------------------------------
