@@ -17,6 +17,7 @@ import trio
 
 from kasmos.daemon.bus import Bus, Subscription
 from kasmos.daemon.desk import TaskDesk
+from kasmos.daemon.life import Health, Life
 from kasmos.daemon.reading import OutputReader
 from kasmos.daemon.shapes import TaskSubmittedWire
 from kasmos.daemon.single import TaskRequest
@@ -29,10 +30,12 @@ from kasmos.exceptions import (
     SessionClosedError,
     SupervisionError,
 )
+from kasmos.model.approval import Answer, ApprovalState
 from kasmos.model.event import Record
 from kasmos.model.plan import Origin, Plan, RunSettings
 from kasmos.model.profile import ExecutionMode
-from kasmos.model.view import RunView, SessionView, TaskView, World
+from kasmos.model.view import ApprovalView, RunView, SessionView, TaskView, World
+from kasmos.orchestration.approvals import told, wrong_with
 from kasmos.plans import load_plan
 from kasmos.sessions.protocol import ExecutionSession
 from kasmos.store.lookup import match_runs, match_sessions, match_tasks, newest_session
@@ -40,6 +43,9 @@ from kasmos.store.lookup import match_runs, match_sessions, match_tasks, newest_
 __all__ = ["RunOverrides", "Service", "Surroundings", "plan_key"]
 
 T = TypeVar("T")
+
+DELIVERY_PATIENCE = 5.0
+"""Seconds that who answers waits until the session has taken the answer."""
 
 _SETTINGS = {
     "agent": "default_agent",
@@ -84,9 +90,19 @@ class Service:
         return self._orchestrator.world
 
     @property
+    def life(self) -> Life:
+        """Where the supervisor is in its life, and how it is asked to leave."""
+        return self._surroundings.life
+
+    @property
+    def health(self) -> Health:
+        """Whether it is well."""
+        return self._surroundings.health
+
+    @property
     def accepting(self) -> bool:
         """Whether new work is taken."""
-        return self._orchestrator.accepting
+        return self._orchestrator.accepting and self.life.order is None
 
     @property
     def project(self) -> str:
@@ -137,6 +153,22 @@ class Service:
         if session is None:
             raise RequestError(404, "no_session", f"task {task.id} has had no session yet")
         return session
+
+    def approvals(self, state: ApprovalState | None = ApprovalState.OPEN) -> list[ApprovalView]:
+        """What sessions ask, oldest first: in this state, or all that is remembered."""
+        return [view for view in self.world.approvals.values() if state in (None, view.state)]
+
+    def get_approval(self, approval_id: str) -> ApprovalView:
+        """The approval with this id.
+
+        Raises:
+            RequestError: 404 `unknown_approval`.
+        """
+        view = self.world.approvals.get(approval_id)
+        if view is None:
+            detail = f"there is no approval {approval_id!r}; `kas approvals` lists what waits"
+            raise RequestError(404, "unknown_approval", detail)
+        return view
 
     def output_bytes(self, session: SessionView) -> int:
         """How much a session has written so far."""
@@ -334,6 +366,20 @@ class Service:
         await self._orchestrator.stop_session(session.id)
         return self.world.sessions[session.id]
 
+    async def resolve_approval(self, approval_id: str, answer: Answer, who: str) -> ApprovalView:
+        """Answer what a session asks, in the name of a person; the approval as it is then.
+
+        Raises:
+            RequestError: 404 `unknown_approval`; 409 `already_resolved`, 409 `answer_not_offered`.
+            StaleApprovalError: it is not asked any more; the session was told nothing.
+        """
+        view = self.get_approval(approval_id)
+        if view.answer is not None:
+            raise RequestError(409, "already_resolved", f"approval {approval_id} was answered already: {told(view)}")
+        if view.state is ApprovalState.OPEN and (wrong := wrong_with(view.ask, answer)):
+            raise RequestError(409, "answer_not_offered", f"approval {approval_id}: {wrong}")
+        return await self._orchestrator.resolve_approval(approval_id, answer, who, patience=DELIVERY_PATIENCE)
+
     def get_terminal(self, name: str) -> ExecutionSession:
         """The live session with a terminal that *name* means.
 
@@ -356,6 +402,7 @@ class Service:
     def _refuse_when_draining(self) -> None:
         if not self.accepting:
             raise RequestError(503, "draining", "the supervisor is shutting down and takes no new work")
+        self.health.require_writable()
 
 
 def plan_key(document: bytes, source: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import attrs
 
 from kasmos.exceptions import Mistake
+from kasmos.model.approval import Answer, Option
 from kasmos.model.session import Leftover
 
 
@@ -66,6 +67,38 @@ class SessionWire:
     output_lost: int
     """How many times output was declared lost."""
     reason: str
+    approval: str | None = None
+    """Id of what it waits for a person to answer."""
+    waited: float = 0.0
+    """Seconds it has waited for people, without the present wait."""
+
+
+@attrs.frozen
+class ApprovalWire:
+    """Something that a session asks, and what became of it."""
+
+    approval_id: str
+    status: str
+    session_id: str
+    name: str
+    """Of the session."""
+    task_id: str | None
+    kind: str
+    tool: str
+    command: str
+    path: str
+    text: str
+    options: tuple[Option, ...]
+    evidence: str
+    why: str
+    """Why a person has to answer."""
+    answer: Answer | None
+    by: str | None
+    who: str
+    reason: str
+    requested_at: str
+    resolved_at: str | None
+    settled_at: str | None
 
 
 @attrs.frozen
@@ -97,6 +130,8 @@ class TaskWire:
     started_at: str | None
     ended_at: str | None
     seconds: float | None
+    approval: str | None = None
+    """Id of what it waits for a person to answer."""
 
 
 @attrs.frozen

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 
 import attrs
 
@@ -114,6 +115,11 @@ class Plan:
         """Every task, in wave order."""
         for wave in self.waves:
             yield from wave.tasks
+
+    @cached_property
+    def needy(self) -> tuple[str, ...]:
+        """Ids of the tasks that need others, in wave order."""
+        return tuple(task.id for task in self.tasks if task.needs)
 
     def task(self, task_id: str) -> PlanTask:
         """The task with this id.

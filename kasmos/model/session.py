@@ -32,6 +32,8 @@ class StopReason(enum.StrEnum):
     """The supervisor was interrupted: the task goes back to pending."""
     FAIL_FAST = "fail_fast"
     """A sibling failed and the run's policy is `fail_fast`."""
+    UNANSWERED = "unanswered"
+    """It asked, and nobody answered within `approval_timeout`."""
 
 
 @attrs.frozen
@@ -132,6 +134,11 @@ class SessionSpec:
     boot_id: str = ""
     """The boot it was started in; filled in when it is stored."""
 
+    @property
+    def has_copier(self) -> bool:
+        """Whether a copier stands between the program and its log."""
+        return self.output is OutputMode.PIPE or self.backend is ExecutionMode.TMUX
+
 
 @attrs.frozen
 class SessionHandle:
@@ -156,6 +163,8 @@ class Capabilities:
     """A session can be left running when its scope is left."""
     processes: bool = True
     """Sessions are real processes, with signals and descendants."""
+    asks: bool = False
+    """The session can be seen asking, and answered: it is an `AskSource` as well."""
 
 
 @attrs.frozen

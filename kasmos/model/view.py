@@ -13,9 +13,11 @@ from collections.abc import Mapping
 
 import attrs
 
+from kasmos.model.approval import Answer, ApprovalState, Ask, ResolvedBy
 from kasmos.model.plan import Origin, Plan, PlanTask, RunSettings
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason
+from kasmos.model.table import Table, table_of
 from kasmos.model.task import Cause, Outcome
 
 # --- sessions ---------------------------------------------------------------------
@@ -81,6 +83,36 @@ class SessionView:
     """Journal number of the event by which it was begun."""
     last_seq: int = 0
     """Journal number of the newest event about it, its end included, and nothing after that."""
+    approvals: tuple[str, ...] = ()
+    """Ids of the newest things it asked, oldest first; the older ones are forgotten."""
+    waiting_since_mono: float | None = None
+    """Since when it waits for a person; its clock stands still."""
+    waited: float = 0.0
+    """Seconds it waited for people before."""
+
+
+# --- approvals --------------------------------------------------------------------
+
+
+@attrs.frozen
+class ApprovalView:
+    """Something that a session asked, and what became of it."""
+
+    id: str
+    """Short, to be typed."""
+    session_id: str
+    ask: Ask
+    requested_at: float
+    requested_mono: float
+    why: str = ""
+    state: ApprovalState = ApprovalState.OPEN
+    answer: Answer | None = None
+    by: ResolvedBy | None = None
+    who: str = ""
+    reason: str = ""
+    """Why it was answered so, or withdrawn."""
+    resolved_at: float | None = None
+    settled_at: float | None = None
 
 
 # --- tasks ------------------------------------------------------------------------
@@ -96,6 +128,8 @@ class Active:
     """A session of it is under way."""
 
     session_id: str
+    approval_id: str | None = None
+    """What the session waits for a person to answer."""
 
 
 @attrs.frozen
@@ -178,6 +212,36 @@ class RunState(enum.StrEnum):
     ENDED = "ended"
 
 
+class TaskKind(enum.IntEnum):
+    """What matters of a task to those who look for tasks."""
+
+    PENDING = 0
+    UNDER_WAY = 1
+    """A session, or a back-off."""
+    SUCCEEDED = 2
+    FAILED = 3
+    """Ended, and did not succeed."""
+
+
+_KINDS = {Pending: TaskKind.PENDING, Active: TaskKind.UNDER_WAY, BackingOff: TaskKind.UNDER_WAY}
+
+
+def kind_of(task: TaskView) -> TaskKind:
+    """The kind of a task, by which a run's tasks are counted."""
+    state = task.state
+    if isinstance(state, Ended):
+        return TaskKind.SUCCEEDED if state.outcome is Outcome.SUCCEEDED else TaskKind.FAILED
+    return _KINDS[type(state)]
+
+
+def _wave_of(task: TaskView) -> int:
+    return task.spec.wave
+
+
+def _tasks(tasks: Mapping[str, TaskView]) -> Table[TaskView]:
+    return table_of(tasks, kinds=len(TaskKind), kind_of=kind_of, group_of=_wave_of)
+
+
 @attrs.frozen
 class RunView:
     """One execution of a plan."""
@@ -191,8 +255,8 @@ class RunView:
     project: str
     started_at: float
     started_mono: float
-    tasks: Mapping[str, TaskView]
-    """By the plan's task id, in plan order."""
+    tasks: Table[TaskView] = attrs.field(converter=_tasks)
+    """By the plan's task id, in plan order; counted by `TaskKind` and grouped by wave."""
     state: RunState = RunState.RUNNING
     outcome: Outcome | None = None
     cancel_reason: str | None = None
@@ -240,5 +304,7 @@ class World:
     """Journal number from which on all instants are of this boot."""
     runs: dict[str, RunView] = attrs.field(factory=dict)
     sessions: dict[str, SessionView] = attrs.field(factory=dict)
+    approvals: dict[str, ApprovalView] = attrs.field(factory=dict)
+    """By id: all that are not settled, and the newest ones of each session."""
     supervisor_pid: int | None = None
     """Pid of the newest supervisor, None after it left in order."""

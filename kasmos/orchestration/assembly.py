@@ -8,6 +8,7 @@ import attrs
 
 from kasmos.config.schema import profile_digest
 from kasmos.exceptions import ConfigError, Mistake
+from kasmos.model.approval import ApprovalPolicy
 from kasmos.model.profile import AgentProfile, ExecutionMode, OutputMode, RestartPolicy
 from kasmos.model.session import SessionKind, SessionSpec
 from kasmos.model.view import RunView, SessionView, TaskView
@@ -57,6 +58,8 @@ class TaskRecipe:
         self.retries = task.spec.retries if task.spec.retries is not None else run.settings.retries
         self.checks = len(task.spec.checks)
         self.retry_lost = profile is not None and profile.retry_lost
+        self.approvals = profile.approvals if profile is not None else ApprovalPolicy()
+        self.cwd = run.project
         first = (task.spec.timeout, profile.timeout if profile is not None else None, run.settings.task_timeout)
         self.timeout = next((seconds for seconds in first if seconds is not None), None)
 

@@ -61,11 +61,23 @@ class Driver:
         self._idle.set()
         self.leaving: str | None = None
         """Why nothing is begun any more."""
+        self.handing_on = False
+        """Whether what is unfinished then is left as it is, so that the next supervisor goes on with it by itself."""
 
     @property
     def world(self) -> World:
         """The present, as of the last commit."""
         return self._ledger.world
+
+    @property
+    def max_concurrent(self) -> int:
+        """How many tasks run side by side, of all runs; what runs already goes on when it is lowered."""
+        return self._slots.limit
+
+    @max_concurrent.setter
+    def max_concurrent(self, tasks: int) -> None:
+        self._slots.limit = tasks
+        self._wake_heads()
 
     def is_driven(self, run_id: str) -> bool:
         """Whether this supervisor is at work on the run."""
@@ -167,7 +179,7 @@ class Driver:
                 return False
             run = self.world.runs[run_id]
             # A task that was handed in by itself is a promise: the next supervisor keeps it without being asked.
-            if run.unfinished and run.origin is not Origin.TASK:
+            if run.unfinished and not self.handing_on and run.origin is not Origin.TASK:
                 await self._ledger.append(ev.RunInterrupted(run_id, self.leaving))
             return True
         held = await self._look_at_needs(self.world.runs[run_id])

@@ -10,10 +10,12 @@ import trio
 from kasmos.exceptions import SupervisionError
 from kasmos.failpoints import reach
 from kasmos.model import event as ev
+from kasmos.model.approval import Answer, ResolvedBy
 from kasmos.model.plan import Origin, Plan, RunSettings
 from kasmos.model.session import StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
-from kasmos.model.view import Ended, RunState, RunView, TaskView, World
+from kasmos.model.view import ApprovalView, Ended, RunState, RunView, TaskView, World
+from kasmos.orchestration.approvals import require_not_stale, require_open
 from kasmos.orchestration.assembly import Kitchen, agent_name, mode_of
 from kasmos.orchestration.driver import Driver
 from kasmos.orchestration.intake import Intake, TaskAccepted, TaskSubmission
@@ -79,6 +81,15 @@ class Orchestrator:
     def live_sessions(self) -> list[ExecutionSession]:
         """The sessions that run here and now."""
         return self._live.all()
+
+    @property
+    def max_concurrent(self) -> int:
+        """How many tasks run side by side, of all runs; what runs already goes on when it is lowered."""
+        return self._driver.max_concurrent
+
+    @max_concurrent.setter
+    def max_concurrent(self, tasks: int) -> None:
+        self._driver.max_concurrent = tasks
 
     def is_driven(self, run_id: str) -> bool:
         """Whether this supervisor is at work on the run."""
@@ -302,6 +313,44 @@ class Orchestrator:
             raise SupervisionError(f"session {session.name} has ended already")
         await self.stop_task(session.run_id, session.task_id)
 
+    async def resolve_approval(self, approval_id: str, answer: Answer, who: str, *, patience: float) -> ApprovalView:
+        """Answer what a session asks, in the name of a person.
+
+        Args:
+            approval_id: the approval.
+            answer: what the session is told.
+            who: the person, for the journal.
+            patience: seconds to wait until the session has taken the answer.
+
+        Returns: the approval as it is then: delivered, or still on its way.
+
+        Raises:
+            SupervisionError: unknown, or answered already.
+            StaleApprovalError: it is not asked any more; the session was told nothing.
+
+        Cancellation: the answer may have been recorded; it is given then.
+        """
+        run_id, task_id = self._asker(approval_id)
+        async with self._command(run_id):
+            session_id = require_open(self.world, approval_id).session_id
+            answered = ev.ApprovalResolved(session_id, approval_id, answer, ResolvedBy.PERSON, who, answer.text)
+            await self._ledger.append(answered)
+            child = self._supervisor.children(run_id).get(task_id)
+            if child is not None:
+                child.answered()
+        if child is not None:
+            with trio.move_on_after(patience):
+                await child.wait_settled(approval_id)
+                # That it was delivered may be on its way to the journal.
+                await self._ledger.append()
+        return require_not_stale(self.world, approval_id, answered)
+
+    def _asker(self, approval_id: str) -> tuple[str, str]:
+        session = self.world.sessions.get(require_open(self.world, approval_id).session_id)
+        if session is None or session.run_id is None or session.task_id is None:
+            raise SupervisionError(f"approval {approval_id} belongs to no task of this supervisor")
+        return session.run_id, session.task_id
+
     @asynccontextmanager
     async def _command(self, run_id: str) -> AsyncGenerator[None, None]:
         """Have a run to oneself, from a look at it to the commit of what follows.
@@ -326,6 +375,16 @@ class Orchestrator:
     def refuse(self, reason: str) -> None:
         """Start nothing from now on, whatever is just being asked for: it is time to leave. Never blocks."""
         self._driver.leaving = self._driver.leaving or reason
+
+    def hand_on(self, reason: str) -> None:
+        """Start nothing from now on, and leave what is unfinished to the next supervisor, which goes on by itself.
+
+        What runs goes on to its end, unless it is detached or stopped. Never blocks; `wait_idle` then tells when
+        nothing of it runs any more.
+        """
+        self._driver.handing_on = True
+        self.refuse(reason)
+        self._driver.wake_all()
 
     async def interrupt(self, reason: str) -> None:
         """Stop what runs and put unfinished tasks back; returns when nothing runs any more.

@@ -22,7 +22,8 @@ class Slots:
     """
 
     def __init__(self, limit: int, children: Sized, world: Callable[[], World]) -> None:
-        self._limit = limit
+        self.limit = limit
+        """How many children may run at once; what runs already goes on when it is lowered."""
         self._children = children
         self._world = world
         self._queue: dict[str, None] = {}
@@ -34,7 +35,7 @@ class Slots:
         runs are still to take up again.
         """
         others = sum(1 for run, _ in self._waiting_orphans() if run != run_id)
-        free = self._limit - len(self._children) - others
+        free = self.limit - len(self._children) - others
         for position, queued in enumerate(islice(self._queue, max(0, free))):
             if queued == run_id:
                 return free - position
@@ -57,7 +58,7 @@ class Slots:
 
     def heads(self) -> Iterator[str]:
         """The runs for which there is a slot now, the longest waiting first."""
-        free = self._limit - len(self._children)
+        free = self.limit - len(self._children)
         yield from [run_id for run_id in islice(self._queue, max(0, free)) if self.free_for(run_id) > 0]
 
     def _waiting_orphans(self) -> set[tuple[str, str]]:

@@ -7,6 +7,7 @@ damaged) is passed over, never an error, so that any prefix or suffix of a journ
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 import attrs
 
@@ -25,6 +26,9 @@ from kasmos.model.view import (
     TaskView,
     World,
 )
+from kasmos.store.fold_approvals import ApprovalEvent, apply_approval, end_approvals
+
+V = TypeVar("V")
 
 
 def fold(records: Iterable[Record], world: World | None = None) -> World:
@@ -47,6 +51,8 @@ def apply(world: World, record: Record) -> None:
             world.supervisor_pid = event.pid
         case ev.SupervisorStopped():
             world.supervisor_pid = None
+        case ev.EventsPruned():
+            return
         case ev.RunStarted():
             world.runs[event.run_id] = RunView(
                 id=event.run_id,
@@ -71,6 +77,31 @@ def apply(world: World, record: Record) -> None:
             _session(world, event, record)
         case _:
             _run(world, event, record)
+
+
+def forget(world: World, run_ids: Iterable[str], session_ids: Iterable[str]) -> World:
+    """Take out of *world*, in place, what is pruned from the journal; what was taken out."""
+    gone = World()
+    for run_id in run_ids:
+        if run_id in world.runs:
+            gone.runs[run_id] = world.runs.pop(run_id)
+    of_runs = [one.id for one in world.sessions.values() if one.run_id in gone.runs]
+    for session_id in (*session_ids, *of_runs):
+        if session_id in world.sessions:
+            gone.sessions[session_id] = world.sessions.pop(session_id)
+    return gone
+
+
+def restore(world: World, gone: World) -> None:
+    """Put back, in place, what was taken out: it was older than all that has come since."""
+    _put_before(world.runs, gone.runs)
+    _put_before(world.sessions, gone.sessions)
+
+
+def _put_before(table: dict[str, V], older: dict[str, V]) -> None:
+    newer = dict(table)
+    table.clear()
+    table.update(older | newer)
 
 
 def _session_starting(world: World, event: ev.SessionStarting, record: Record) -> None:
@@ -163,6 +194,10 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
             )
         case ev.SessionLost():
             session = _over(session, SessionState.LOST, record, reason=event.reason)
+        case _ if isinstance(event, ApprovalEvent):
+            session = apply_approval(world, session, event, record)
+    if session.approvals and not session.state.live:
+        session = end_approvals(world, session, record)
     # What is said of it after its end changes nothing of when that was.
     still = world.sessions[session.id].state.live
     world.sessions[session.id] = attrs.evolve(session, last_seq=record.seq) if still else session
@@ -281,7 +316,7 @@ def _ended_earlier(world: World, task: TaskView) -> TaskView:
 
 
 def _put_task(world: World, run: RunView, task: TaskView, record: Record) -> None:
-    world.runs[run.id] = attrs.evolve(run, tasks={**run.tasks, task.spec.id: task}, last_seq=record.seq)
+    world.runs[run.id] = attrs.evolve(run, tasks=run.tasks.put(task.spec.id, task), last_seq=record.seq)
 
 
 def run_outcome(tasks: Iterable[TaskView], cancelled: bool) -> Outcome:
