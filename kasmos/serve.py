@@ -1,6 +1,6 @@
 """The composition root: the nursery tree of the whole process, to be read in one sitting.
 
-    state lock -> journal -> bus -> headless sessions -> supervisor -> orchestrator -> API
+    state lock -> journal -> bus -> sessions -> supervisor -> orchestrator -> API
 
 What opens later closes earlier. Signals never cancel anything here: they set an event, the body leaves, and the
 levels close from the inside, each within its own bound. `kas run` is this tree with one plan in it.
@@ -22,32 +22,37 @@ import attrs
 import trio
 
 from kasmos import __version__
+from kasmos.config.addresses import split_address
 from kasmos.config.schema import Config, Daemon
 from kasmos.daemon.bus import Bus
 from kasmos.daemon.door import Door
-from kasmos.daemon.leaving import Leaving
+from kasmos.daemon.leaving import Leaving, count_waiting
 from kasmos.daemon.life import Health, Life, Phase
 from kasmos.daemon.recovery import Findings, end_stray, find_untold, take_stock
 from kasmos.daemon.service import Service
 from kasmos.daemon.service import Surroundings as ServiceSurroundings
 from kasmos.exceptions import StoreError
 from kasmos.model import event as ev
+from kasmos.model.approval import ApprovalState
 from kasmos.model.clock import Clock
 from kasmos.model.event import Record
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.view import SessionView, World
 from kasmos.orchestration.assembly import Kitchen
 from kasmos.orchestration.orchestrator import LiveSessions, Orchestrator, open_orchestrator
+from kasmos.sessions import layout
 from kasmos.sessions.headless import open_headless
 from kasmos.sessions.protocol import Backend, ExecutionSession, OutputChunk
 from kasmos.sessions.registry import require_backend
 from kasmos.sessions.scripted import ScriptedBackend
+from kasmos.sessions.tmux_backend import open_tmux
 from kasmos.store.journal import Journal, open_journal, read_records
 from kasmos.store.lock import StateLock, boot_id
 from kasmos.store.stateroot import StateRoot
 from kasmos.supervision.child import Surroundings
 from kasmos.supervision.supervisor import Supervisor, open_supervisor
 from kasmos.supervision.termination import terminate
+from kasmos.telemetry.sources import Sources
 
 LOCK_WAIT = 2.0
 """Seconds to wait for the lock: a child of a killed supervisor holds it until its `exec`."""
@@ -166,6 +171,22 @@ class Engine:
             why = "; ".join(str(cause) or type(cause).__name__ for cause in causes)
             announce(f"the API cannot be served, so `kas stop` and its like will not reach this supervisor: {why}")
 
+    def sources(self) -> Sources:
+        """What metrics ask for."""
+        # Imported by `listen`, before anybody can ask.
+        return Sources(
+            world=lambda: self.journal.world,
+            queued=lambda: count_waiting(self.journal.world),
+            running=lambda: [
+                (session.spec.backend.value, session.spec.profile, session.output_bytes)
+                for session in self.orchestrator.live_sessions
+            ],
+            approvals=lambda: _pending(self.journal.world),
+            readers=lambda: self.bus.subscribers,
+            dropped=lambda: _Api().readers_dropped(),
+            ready=lambda: self.service.life.ready,
+        )
+
     async def listen(
         self,
         said: Daemon,
@@ -186,8 +207,21 @@ class Engine:
         api = await trio.to_thread.run_sync(_Api, abandon_on_cancel=True)
         app = api.create_app(self.service, started_at=time.time())
         async with trio.open_nursery() as nursery:
+            addresses = [str(socket)]
             await nursery.start(partial(api.serve_api, app, socket, shutdown=shutdown, grace=API_GRACE))
-            task_status.started((str(socket),))
+            exposition = self.service.life.exposition
+            if said.metrics is not None and exposition is not None:
+                metrics = api.create_metrics_app(exposition)
+                serve = partial(
+                    api.serve_tcp, metrics, *split_address(said.metrics), shutdown=shutdown, grace=API_GRACE
+                )
+                addresses.append(f"{await nursery.start(serve)}/metrics")
+            task_status.started(tuple(addresses))
+
+
+def _pending(world: World) -> int:
+    """How many questions of agents wait for a human."""
+    return sum(1 for approval in world.approvals.values() if approval.state is ApprovalState.OPEN)
 
 
 class _Api:
@@ -195,10 +229,14 @@ class _Api:
 
     def __init__(self) -> None:
         from kasmos.api.app import create_app
-        from kasmos.api.server import serve_api
+        from kasmos.api.metrics import create_metrics_app
+        from kasmos.api.server import readers_dropped, serve_api, serve_tcp
 
         self.create_app = create_app
+        self.create_metrics_app = create_metrics_app
         self.serve_api = serve_api
+        self.serve_tcp = serve_tcp
+        self.readers_dropped = readers_dropped
 
 
 async def _import_api_unless(shutdown: trio.Event, door: Door) -> _Api | None:
@@ -238,15 +276,19 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
         untold = find_untold(journal.world, lambda seq: read_records(root.db, after=seq))
         await journal.append(ev.SupervisorStarted(os.getpid(), boot, __version__))
         live = LiveSessions()
-        async with open_headless(
-            root.path,
-            terminate=terminate,
-            boot_id=boot,
-            warn=options.announce,
-            with_cgroups=config.orchestration.cgroups,
-        ) as headless:
+        async with (
+            open_headless(
+                root.path,
+                terminate=terminate,
+                boot_id=boot,
+                warn=options.announce,
+                with_cgroups=config.orchestration.cgroups,
+            ) as headless,
+            open_tmux(root.path, headless, environ=options.environ) as tmux,
+        ):
             backends: dict[ExecutionMode, Backend] = {
                 ExecutionMode.HEADLESS: headless,
+                ExecutionMode.TMUX: tmux,
                 ExecutionMode.SCRIPTED: ScriptedBackend(terminate=terminate),
             }
 
@@ -276,7 +318,7 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                 awaited, began_at = _awaited(options, findings, journal.world, backends), journal.world.seq
                 await _recover(options, findings, journal, backends, orchestrator, supervisor)
                 health = Health(journal.probe, lambda: journal.healthy)
-                service = Service(orchestrator, bus, _service_surroundings(options, backends, health))
+                service = Service(orchestrator, bus, _service_surroundings(options, config, backends, health))
                 if not options.life.daemon:
                     options.life.enter(Phase.READY)
                 yield Engine(
@@ -343,11 +385,12 @@ def _kitchen(options: Options, config: Config, backends: Mapping[ExecutionMode, 
         new_suffix=lambda: _letters(5),
         buffer_bytes=config.logs.buffer_bytes,
         max_log_bytes=config.logs.max_bytes,
+        context_path=lambda session_id: str(options.root.session_dir(session_id) / layout.CONTEXT),
     )
 
 
 def _service_surroundings(
-    options: Options, backends: Mapping[ExecutionMode, Backend], health: Health
+    options: Options, config: Config, backends: Mapping[ExecutionMode, Backend], health: Health
 ) -> ServiceSurroundings:
     def read_ended(view: SessionView, offset: int, limit: int) -> OutputChunk:
         return require_backend(backends, view.backend).read_output(view.id, offset, limit)
@@ -358,6 +401,7 @@ def _service_surroundings(
         read_ended=read_ended,
         life=options.life,
         health=health,
+        max_queued=config.orchestration.max_queued,
     )
 
 
@@ -380,8 +424,8 @@ async def _recover(
             options.announce(f"session {view.name} ran in mode {view.backend}, which is not here: left as it is")
             continue
         supervisor.start_stray(session_id, partial(end_stray, journal, backend, view))
-    for run_id in findings.to_continue if options.take_up else ():
-        await orchestrator.recover_run(run_id)
+    if options.take_up:
+        await orchestrator.recover_runs(findings.to_continue)
 
 
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"

@@ -22,7 +22,7 @@ import socket
 import struct
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 import hypercorn.trio.run
@@ -34,9 +34,12 @@ from hypercorn.typing import LifespanState
 from hypercorn.utils import wrap_app
 from quart_trio.asgi import TrioASGIWebsocketConnection
 
-from kasmos.daemon.door import Door
+from kasmos.daemon.door import BACKLOG, Door
+from kasmos.exceptions import StoreError
 
 if TYPE_CHECKING:
+    from quart_trio import QuartTrio
+
     from kasmos.api.app import KasmosApp
 
 _log = logging.getLogger("kasmos.api.server")
@@ -66,6 +69,9 @@ class Peer:
 class SafeTCPServer(TCPServer):
     """A connection that no client can keep open against our will."""
 
+    dropped: ClassVar[int] = 0
+    """How many clients of this process were dropped because they did not read."""
+
     async def run(self) -> None:
         """Serve one connection, with its peer's credentials in the scope (9)."""
         self.state = LifespanState({**self.state, "peer": _peer_of(self.stream)})
@@ -92,6 +98,7 @@ class SafeTCPServer(TCPServer):
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
             except trio.TooSlowError:
+                type(self).dropped += 1
                 _log.warning("a client was dropped: it did not read for %s s", SEND_TIMEOUT)
                 await trio.aclose_forcefully(self.stream)
             except trio.Cancelled:
@@ -168,6 +175,67 @@ async def serve_api(
         )
     finally:
         door.close()
+
+
+async def serve_tcp(
+    app: QuartTrio,
+    host: str,
+    port: int,
+    *,
+    shutdown: trio.Event,
+    grace: float = 5.0,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve *app*, which has no streams, on a TCP address until *shutdown* is set.
+
+    Reports to *task_status*, once clients can connect, the address it listens on: port 0 has become a real one.
+
+    Raises:
+        StoreError: the address cannot be had.
+
+    Cancellation: as a shutdown without grace.
+    """
+    listener = _listen_tcp(host, port)
+    hypercorn.trio.run.TCPServer = SafeTCPServer  # type: ignore[attr-defined]
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(
+                partial(
+                    hypercorn.trio.run.worker_serve,
+                    wrap_app(app, 0, "asgi"),
+                    _config(grace),
+                    sockets=Sockets([], [listener], []),
+                    shutdown_trigger=shutdown.wait,
+                )
+            )
+            bound = listener.getsockname()[1]
+            task_status.started(f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}")
+    finally:
+        listener.close()
+
+
+def readers_dropped() -> int:
+    """How many clients of this process were dropped because they did not read."""
+    return SafeTCPServer.dropped
+
+
+def _listen_tcp(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
+        sock = socket.socket(family, kind)
+    except OSError as error:
+        raise StoreError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.setblocking(False)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise StoreError(f"cannot listen on {host}:{port}: {error.strerror}; is something else there?") from error
+    return sock
 
 
 def _config(grace: float) -> Config:

@@ -23,16 +23,23 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Run": {
         "run": ("kasmos.cli.run:run", "Run a plan of waves, or continue its unfinished run."),
         "resume": ("kasmos.cli.run:resume", "Continue an unfinished run."),
+        "submit": ("kasmos.cli.submit:submit", "Hand in one task to the supervisor that runs."),
     },
     "Look": {
         "status": ("kasmos.cli.status:status", "Show what runs and what needs attention."),
         "ps": ("kasmos.cli.ps:ps", "List sessions."),
         "logs": ("kasmos.cli.logs:logs", "Print what a session wrote."),
+        "tail": ("kasmos.cli.tail:tail", "Print what a task writes, until it has ended."),
         "why": ("kasmos.cli.why:why", "Say why something ended as it did."),
         "runs": ("kasmos.cli.runs:runs", "List runs."),
+        "explain": ("kasmos.cli.explain:explain", "Say which state a screen shows, and which rule saw what."),
+        "approvals": ("kasmos.cli.approvals:approvals", "List what agents ask and a person has to answer."),
     },
     "Change": {
         "stop": ("kasmos.cli.stop:stop", "Stop a session, or end all runs for good."),
+        "approve": ("kasmos.cli.approvals:approve", "Allow what an agent asks for."),
+        "deny": ("kasmos.cli.approvals:deny", "Refuse what an agent asks for."),
+        "answer": ("kasmos.cli.approvals:answer", "Answer an agent's question."),
         "advance": ("kasmos.cli.advance:advance", "Let a run go on that waits after a wave."),
         "retry": ("kasmos.cli.retry:retry", "Try tasks again that did not succeed."),
     },
@@ -42,6 +49,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Set up": {
         "plan": ("kasmos.cli.plan:plan", "Check plan documents."),
         "config": ("kasmos.cli.config:config", "Check, show and write configuration."),
+        "agents": ("kasmos.cli.agents:agents", "List agents and their programs; read their transcripts."),
         "doctor": ("kasmos.cli.doctor:doctor", "Say what is missing, left over, and alive."),
         "gc": ("kasmos.cli.gc:gc", "Remove what old sessions left on the disk."),
         "completion": ("kasmos.cli.completion:completion", "Print the completion script of a shell."),

@@ -6,13 +6,16 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import attrs
+
 from kasmos.config.keys import BUILT_IN, RLIMITS, Path
 from kasmos.config.layers import Findings, Settings
 from kasmos.config.lookup import default_of
 from kasmos.config.messages import did_you_mean
 from kasmos.config.origin import Origin, OriginKind
 from kasmos.config.schema import Config, Daemon, Logs, Orchestration, Retention
-from kasmos.model.profile import AgentProfile, Limits, PromptMode, RestartPolicy, StopPolicy
+from kasmos.model.approval import Rule
+from kasmos.model.profile import AgentProfile, ExecutionMode, Limits, PromptMode, RestartPolicy, StopPolicy
 
 T = TypeVar("T")
 
@@ -86,6 +89,10 @@ class _Agent:
             retry_lost=self._get("retry_lost"),
             enabled=self._get("enabled"),
             limits=self._limits(),
+            permission_default=self._get("permission_default"),
+            rules=self._rules(),
+            approval_timeout=self._get("approval_timeout"),
+            on_unanswered=self._get("on_unanswered"),
         )
         self._judge_placeholders(profile)
         return profile
@@ -104,6 +111,15 @@ class _Agent:
         said = {path[3]: setting.value for path, setting in self._below("limits").items()}
         rlimits = {name: said[name] for name in RLIMITS if name in said}
         return Limits(nice=said.get("nice"), ionice=said.get("ionice"), rlimits=rlimits)
+
+    def _rules(self) -> tuple[Rule, ...]:
+        """The rules, with the home directory filled in."""
+        home = self._environ.get("HOME", "").rstrip("/")
+        rules: tuple[Rule, ...] = self._get("rules")
+        return tuple(
+            attrs.evolve(rule, path=home + rule.path[1:]) if home and rule.path and rule.path.startswith("~/") else rule
+            for rule in rules
+        )
 
     def _command(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Program and flags, with what is fixed in them filled in."""
@@ -159,6 +175,16 @@ class _Agent:
         words = (*profile.program, *profile.flags)
         if profile.model is not None and not any("{model}" in word for word in words):
             self._warn_unused("model")
+        if profile.prompt is PromptMode.STDIN and profile.execution_mode is ExecutionMode.TMUX:
+            where = next(
+                (one for one in ("prompt", "execution_mode") if (*self._path, one) in self._settings), "prompt"
+            )
+            self._findings.mistake(
+                self._origin(where),
+                (*self._path, where),
+                'in tmux standard input is the terminal, so prompt = "stdin" cannot be',
+                'prompt = "argument" or "file"',
+            )
         if profile.prompt is not PromptMode.ARGUMENT and any("{prompt}" in word for word in words):
             where = "flags" if (*self._path, "flags") in self._settings else "program"
             self._findings.warn(
@@ -204,10 +230,6 @@ def _how_to_add(name: str, agents: Mapping[str, object]) -> str:
 
 def _judge_tokens(settings: Settings, findings: Findings) -> None:
     """Refuse what would leave open who may do what."""
-    for role in ("admin", "readonly"):
-        inline, file = ("daemon", f"http_{role}_token"), ("daemon", f"http_{role}_token_file")
-        if inline in settings and file in settings:
-            findings.mistake(settings[file].origin, file, f"is said beside {inline[1]}", "one of the two")
     admin, readonly = (settings.get(("daemon", f"http_{role}_token")) for role in ("admin", "readonly"))
     if admin is not None and readonly is not None and admin.value == readonly.value:
         # Whoever may only look could do everything.

@@ -25,7 +25,9 @@ from kasmos.config.kinds import (
     Whole,
 )
 from kasmos.config.lists import Command, WordOrWords, Words
+from kasmos.config.rules import Rules
 from kasmos.config.schema import AuthMode, LogFormat, LogLevel, OnStop
+from kasmos.model.approval import OnUnanswered, PermissionDefault
 from kasmos.model.plan import OnFailure
 from kasmos.model.profile import (
     ExecutionMode,
@@ -79,7 +81,7 @@ class Table:
 
 AGENT_NAME = Text("a name of letters, digits, `.`, `_` and `-`", r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 PHASE_NAME = Text("a name of letters, digits, `_` and `-`", r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
-_OWN = "SESSION_ID|MANAGED|PROJECT|TASK|WAVE|PEERS|ANCESTORS"
+_OWN = "SESSION_ID|MANAGED|PROJECT|TASK|WAVE|PEERS|ANCESTORS|CONTEXT"
 VARIABLE_NAME = Text(
     "letters, digits and `_`, and none that kasmos sets itself", rf"(?!KASMOS_(?:{_OWN})$)[A-Za-z_][A-Za-z0-9_]*"
 )
@@ -177,6 +179,13 @@ KEYS: tuple[Key, ...] = (
         "How often a failed task is tried again; [agents.NAME.restart] has the pauses.",
         0,
         variable="KASMOS_RETRIES",
+    ),
+    Key(
+        ("orchestration", "max_queued"),
+        Whole(1, 1_000_000),
+        "How many tasks that were handed in by themselves may wait; further ones are refused.",
+        1000,
+        variable="KASMOS_MAX_QUEUED",
     ),
     Key(
         ("orchestration", "cgroups"),
@@ -284,7 +293,7 @@ KEYS: tuple[Key, ...] = (
     Key(
         ("daemon", "http_admin_token_file"),
         Text(),
-        "The file with that token; read again when it changes. Relative to the project.",
+        "The file with that token, which counts if both are said; read again when it changes.",
         example='"/etc/kasmos/admin.token"',
         variable="KASMOS_HTTP_ADMIN_TOKEN_FILE",
         flag="--http-admin-token-file",
@@ -293,7 +302,7 @@ KEYS: tuple[Key, ...] = (
         ("daemon", "http_readonly_token"),
         Text(secret=True),
         "The token of those who may only look; better in a file.",
-        example='"SECRET"',
+        example='"ANOTHER"',
         variable="KASMOS_HTTP_READONLY_TOKEN",
         flag="--http-readonly-token",
         secret=True,
@@ -301,7 +310,7 @@ KEYS: tuple[Key, ...] = (
     Key(
         ("daemon", "http_readonly_token_file"),
         Text(),
-        "The file with that token; read again when it changes. Relative to the project.",
+        "The file with that token, which counts if both are said; read again when it changes.",
         example='"/etc/kasmos/readonly.token"',
         variable="KASMOS_HTTP_READONLY_TOKEN_FILE",
         flag="--http-readonly-token-file",
@@ -406,6 +415,30 @@ KEYS: tuple[Key, ...] = (
         False,
     ),
     Key((*AGENT, "enabled"), Flag(), "Whether tasks may use it.", True),
+    Key(
+        (*AGENT, "permission_default"),
+        Choice(PermissionDefault),
+        "A permission that no rule speaks of: `prompt` waits for a person, `bypass` gives it.",
+        example='"prompt"',
+    ),
+    Key(
+        (*AGENT, "rules"),
+        Rules(),
+        "What needs no person: `allow`, `deny` or `ask` for a tool, and a `command` or `path`; see docs/approvals.md.",
+        [],
+    ),
+    Key(
+        (*AGENT, "approval_timeout"),
+        Duration(),
+        "How long an approval waits for a person; without it, for ever.",
+        example='"30m"',
+    ),
+    Key(
+        (*AGENT, "on_unanswered"),
+        Choice(OnUnanswered),
+        "When nobody has answered within approval_timeout: `deny`, or `stop` the task.",
+        "deny",
+    ),
     Key(
         (*AGENT, "env", "*"),
         Text(empty=True, secret=True),

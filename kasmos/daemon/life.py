@@ -54,6 +54,14 @@ class Reloaded:
     warnings: tuple[str, ...] = ()
 
 
+@attrs.frozen
+class Exposition:
+    """What is counted, for whoever collects it."""
+
+    render: Callable[[], bytes]
+    content_type: str
+
+
 class Life:
     """The life of one supervisor. Belongs to the Trio thread."""
 
@@ -68,6 +76,8 @@ class Life:
         """Set when it was asked to leave."""
         self.addresses: tuple[str, ...] = ()
         """Where it listens."""
+        self.exposition: Exposition | None = None
+        """What a daemon counts."""
         self._reload = reload
         self._changed = trio.Event()
 

@@ -37,6 +37,7 @@ from kasmos.model.view import (
     SessionView,
     TaskView,
     World,
+    public_task_id,
 )
 from kasmos.store.lookup import newest_session
 
@@ -107,7 +108,7 @@ def session_wire(session: SessionView, output_bytes: int | None = None) -> Sessi
         backend=session.backend.value,
         status=session_status(session),
         run_id=session.run_id,
-        task_id=f"{session.run_id}.{session.task_id}" if session.run_id and session.task_id else None,
+        task_id=public_task_id(session.run_id, session.task_id) if session.run_id and session.task_id else None,
         attempt=session.attempt,
         check=session.check,
         profile=session.profile,
@@ -163,6 +164,7 @@ def task_wire(world: World, task: TaskView) -> TaskWire:
     session = newest_session(world, task)
     agent = session if session is not None and session.kind is SessionKind.AGENT else None
     state = task.state
+    run = world.runs[task.run_id]
     return TaskWire(
         task_id=task.id,
         run_id=task.run_id,
@@ -171,7 +173,8 @@ def task_wire(world: World, task: TaskView) -> TaskWire:
         name=task.spec.name,
         title=task.spec.title,
         agent=task.spec.agent or (agent.profile if agent else None),
-        needs=task.spec.needs,
+        model=task.spec.model,
+        needs=run.needs if task.spec.single else task.spec.needs,
         status=task_status(task),
         attempts=task.attempts,
         session_id=session.id if session else None,
@@ -180,6 +183,7 @@ def task_wire(world: World, task: TaskView) -> TaskWire:
         cause=_cause(state.cause) if isinstance(state, BackingOff | Ended) else None,
         retry_at=format_instant(state.since_at + state.delay) if isinstance(state, BackingOff) else None,
         approval=state.approval_id if isinstance(state, Active) else None,
+        submitted_at=format_instant(run.started_at),
         started_at=_instant(task.started_at),
         ended_at=_instant(task.ended_at),
         seconds=_seconds(task.started_mono, task.ended_mono),
@@ -195,6 +199,7 @@ def run_wire(run: RunView) -> RunWire:
         goal=run.plan.goal,
         source=run.source,
         project=run.project,
+        origin=run.origin.value,
         on_failure=run.settings.on_failure.value,
         max_concurrent=run.settings.max_concurrent,
         wave=max(run.waves_started, default=None),
@@ -203,7 +208,7 @@ def run_wire(run: RunView) -> RunWire:
                 number=wave.number,
                 title=wave.title,
                 status=_wave_status(run, wave),
-                tasks=tuple(f"{run.id}.{task.id}" for task in wave.tasks),
+                tasks=tuple(public_task_id(run.id, task.id) for task in wave.tasks),
             )
             for wave in run.plan.waves
         ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import attrs
 
 from kasmos.model.approval import Answer, Ask, ResolvedBy
-from kasmos.model.plan import Plan, RunSettings
+from kasmos.model.plan import Origin, Plan, RunSettings
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason
 from kasmos.model.task import Cause, Outcome
@@ -32,6 +32,15 @@ class SupervisorStopped:
 
 
 @attrs.frozen
+class EventsPruned:
+    """Everything from event `first` to this one, which has the number of the last of them, was forgotten."""
+
+    first: int
+    seal: int
+    """Holds the two ends of the gap together; see `kasmos.store.chain`."""
+
+
+@attrs.frozen
 class RunStarted:
     """A run of a plan was accepted."""
 
@@ -46,6 +55,11 @@ class RunStarted:
     settings: RunSettings
     project: str
     """The directory the tasks run in."""
+    origin: Origin = Origin.PLAN
+    needs: tuple[str, ...] = ()
+    """Ids of tasks of other runs that must have succeeded before anything of this one starts."""
+    request_key: str = ""
+    """The `Idempotency-Key` it was handed in with; `digest` is then that of what was asked."""
 
 
 @attrs.frozen
@@ -285,7 +299,9 @@ class ApprovalRequested:
     approval_id: str
     ask: Ask
     why: str = ""
-    """Why it is for a person to answer; the verdict's sentence where a rule answered."""
+    """Why it is for a person to answer; the verdict's sentence where a rule answers."""
+    waits: bool = True
+    """Whether it waits for a person; if not, its answer follows in the same commit."""
 
 
 @attrs.frozen
@@ -326,7 +342,7 @@ class ApprovalWithdrawn:
     reason: str
 
 
-SupervisorEvent = SupervisorStarted | SupervisorStopped
+SupervisorEvent = SupervisorStarted | SupervisorStopped | EventsPruned
 
 RunEvent = (
     RunStarted

@@ -112,6 +112,8 @@ class SessionSpec:
     """Written to `prompt.md`, byte for byte as UTF-8 (surrogates kept)."""
     script: str | None = None
     """Written to `script.sh` when given."""
+    context: str | None = attrs.field(default=None, repr=False)
+    """Written to `context.json` when given."""
     stdin_prompt: bool = False
     """Standard input is the prompt file; else `/dev/null`."""
     output: OutputMode = OutputMode.FILE
@@ -133,6 +135,11 @@ class SessionSpec:
     """The boot it was started in; filled in when it is stored."""
     cgroup: str = attrs.field(default="", eq=False)
     """The directory of its control group, where it has one; filled in when it is started."""
+
+    @property
+    def has_copier(self) -> bool:
+        """Whether a copier stands between the program and its log."""
+        return self.output is OutputMode.PIPE or self.backend is ExecutionMode.TMUX
 
 
 @attrs.frozen

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import attrs
 
 from kasmos.model.approval import Answer, ApprovalState, Ask, ResolvedBy
-from kasmos.model.plan import Plan, PlanTask, RunSettings
+from kasmos.model.plan import Origin, Plan, PlanTask, RunSettings
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason
 from kasmos.model.table import Table, table_of
@@ -79,6 +79,10 @@ class SessionView:
     """How many times output was declared lost."""
     reason: str = ""
     """Why it could not start, or is lost."""
+    first_seq: int = 0
+    """Journal number of the event by which it was begun."""
+    last_seq: int = 0
+    """Journal number of the newest event about it, its end included, and nothing after that."""
     approvals: tuple[str, ...] = ()
     """Ids of the newest things it asked, oldest first; the older ones are forgotten."""
     waiting_since_mono: float | None = None
@@ -174,13 +178,24 @@ class TaskView:
 
     @property
     def id(self) -> str:
-        """Unique in the state root: `RUN.TASK`."""
-        return f"{self.run_id}.{self.spec.id}"
+        """Unique in the state root: `RUN.TASK`, or the plain id of a task that was handed in by itself."""
+        return public_task_id(self.run_id, self.spec.id)
 
     @property
     def outcome(self) -> Outcome | None:
         """Its outcome, once it has ended."""
         return self.state.outcome if isinstance(self.state, Ended) else None
+
+
+def public_task_id(run_id: str, task_id: str) -> str:
+    """What a task is called everywhere: `RUN.TASK`; one that was handed in by itself has the plain id of its run."""
+    return task_id if task_id == run_id else f"{run_id}.{task_id}"
+
+
+def parts_of_task_id(public_id: str) -> tuple[str, str]:
+    """The run's id, and the task's id in it."""
+    run_id, dot, task_id = public_id.partition(".")
+    return run_id, task_id if dot else run_id
 
 
 # --- runs -------------------------------------------------------------------------
@@ -254,11 +269,25 @@ class RunView:
     ended_mono: float | None = None
     last_seq: int = 0
     """Journal number of the newest event about this run."""
+    origin: Origin = Origin.PLAN
+    needs: tuple[str, ...] = ()
+    """Ids of tasks of other runs that must have succeeded before anything of this one starts."""
+    request_key: str = ""
+    """The `Idempotency-Key` it was handed in with."""
+    first_seq: int = 0
+    """Journal number of the event by which it was accepted."""
 
     @property
     def unfinished(self) -> bool:
         """Whether a supervisor still has work to do for it."""
         return self.state is not RunState.ENDED
+
+
+def find_task_view(runs: Mapping[str, RunView], public_id: str) -> TaskView | None:
+    """The task with exactly this id."""
+    run_id, task_id = parts_of_task_id(public_id)
+    run = runs.get(run_id)
+    return run.tasks.get(task_id) if run is not None else None
 
 
 # --- the whole --------------------------------------------------------------------

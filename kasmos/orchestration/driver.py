@@ -13,11 +13,12 @@ import trio
 
 from kasmos.failpoints import reach
 from kasmos.model import event as ev
+from kasmos.model.plan import Origin
 from kasmos.model.session import StopReason
 from kasmos.model.task import CauseKind
-from kasmos.model.view import RunState, World
+from kasmos.model.view import RunState, RunView, World, find_task_view, parts_of_task_id
 from kasmos.orchestration.assembly import Kitchen, TaskRecipe
-from kasmos.orchestration.scheduler import RunDecision, decide_run
+from kasmos.orchestration.scheduler import RunDecision, decide_outer_needs, decide_run
 from kasmos.orchestration.slots import Slots, is_pending
 from kasmos.supervision.child import Child, Ledger
 from kasmos.supervision.supervisor import Supervisor
@@ -51,6 +52,10 @@ class Driver:
         self._drives: dict[str, _Drive] = {}
         self._locks: dict[str, trio.Lock] = {}
         """By run: held from a look at it to the commit of what follows, so that nobody decides by what is past."""
+        self._dependents: dict[str, set[str]] = {}
+        """By run: those that wait for a task of it."""
+        self._singles: set[str] = set()
+        self._busy_singles = 0
         self._submissions = 0
         self._idle = trio.Event()
         self._idle.set()
@@ -78,6 +83,11 @@ class Driver:
         """Whether this supervisor is at work on the run."""
         return run_id in self._drives
 
+    @property
+    def queued_tasks(self) -> int:
+        """How many tasks that were handed in by themselves wait for a slot, or for other tasks."""
+        return len(self._singles) - self._busy_singles
+
     def lock(self, run_id: str) -> trio.Lock:
         """The lock of a run: held from a look at it to the commit of what follows."""
         return self._locks.setdefault(run_id, trio.Lock())
@@ -88,6 +98,8 @@ class Driver:
             self.wake(run_id)
             return
         drive = self._drives[run_id] = _Drive()
+        if self.world.runs[run_id].origin is Origin.TASK:
+            self._singles.add(run_id)
         self._stir()
         self._nursery.start_soon(self._drive_run, run_id, drive)
 
@@ -95,6 +107,7 @@ class Driver:
         """Something has changed that may matter to a run. Never blocks."""
         if run_id in self._drives:
             self._drives[run_id].wake.set()
+        self._wake_dependents(run_id)
 
     def wake_all(self) -> None:
         """Something has changed that matters to every run. Never blocks."""
@@ -139,6 +152,7 @@ class Driver:
             while True:
                 async with self.lock(run_id):
                     over = await self._turn(run_id)
+                self._wake_dependents(run_id)
                 self._wake_heads()
                 if over:
                     break
@@ -146,9 +160,16 @@ class Driver:
                 drive.wake = trio.Event()
         finally:
             del self._drives[run_id]
+            self._singles.discard(run_id)
+            self._forget_lock(run_id)
             self._slots.leave(run_id)
             drive.over.set()
             self._rest()
+
+    def _forget_lock(self, run_id: str) -> None:
+        lock = self._locks.get(run_id)
+        if lock is not None and not lock.locked() and not lock.statistics().tasks_waiting:
+            del self._locks[run_id]
 
     async def _turn(self, run_id: str) -> bool:
         """Decide once and act; True when this supervisor is done with the run."""
@@ -156,11 +177,15 @@ class Driver:
         if self.leaving is not None:
             if children:
                 return False
-            if self.world.runs[run_id].unfinished and not self.handing_on:
+            run = self.world.runs[run_id]
+            # A task that was handed in by itself is a promise: the next supervisor keeps it without being asked.
+            if run.unfinished and not self.handing_on and run.origin is not Origin.TASK:
                 await self._ledger.append(ev.RunInterrupted(run_id, self.leaving))
             return True
+        held = await self._look_at_needs(self.world.runs[run_id])
         run = self.world.runs[run_id]
-        own, shared = max(0, run.settings.max_concurrent - len(children)), self._slots.free_for(run_id)
+        own = 0 if held else max(0, run.settings.max_concurrent - len(children))
+        shared = self._slots.free_for(run_id)
         decision = decide_run(run, busy=frozenset(children), free_slots=min(own, shared))
         await self._commit(decision)
         started = [task_id for task_id in decision.start if self._start_if_may(run_id, task_id)]
@@ -173,6 +198,18 @@ class Driver:
             if task_id in children:
                 children[task_id].request_stop(STOP_REASONS.get(cause.kind, StopReason.REQUESTED), cause)
         return self.world.runs[run_id].state is RunState.ENDED and not self._supervisor.children(run_id)
+
+    async def _look_at_needs(self, run: RunView) -> bool:
+        """Whether the run waits for tasks of other runs; what follows from their ends is committed."""
+        if not run.needs:
+            return False
+        runs = self.world.runs
+        outer = decide_outer_needs(run, {name: find_task_view(runs, name) for name in run.needs})
+        if outer.events:
+            await self._ledger.append(*outer.events)
+        for name in outer.waiting_for:
+            self._dependents.setdefault(parts_of_task_id(name)[0], set()).add(run.id)
+        return bool(outer.waiting_for)
 
     async def _commit(self, decision: RunDecision) -> None:
         if not decision.events:
@@ -204,12 +241,21 @@ class Driver:
         self._slots.taken_up(run_id, task_id)
         recipe = TaskRecipe(run, run.tasks[task_id], self._kitchen)
         child = Child(run_id, task_id, recipe, self._supervisor.surroundings)
+        single = run_id in self._singles
+        self._busy_singles += single
 
         def ended() -> None:
+            self._busy_singles -= single
             self.wake(run_id)
             self._wake_heads()
 
         self._supervisor.start(child, ended)
+
+    def _wake_dependents(self, run_id: str) -> None:
+        """Something of a run may have ended: those that wait for it look, and wait on if it was something else."""
+        for one in self._dependents.pop(run_id, ()):
+            if one in self._drives:
+                self._drives[one].wake.set()
 
     def _wake_heads(self) -> None:
         """A slot may have become free: whoever has waited longest is next."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 
 import trio
@@ -10,12 +10,15 @@ import trio
 from kasmos.exceptions import SupervisionError
 from kasmos.failpoints import reach
 from kasmos.model import event as ev
-from kasmos.model.plan import Plan, RunSettings
+from kasmos.model.approval import Answer, ResolvedBy
+from kasmos.model.plan import Origin, Plan, RunSettings
 from kasmos.model.session import StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
-from kasmos.model.view import Ended, RunState, RunView, TaskView, World
+from kasmos.model.view import ApprovalView, Ended, RunState, RunView, TaskView, World
+from kasmos.orchestration.approvals import require_not_stale, require_open
 from kasmos.orchestration.assembly import Kitchen, agent_name, mode_of
 from kasmos.orchestration.driver import Driver
+from kasmos.orchestration.intake import Intake, TaskAccepted, TaskSubmission
 from kasmos.orchestration.live import LiveSessions
 from kasmos.orchestration.retry import tasks_to_retry
 from kasmos.orchestration.scheduler import parked_after
@@ -55,6 +58,7 @@ class Orchestrator:
         self._untold = set() if untold is None else {untold}
         """Runs whose outcome somebody is still to be told, rather than to have everything done twice."""
         self._driver = Driver(nursery, ledger, supervisor, kitchen, max_concurrent)
+        self._intake = Intake(nursery, ledger, self._driver, lambda: f"task_{new_run_id()}")
         self._submitting = trio.Lock()
 
     # --- what can be asked -------------------------------------------------------------
@@ -149,16 +153,48 @@ class Orchestrator:
         self._driver.drive(started.run_id)
         return Accepted(started.run_id)
 
-    async def recover_run(self, run_id: str) -> None:
-        """Take up a run whose supervisor died with it under way.
+    @property
+    def queued_tasks(self) -> int:
+        """How many tasks that were handed in by themselves wait for a slot, or for other tasks."""
+        return self._driver.queued_tasks
 
-        It may end before anybody asks for it; who submits its plan first, unchanged, is told of that end.
+    def find_submitted(self, request_key: str, digest: str) -> TaskAccepted | None:
+        """The task that was handed in with this key."""
+        return self._intake.find(request_key, digest)
+
+    async def submit_task(self, submission: TaskSubmission) -> TaskAccepted:
+        """Accept a task that is handed in by itself: a run of its own, with the same id.
 
         Raises:
-            SupervisionError: unknown, ended, or the supervisor is leaving.
+            SupervisionError: the supervisor is leaving.
+            BackendUnavailableError: its backend cannot run here.
+            StoreError: it cannot be recorded at present.
+
+        Cancellation: the task may have been accepted; asking again with the same key tells.
         """
-        self._untold.add(run_id)
-        await self.continue_run(run_id)
+        found = self.find_submitted(submission.request_key, submission.digest) if submission.request_key else None
+        if found is not None:
+            return found
+        self._require_accepting()
+        self._require_backends(submission.started("-"))
+        return await self._intake.submit(submission)
+
+    async def recover_runs(self, run_ids: Iterable[str]) -> None:
+        """Take up runs whose supervisor died with them under way, all with one commit.
+
+        They may end before anybody asks for them; who submits a plan of one first, unchanged, is told of that end.
+
+        Raises:
+            SupervisionError: the supervisor is leaving.
+        """
+        self._require_accepting()
+        chosen = [run_id for run_id in run_ids if self._run(run_id).unfinished and not self.is_driven(run_id)]
+        if not chosen:
+            return
+        self._untold.update(run_id for run_id in chosen if self.world.runs[run_id].origin is Origin.PLAN)
+        await self._ledger.append(*(ev.RunContinued(run_id) for run_id in chosen))
+        for run_id in chosen:
+            self._driver.drive(run_id)
 
     async def continue_run(self, run_id: str) -> None:
         """Take up an unfinished run.
@@ -276,6 +312,44 @@ class Orchestrator:
         if not session.state.live:
             raise SupervisionError(f"session {session.name} has ended already")
         await self.stop_task(session.run_id, session.task_id)
+
+    async def resolve_approval(self, approval_id: str, answer: Answer, who: str, *, patience: float) -> ApprovalView:
+        """Answer what a session asks, in the name of a person.
+
+        Args:
+            approval_id: the approval.
+            answer: what the session is told.
+            who: the person, for the journal.
+            patience: seconds to wait until the session has taken the answer.
+
+        Returns: the approval as it is then: delivered, or still on its way.
+
+        Raises:
+            SupervisionError: unknown, or answered already.
+            StaleApprovalError: it is not asked any more; the session was told nothing.
+
+        Cancellation: the answer may have been recorded; it is given then.
+        """
+        run_id, task_id = self._asker(approval_id)
+        async with self._command(run_id):
+            session_id = require_open(self.world, approval_id).session_id
+            answered = ev.ApprovalResolved(session_id, approval_id, answer, ResolvedBy.PERSON, who, answer.text)
+            await self._ledger.append(answered)
+            child = self._supervisor.children(run_id).get(task_id)
+            if child is not None:
+                child.answered()
+        if child is not None:
+            with trio.move_on_after(patience):
+                await child.wait_settled(approval_id)
+                # That it was delivered may be on its way to the journal.
+                await self._ledger.append()
+        return require_not_stale(self.world, approval_id, answered)
+
+    def _asker(self, approval_id: str) -> tuple[str, str]:
+        session = self.world.sessions.get(require_open(self.world, approval_id).session_id)
+        if session is None or session.run_id is None or session.task_id is None:
+            raise SupervisionError(f"approval {approval_id} belongs to no task of this supervisor")
+        return session.run_id, session.task_id
 
     @asynccontextmanager
     async def _command(self, run_id: str) -> AsyncGenerator[None, None]:

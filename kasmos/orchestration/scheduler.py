@@ -10,7 +10,7 @@ child, a session or a back-off; an ending is a *root failure* unless it follows 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import attrs
 
@@ -81,6 +81,38 @@ def decide_run(run: RunView, *, busy: frozenset[str], free_slots: int) -> RunDec
         draft.events.append(RunEnded(run.id, outcome))
     stop = ((name, halt) for name in draft.going) if halt else ()
     return RunDecision(tuple(draft.events), resumed + fresh, tuple(stop), len(ready) > len(fresh))
+
+
+@attrs.frozen
+class OuterNeeds:
+    """What follows for a run from the tasks of other runs that it needs."""
+
+    waiting_for: tuple[str, ...] = ()
+    """Ids of those that have not ended: nothing of the run may start."""
+    events: tuple[RunEvent, ...] = ()
+    """To be committed: the ends of tasks that will never run, because one of those did not succeed."""
+
+
+def decide_outer_needs(run: RunView, needed: Mapping[str, TaskView | None]) -> OuterNeeds:
+    """Decide whether a run has what it needs of others.
+
+    Args:
+        needed: by id, the tasks in `run.needs`; None for one that is not known any more.
+    """
+    idle = [name for name, task in run.tasks.items() if isinstance(task.state, Pending)]
+    if not idle or run.cancel_reason is not None or run.state not in (RunState.RUNNING, RunState.PARKED):
+        return OuterNeeds()
+    for name, task in needed.items():
+        if task is None:
+            message = f"needs task {name}, which is not known any more"
+        elif has_failed(task):
+            message = f"needs a task that did not succeed: task {name} {_VERBS[task.outcome or Outcome.LOST]}"
+        else:
+            continue
+        cause = Cause(CauseKind.NEED_FAILED, message, because_of=(name,))
+        return OuterNeeds(events=tuple(TaskEnded(run.id, one, Outcome.SKIPPED, cause) for one in idle))
+    waiting = (name for name, task in needed.items() if task is not None and not isinstance(task.state, Ended))
+    return OuterNeeds(waiting_for=tuple(waiting))
 
 
 def parked_after(run: RunView) -> int | None:

@@ -51,7 +51,7 @@ async def what_was_started(directory: Path, spec: SessionSpec, services: Service
     if stored is not None:
         return stored
     with_copier = os.path.exists(directory / layout.COPIER)  # noqa: ASYNC240  # as short as any look at a record
-    return attrs.evolve(spec, output=OutputMode.PIPE if with_copier else spec.output)
+    return attrs.evolve(spec, output=OutputMode.PIPE if with_copier and not spec.has_copier else spec.output)
 
 
 async def adopt(hold: Hold, *, same_boot: bool) -> ExitStatus | None:

@@ -12,7 +12,6 @@ import trio
 
 from kasmos.failpoints import reach
 from kasmos.model import event as ev
-from kasmos.model.profile import OutputMode
 from kasmos.model.session import UNKNOWN_EXIT, ExitStatus
 from kasmos.sessions import cgroups, processes
 from kasmos.sessions.hold import Hold
@@ -68,6 +67,8 @@ def _reported_exit(hold: Hold) -> ExitStatus:
 async def clear_up(hold: Hold) -> None:
     """See to it that after a program's end nobody of its session is left who is not reported, helpers included."""
     await sweep(hold)
+    if hold.when_swept is not None:
+        await hold.when_swept()
     await _drain(hold)
     await _dismiss_helpers(hold)
     if lease_is_held(hold.kin.lease) or _is_populated(hold):
@@ -140,7 +141,7 @@ async def close_log(hold: Hold) -> None:
     log.pull()
     await log.settle(hold.services.disk_limiter, hold.services.warn, finally_=True)
     losses, log.losses = log.losses, []
-    if hold.spec.output is OutputMode.PIPE and hold.records.copier_lost_output():
+    if hold.spec.has_copier and hold.records.copier_lost_output():
         losses.append((log.buffer.end, "the log could not be written"))
     for offset, reason in losses:
         await hold.notify(ev.OutputLost(hold.spec.id, offset, reason))

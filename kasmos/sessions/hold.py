@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import attrs
 import trio
 
 from kasmos.model import event as ev
-from kasmos.model.profile import OutputMode
 from kasmos.model.session import SessionSpec
 from kasmos.sessions import cgroups, layout, processes
 from kasmos.sessions.doorman import Doorman
@@ -51,6 +50,8 @@ class Hold:
     log: FollowedLog | None = None
     said: set[ProcessId] = attrs.field(factory=set)
     """Leftovers that were made known."""
+    when_swept: Callable[[], Awaitable[None]] | None = None
+    """What has to be done, within a bound, when the tree is empty and before the last output is waited for."""
     spared: bool = False
     """Whether a process that outlived the program is left alone."""
     records: Records = attrs.field(init=False)
@@ -101,7 +102,7 @@ class Hold:
     @property
     def copier(self) -> ProcessEntry | None:
         """The copier's record, if there can be one."""
-        return self.records.copier() if self.spec.output is OutputMode.PIPE else None
+        return self.records.copier() if self.spec.has_copier else None
 
     def has_program(self) -> bool:
         """Whether we hold a pidfd of the proven program: then it runs, or ended a moment ago."""
@@ -131,7 +132,7 @@ class Hold:
         """Whether the records tell of everybody whom the program needs in order to run."""
         if self.records.program() is None:
             return False
-        return self.spec.output is not OutputMode.PIPE or self.records.copier() is not None
+        return not self.spec.has_copier or self.records.copier() is not None
 
     def watch_records(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call *callback* once `is_ready` has come true, or cannot be told. Returns: what ends the watch."""

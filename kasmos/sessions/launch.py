@@ -183,7 +183,7 @@ def prepare(directory: str, spec: SessionSpec, boot_id: str) -> None:
         raise SessionStartError(f"cannot make the session directory {directory}: {error.strerror}") from error
     try:
         _write(f"{directory}/{layout.EXIT}", b" " * layout.EXIT_RECORD_BYTES)
-        if spec.output is OutputMode.PIPE:
+        if spec.has_copier:
             _write(f"{directory}/{layout.LOST}", b" " * layout.EXIT_RECORD_BYTES)
         _write(f"{directory}/{layout.SHIM_LOG}", b"")
         _write(f"{directory}/{layout.LEASE}", b"")
@@ -191,6 +191,8 @@ def prepare(directory: str, spec: SessionSpec, boot_id: str) -> None:
         _write(f"{directory}/{layout.PROMPT}", spec.prompt.encode("utf-8", "surrogateescape"))
         if spec.script is not None:
             _write(f"{directory}/{layout.SCRIPT}", spec.script.encode("utf-8", "surrogateescape"))
+        if spec.context is not None:
+            _write(f"{directory}/{layout.CONTEXT}", spec.context.encode("utf-8", "surrogateescape"))
         # Last: a directory without it was never spawned in.
         _write(f"{directory}/{layout.SPEC}", _stored(spec, boot_id))
     except OSError as error:
@@ -209,9 +211,9 @@ def discard(directory: str) -> None:
 
 def _stored(spec: SessionSpec, boot_id: str) -> bytes:
     # Names of the environment are worth keeping, values may be secrets; so may arguments, and the prompt is one of them
-    # for most programs. Prompt and script have own files.
+    # for most programs. Prompt, script and context have own files.
     env = dict.fromkeys(spec.env, "")
-    plain = attrs.evolve(spec, argv=spec.argv[:1], env=env, prompt="", script=None, boot_id=boot_id)
+    plain = attrs.evolve(spec, argv=spec.argv[:1], env=env, prompt="", script=None, context=None, boot_id=boot_id)
     return codec.encode(plain)
 
 
@@ -231,16 +233,25 @@ def doorman_command(directory: str, spec: SessionSpec, soft_nofile: int) -> list
         SessionStartError: the program, or a tool its limits or its output need, is not there; or the directory it
             should run in.
     """
+    argv = program_command(directory, spec)
+    source = layout.PROMPT if spec.stdin_prompt else "/dev/null"
+    copier = _own_tool("cat") if spec.output is OutputMode.PIPE else ""
+    return ["/bin/sh", "-c", SHIM, "kasmos", spec.cwd, source, copier, str(soft_nofile), spec.cgroup, *argv]
+
+
+def program_command(directory: str, spec: SessionSpec) -> list[str]:
+    """The program's own command line, limits included.
+
+    Raises:
+        SessionStartError: the program, or a tool its limits need, is not there; or the directory it should run in.
+    """
     if not os.path.isdir(spec.cwd):
         raise SessionStartError(f"the working directory {spec.cwd} does not exist")
     program = [_substitute(word, directory) for word in spec.argv]
     prefix = limit_prefix(spec.limits)
     for word in {program[0], *(word for word in prefix if word in ("nice", "ionice", "prlimit"))}:
         resolve(word, spec.env, spec.cwd)
-    argv = prefix + program
-    source = layout.PROMPT if spec.stdin_prompt else "/dev/null"
-    copier = _own_tool("cat") if spec.output is OutputMode.PIPE else ""
-    return ["/bin/sh", "-c", SHIM, "kasmos", spec.cwd, source, copier, str(soft_nofile), spec.cgroup, *argv]
+    return prefix + program
 
 
 def _own_tool(name: str) -> str:

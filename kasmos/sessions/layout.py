@@ -3,6 +3,7 @@
 SPEC = "spec.json"
 PROMPT = "prompt.md"
 SCRIPT = "script.sh"
+CONTEXT = "context.json"
 LEASE = "lease"
 SHIM = "shim"
 PID = "pid"
@@ -12,7 +13,11 @@ OUTPUT_BASE = "output.base"
 SHIM_LOG = "shim.log"
 EXIT = "exit"
 LOST = "lost"
-ALL = (SPEC, PROMPT, SCRIPT, LEASE, SHIM, PID, COPIER, OUTPUT, OUTPUT_BASE, SHIM_LOG, EXIT, LOST)
+GATE = "gate"
+SCREEN = "screen"
+ALL = (
+    SPEC, PROMPT, SCRIPT, CONTEXT, LEASE, SHIM, PID, COPIER, OUTPUT, OUTPUT_BASE, SHIM_LOG, EXIT, LOST, GATE, SCREEN
+)  # fmt: skip
 
 EXIT_RECORD_BYTES = 32
 """Size of the records `exit` and `lost`, reserved before the start so that a full disk cannot keep them from being

@@ -68,6 +68,8 @@ class Kin:
     """Nothing of the session is older, in clock ticks since boot."""
     helpers: set[int] = attrs.field(factory=set)
     """Pids of doorman, shim, recorder and copier: never signalled together with the program."""
+    host: int | None = None
+    """Pid of the tmux server above it all, which is ours: nobody is spared for descending from it."""
     copier: int | None = None
     """Pid of the copier, with `output = "pipe"`."""
     cgroup: str = ""
@@ -159,7 +161,7 @@ class Tree:
         members = list(members)
         table = {entry.id.pid: entry for entry in entries}
         ours = {member.entry.id.pid for member in members} | self.kin.helpers
-        above = _ancestors(os.getpid(), table) | {os.getpid(), 0, 1}
+        above = _ancestors(os.getpid(), table) | {os.getpid(), 0, 1, self.kin.host or 0}
         judged = []
         for member in members:
             why = self._spared(member, table, ours, above)

@@ -24,7 +24,8 @@ from kasmos.model.event import Event, Record, SessionStarting
 from kasmos.model.view import World
 from kasmos.store.chain import Row, link_of
 from kasmos.store.database import UnwritableError
-from kasmos.store.fold import apply
+from kasmos.store.fold import apply, forget, restore
+from kasmos.store.pruning import Forgotten
 from kasmos.store.reader import read_records, read_world
 from kasmos.store.salvage import Opened, open_or_salvage
 
@@ -103,6 +104,37 @@ class Journal:
             CodecError: one of them cannot be encoded; none was recorded.
         """
         self._enqueue(events, None)
+
+    async def prune(self, decide: Callable[[World], Forgotten]) -> int:
+        """Forget what is over; how many events that were. Their numbers are never given out again.
+
+        Args:
+            decide: given the world when nothing is on its way that could contradict it. Must not block.
+
+        Raises:
+            StoreError: it cannot be done at present, and nothing has changed; or the journal is closed.
+
+        Cancellation: before it is decided, nothing is done; after that, no effect.
+        """
+        while self._waiting or self._writing:
+            await self.flush()
+        if self._over:
+            raise StoreError("the journal is closed")
+        forgotten = decide(self.world)
+        # At once, so that nobody takes up what is being forgotten.
+        gone = forget(self.world, forgotten.run_ids, forgotten.session_ids)
+        try:
+            with trio.CancelScope(shield=True):
+                rows = await trio.to_thread.run_sync(self._database.prune, forgotten, limiter=self._thread)
+        except UnwritableError as error:
+            restore(self.world, gone)
+            raise StoreError(f"the journal cannot be pruned: {error}") from error
+        except BaseException:
+            restore(self.world, gone)
+            raise
+        for session_id in gone.sessions:
+            self._run_of.pop(session_id, None)
+        return rows
 
     async def flush(self) -> None:
         """Return when everything that has been appended so far is durable and folded.

@@ -8,12 +8,15 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
+from kasmos.model.event import Event
+from kasmos.model.session import SessionKind
 from kasmos.model.task import Outcome
 from kasmos.model.view import SessionView
 
@@ -38,6 +41,11 @@ class Model:
         """Its log: of one conversation or all; waits until there are *at_least* requests and *ended* are over."""
         query = f"at_least={at_least}&ended={ended}" + (f"&conversation={conversation}" if conversation else "")
         answer: list[dict[str, Any]] = self._ask(f"/mock/requests?{query}")
+        return answer
+
+    def body(self, n: int) -> Mapping[str, Any]:
+        """What was sent with request *n*."""
+        answer: Mapping[str, Any] = self._ask(f"/mock/requests/{n}")
         return answer
 
     def handed_out(self, conversation: str) -> Mapping[str, Mapping[str, int]]:
@@ -124,33 +132,59 @@ class Workshop(Scene):
         """How a task has ended."""
         return self.only_run().tasks[task].outcome
 
+    @property
+    def session_ids(self) -> list[str]:
+        """Every session of a program, in the order in which they began; checks are left out."""
+        sessions = self.world().sessions.values()
+        return [session.id for session in sessions if session.kind is SessionKind.AGENT]
+
     def session(self, task: str = "1") -> SessionView:
-        """The last session of a task."""
-        world = self.world()
-        return world.sessions[self.only_run().tasks[task].sessions[-1]]
+        """The last session of a task's program."""
+        sessions = self.world().sessions.values()
+        return [item for item in sessions if item.kind is SessionKind.AGENT and item.task_id == task][-1]
+
+    def told(self, kind: type[Event]) -> list[Event]:
+        """The events of this kind in the journal."""
+        return [record.event for record in self.records() if isinstance(record.event, kind)]
 
     def output(self, task: str = "1") -> str:
         """What a task's last session wrote."""
         return (self.root.session_dir(self.session(task).id) / "output.log").read_text(errors="replace")
 
-    def events(self, task: str = "1") -> list[dict[str, Any]]:
-        """The JSON lines a task's last session wrote; what wrappers mix in is left out."""
-        return [json.loads(line) for line in self.output(task).splitlines() if line.startswith("{")]
+    def conclusion(self, name: str) -> dict[str, Any]:
+        """What `kas agents parse` makes of all that the program has written, and of its exit."""
+        status = self.session().exit
+        assert status is not None
+        log = self.root.session_dir(self.session().id) / "output.log"
+        ended = status.code if status.signal is None else -status.signal
+        parsed = self.kas("agents", "parse", "--program", name, "--exit", str(ended), "--json", log)
+        assert parsed.code == 0, parsed.stderr
+        conclusion: dict[str, Any] = json.loads(parsed.stdout.splitlines()[-1])
+        return conclusion
 
     def asked(self, name: str) -> list[dict[str, Any]]:
         """What a program asked of its model, without titles and the like."""
         return [entry for entry in self.model.requests(self.conversation(name)) if not entry["side"]]
 
 
+def command_lines() -> list[str]:
+    """The command line of every process."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):  # it may have gone
+            found.append(
+                Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            )
+    return found
+
+
 def marked(session_id: str) -> dict[int, str]:
     """The processes that carry a session's mark in their environment, and their command lines."""
     found = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
+        with suppress(OSError):  # it may have gone
             if f"KASMOS_SESSION_ID={session_id}\0".encode() in Path(f"/proc/{pid}/environ").read_bytes():
                 found[int(pid)] = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-        except OSError:
-            continue  # it has gone
     return found
 
 

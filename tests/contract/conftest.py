@@ -20,8 +20,9 @@ from kasmos.sessions.headless import open_headless
 from kasmos.sessions.protocol import Backend, ExecutionSession
 from kasmos.sessions.script import Script
 from kasmos.sessions.scripted import ScriptedBackend, ScriptedMachine
+from kasmos.sessions.tmux_backend import open_tmux
 from kasmos.supervision.termination import terminate
-from tests.contract.programs import Program
+from tests.contract.programs import FOLDER, MISSING, Program
 
 LIMIT = 30.0
 """Seconds after which what should have happened has not."""
@@ -49,13 +50,19 @@ class Stage:
         spec = SessionSpec(
             id=session_id,
             name=program.name,
-            argv=program.argv,
+            argv=self.argv(program),
             cwd=str(self.cwd),
             backend=self.mode,
             env={"PATH": os.environ["PATH"], "HOME": str(self.cwd), "KASMOS_SESSION_ID": session_id},
             stop=StopPolicy(stop_grace=LIMIT),
         )
         return attrs.evolve(spec, **changes)
+
+    def argv(self, program: Program) -> tuple[str, ...]:
+        """The command line; on a terminal, which makes two bytes of a newline, one that has it leave output alone."""
+        if self.mode is not ExecutionMode.TMUX or program is MISSING:
+            return program.argv
+        return (str(FOLDER / "raw_output"), *program.argv)
 
     async def notify(self, event: Event) -> None:
         """Makes events durable, as far as this stage goes."""
@@ -67,10 +74,10 @@ class Stage:
         return self.backend.open(self.spec(program, **changes), notify=self.notify)
 
 
-@pytest.fixture(params=["scripted", "headless"])
+@pytest.fixture(params=["scripted", "headless", "tmux"])
 async def stage(request: pytest.FixtureRequest, root: Path, state_home: Path) -> AsyncIterator[Stage]:
     """A stage for each backend in turn."""
-    make = {"scripted": scripted_stage, "headless": headless_stage}[request.param]
+    make = {"scripted": scripted_stage, "headless": headless_stage, "tmux": tmux_stage}[request.param]
     async with make(root) as stage:
         yield stage
 
@@ -108,6 +115,27 @@ async def headless_stage(root: Path) -> AsyncIterator[Stage]:
         yield Stage(
             backend=backend,
             mode=ExecutionMode.HEADLESS,
+            cwd=root,
+            another=another,
+            lives=_marked_process_lives,
+            scripts={},
+        )
+
+
+@asynccontextmanager
+async def tmux_stage(root: Path) -> AsyncIterator[Stage]:
+    state = root / "state"
+    state.mkdir(mode=0o700, exist_ok=True)
+
+    @asynccontextmanager
+    async def another() -> AsyncIterator[Backend]:
+        async with open_headless(state, terminate=terminate) as headless, open_tmux(state, headless) as backend:
+            yield backend
+
+    async with another() as backend:
+        yield Stage(
+            backend=backend,
+            mode=ExecutionMode.TMUX,
             cwd=root,
             another=another,
             lives=_marked_process_lives,

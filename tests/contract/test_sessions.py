@@ -242,7 +242,8 @@ async def test_output_exact_bytes(stage: Stage) -> None:
     async with stage.open(programs.BINARY) as session:
         await ended(session)
         assert await everything(session) == b"a\x00b\xff\xfec\xc3"
-        assert session.capture() == "a\x00b\ufffd\ufffdc\ufffd"
+        if not session.capabilities.interactive:  # a screen is made of what can be shown
+            assert session.capture() == "a\x00b\ufffd\ufffdc\ufffd"
 
 
 async def test_output_without_newline(stage: Stage) -> None:
@@ -325,6 +326,12 @@ async def test_older_output_than_the_buffer_holds(stage: Stage) -> None:
 
 async def test_truncated_output_is_told(stage: Stage) -> None:
     """Output that a program destroyed is declared lost, by an event and to readers, and offsets go on."""
+    if stage.backend.capabilities.interactive:
+        # What a terminal was told cannot be taken back.
+        async with stage.open(programs.TRUNCATOR) as session:
+            await ended(session)
+            assert await everything(session) == b"before\nafter\n"
+        return
     async with stage.open(programs.TRUNCATOR) as session:
         await wrote(session, b"before\n")
         await ended(session)
@@ -355,11 +362,25 @@ async def test_has_updated(stage: Stage) -> None:
 
 
 async def test_capture_lines(stage: Stage) -> None:
-    """What is captured are lines in memory, counted as a Python slice counts."""
+    """What is captured are lines in memory, counted as a Python slice counts; or a screen's, as tmux counts them."""
     async with stage.open(programs.chatty(5)) as session:
         await ended(session)
+        if session.capabilities.interactive:
+            assert [line.strip() for line in session.capture(1, 2).split("\n")] == ["0000008", "0000016"]
+            return
         assert session.capture(1, 3) == "0000008\n0000016"
         assert session.capture(-1) == "0000032"
+
+
+async def test_screen_is_what_is_captured(stage: Stage) -> None:
+    """A screen that is waited for is as new as the output, and what is left of it can be looked at after the end."""
+    async with stage.open(programs.WAITER) as session:
+        await wrote(session, b"ready\n")
+        with trio.fail_after(LIMIT):
+            while "ready" not in await session.screen():  # noqa: ASYNC110  # nobody tells when it is drawn
+                await trio.sleep(0.01)
+    assert "ready" in await session.screen()
+    assert "ready" in session.capture()
 
 
 async def test_sessions_side_by_side(stage: Stage) -> None:
@@ -597,7 +618,8 @@ async def test_interactive_verbs(stage: Stage, verb: Verb) -> None:
     """A backend without a terminal refuses the interactive verbs, and the program does not notice."""
     async with stage.open(programs.WAITER) as session:
         await wrote(session, b"ready\n")
-        assert not session.capabilities.interactive
+        if session.capabilities.interactive:
+            return  # what they do there is tested where there is a terminal
         with pytest.raises(InteractiveOnlyError):
             await verb(session)
         assert stage.lives(session.spec.id)
@@ -632,6 +654,11 @@ async def test_program_reads_its_prompt(stage: Stage) -> None:
     """A program's standard input is its prompt where that is wanted, byte for byte; a script reads nothing."""
     prompt = "line\n" * 50_000 + "é"
     program = programs.Program((str(programs.FOLDER / "stdin_reader"),), programs.echo("nothing").script)
+    if stage.backend.capabilities.interactive:
+        with pytest.raises(SessionStartError, match="standard input"):
+            async with stage.open(program, prompt=prompt, stdin_prompt=True):
+                pytest.fail("its standard input is the terminal")
+        return
     read = prompt.encode() + b"end of input\n" if stage.backend.capabilities.processes else b"nothing\n"
     async with stage.open(program, prompt=prompt, stdin_prompt=True) as session:
         await ended(session)
@@ -639,7 +666,9 @@ async def test_program_reads_its_prompt(stage: Stage) -> None:
 
 
 async def test_program_without_a_prompt_reads_nothing(stage: Stage) -> None:
-    """A program's standard input is empty where no prompt is given there."""
+    """A program's standard input is empty where no prompt is given there, and is not a terminal."""
+    if stage.backend.capabilities.interactive:
+        return  # it is one
     program = programs.Program((str(programs.FOLDER / "stdin_reader"),), programs.echo("end of input").script)
     async with stage.open(program) as session:
         await ended(session)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
+import subprocess
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -106,7 +109,7 @@ def test_interrupted_follower_leaves_the_run(scene: Scene) -> None:
         assert following.wait() == 130
         assert "the run goes on" in following.text()
     scene.let("go")
-    assert scene.run().code == 0
+    scene.wait(lambda: scene.only_run().state is RunState.ENDED)
     assert len(scene.lines("start")) == 1
     scene.kas("daemon", "stop")
     scene.judge()
@@ -114,7 +117,7 @@ def test_interrupted_follower_leaves_the_run(scene: Scene) -> None:
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_programs_outlive_the_daemon(scene: Scene, how: str) -> None:
-    """What runs when a daemon stops, or is killed, runs on; the next daemon takes hold of it and goes on with the rest."""
+    """What runs when a daemon stops, or is killed, runs on; the next daemon takes hold of it and does the rest."""
     start(scene)
     scene.write_plan([Task("until_exists go; done_")], [Task("done_")])
     with scene.start() as following:
@@ -409,3 +412,47 @@ def test_log_is_followed(scene: Scene) -> None:
         scene.wait(lambda: "configuration reloaded" in following.stdout, following)
         following.signal(signal.SIGINT)
         assert following.wait() == 130
+
+
+# --- what it counts -----------------------------------------------------------------------
+
+
+def scrape(address: str) -> str:
+    """What /metrics answers."""
+    with urllib.request.urlopen(address, timeout=30) as response:
+        assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+        return str(response.read().decode())
+
+
+def test_metrics(scene: Scene) -> None:
+    """The metrics tell what ran and runs, on their own listener and beside the API; promtool finds nothing wrong."""
+    started = start(scene, "--metrics", "127.0.0.1:0")
+    address = started.stdout.split(", ")[-1].strip()
+    assert address.endswith("/metrics")
+    scene.write_plan([Task("echo 1; until_exists go; done_"), Task("exit 3")])
+    with scene.start() as following:
+        scene.wait_started("1", following)
+        scene.wait(lambda: 'kasmos_tasks_ended_total{outcome="failed"} 1.0' in scrape(address), following)
+        text = scrape(address)
+        assert 'kasmos_sessions_running{agent="worker",backend="headless"} 1.0' in text
+        assert 'kasmos_sessions_started_total{backend="headless",kind="agent"} 2.0' in text
+        assert "kasmos_ready 1.0" in text
+        assert re.search(r"^kasmos_journal_commit_seconds_count [1-9]", text, re.MULTILINE)
+        assert re.search(r"^kasmos_loop_turn_seconds_count [1-9]", text, re.MULTILINE)
+        scene.let("go")
+        following.wait()
+    scene.wait(lambda: 'kasmos_runs_ended_total{outcome="failed"} 1.0' in scrape(address))
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"], input=scrape(address), capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def test_port_taken(scene: Scene) -> None:
+    """A port that is taken is told by whoever starts the daemon, and nothing is left behind."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        result = scene.kas("daemon", "start", "--metrics", f"127.0.0.1:{port}")
+    assert result.code == 4
+    assert f"127.0.0.1:{port}" in result.stderr
+    assert _holder(scene) is None

@@ -11,6 +11,7 @@ turn: which one is due is told by the tool results in the request, so a repeated
 | request | answers |
 |---|---|
 | `GET /mock/requests?conversation=NAME&at_least=N` | every request so far, as soon as there are N of them |
+| `GET /mock/requests/N` | the body of request N |
 | `GET /mock/usage?conversation=NAME` | tokens handed out: sums over answers that were sent to their end |
 | `POST /mock/gates/NAME` | lets go on what waits in `hold NAME` |
 

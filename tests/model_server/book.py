@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -23,6 +24,7 @@ class Entry:
     dialect: str = ""
     conversation: str = ""
     model: str = ""
+    stream: bool = False
     side: bool = False
     """Whether it was about something beside the conversation: a title, a summary, who speaks next."""
     step: str = ""
@@ -34,6 +36,11 @@ class Entry:
     """`sent`, `cut` (by us) or `gone` (the program hung up); empty while it is under way."""
     error: str = ""
     """Why a request got no answer that was scripted."""
+    body: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+def _is_short(field: attrs.Attribute[Any], value: object) -> bool:
+    return field.name != "body"
 
 
 class Book:
@@ -59,7 +66,11 @@ class Book:
 
     def about(self, conversation: str | None) -> list[dict[str, Any]]:
         """The entries of one conversation, or all of them."""
-        return [attrs.asdict(entry) for entry in self.entries if conversation in (None, entry.conversation)]
+        return [
+            attrs.asdict(entry, filter=_is_short)
+            for entry in self.entries
+            if conversation in (None, entry.conversation)
+        ]
 
     async def wait_entries(self, conversation: str | None, at_least: int, ended: int) -> list[dict[str, Any]]:
         """The entries of a conversation, as soon as there are so many, and so many of them have ended."""

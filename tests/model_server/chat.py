@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from .dialect import WORDS, Answer, Asked, Failure, Stream, event, texts
+from .dialect import SUBMIT, WORDS, Answer, Asked, Failure, Stream, event, texts
 from .script import Said
 
 CODES = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_exceeded"}
@@ -17,14 +17,17 @@ class Chat:
 
     def read(self, path: str, body: Mapping[str, Any]) -> Asked:
         messages = body.get("messages") or []
+        spoken = [texts(message.get("content")) for message in messages]
         tools = [tool.get("function") or {} for tool in body.get("tools") or ()]
         return Asked(
             said=[Said(message.get("role", "user"), texts(message.get("content"))) for message in messages],
             tools={tool["name"]: "function" for tool in tools if "name" in tool},
             stream=bool(body.get("stream")),
             model=body.get("model", "mock"),
-            prose=any("SEARCH/REPLACE" in texts(message.get("content")) for message in messages),
+            prose=any("SEARCH/REPLACE" in text for text in spoken),
             schema=(body.get("response_format") or {}).get("type") in ("json_schema", "json_object"),
+            helper=any("memory extraction subagent" in text for text in spoken[:1]),
+            submits=any(SUBMIT in text for text in spoken),
         )
 
     def stream(self, answer: Answer) -> Stream:

@@ -34,6 +34,10 @@ class Asked:
     """Whether the program reads edits out of the text (aider): it offers no tools and still means business."""
     schema: bool = False
     """Whether the answer has to be JSON."""
+    helper: bool = False
+    """Whether a hidden helper of the program asks, which keeps its memory."""
+    submits: bool = False
+    """Whether the program is over only when a command says so (mini-swe-agent)."""
 
 
 @attrs.frozen
@@ -116,6 +120,8 @@ def tool_call(step: Step, tools: Mapping[str, str], call_id: str) -> Call:
     Raises:
         LookupError: it offers none.
     """
+    if step.verb == "call":
+        return Call(call_id, step["tool"], json.loads(step["arguments"]))
     path, content = step["path"], step["content"]
     edit = {"old_string": step["old"], "new_string": step["new"]}
     # Two programs call their tool so, and name its arguments differently.
@@ -166,6 +172,10 @@ def prose_edit(step: Step) -> str:
     old, new = ("", step["content"]) if step.verb == "write" else (step["old"], step["new"])
     old += "\n" if old else ""
     return f"As asked:\n\n{step['path']}\n```\n<<<<<<< SEARCH\n{old}=======\n{new}\n>>>>>>> REPLACE\n```\n"
+
+
+SUBMIT = "COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"
+"""What mini-swe-agent waits for as the first line of a command's output."""
 
 
 WORDS = {

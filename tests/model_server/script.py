@@ -19,9 +19,10 @@ ARGUMENTS = {
     "read": ("path",),
     "edit": ("path", "old", "new"),
     "run": ("command",),
+    "call": ("tool", "arguments"),
     "fail": ("status", "times", "reset"),
     "quota": ("reset",),
-    "cut": ("text",),
+    "cut": ("times",),
     "hang": (),
     "hold": ("gate", "text"),
     "slow": ("seconds", "text"),
@@ -32,13 +33,16 @@ ARGUMENTS = {
 |---|---|
 | `say`, `think`, `empty` | answers with a text, with a thought and a text, with nothing |
 | `write`, `read`, `edit`, `run` | calls the tool which the program offers for it |
+| `call` | calls a tool by its name with these arguments (JSON), whether it is offered or not |
 | `fail` | answers with an HTTP status; after `times` such answers (0: never) the next step is due; `reset` in seconds |
 | `quota` | says that the account has used up what it may use, until `reset` seconds from now |
-| `cut` | sends half of an answer and closes the connection |
+| `cut` | sends half of an answer and closes the connection; `times` as for `fail` |
 | `hang` | takes the request and never answers |
 | `hold` | sends half of an answer, and the rest when its gate is opened |
 | `slow` | sends an answer piece by piece, over so many seconds |
 """
+NEEDED = {"write": 2, "read": 1, "edit": 3, "run": 1, "call": 2, "fail": 1, "hold": 1, "slow": 1, "think": 1}
+"""How many arguments must be given, where it is not none."""
 ANSWERS = ("say", "think", "empty", "cut", "hang", "hold", "slow")
 
 
@@ -58,7 +62,7 @@ class Step:
 
     @property
     def times(self) -> int:
-        """For `fail`: how often; 0 means always."""
+        """For `fail` and `cut`: how often; 0 means always."""
         return int(self["times"] or 0)
 
     @property
@@ -120,7 +124,7 @@ def decide_step(script: Script, rounds: int, failed: Mapping[int, int]) -> tuple
     due = [
         (index, step)
         for index, step in enumerate(script.steps)
-        if not (step.verb == "fail" and step.times and failed.get(index, 0) >= step.times)
+        if not (step.times and failed.get(index, 0) >= step.times)
     ]
     return due[rounds] if rounds < len(due) else (len(script.steps), Step("say"))
 
@@ -130,12 +134,12 @@ def _parse_step(text: str) -> Step:
     names = ARGUMENTS.get(verb)
     if names is None:
         raise ScriptError(f"no step is called {verb!r}; there are {', '.join(ARGUMENTS)}")
-    if names and names[-1] in ("text", "command"):
+    if names and names[-1] in ("text", "command", "arguments"):
         # Free text and shell commands are taken as they are.
         values = rest.split(" ", len(names) - 1) if rest else []
     else:
         values = shlex.split(rest)
-    needed = {"write": 2, "read": 1, "edit": 3, "run": 1, "fail": 1, "hold": 1, "slow": 1, "think": 1}.get(verb, 0)
+    needed = NEEDED.get(verb, 0)
     if not needed <= len(values) <= len(names):
         raise ScriptError(f"step {text!r} needs {needed} to {len(names)} arguments: {' '.join(names)}")
     return Step(verb, dict(zip(names, values, strict=False)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,7 +18,7 @@ import trio
 from .anthropic import Anthropic
 from .book import Book, Entry
 from .chat import Chat
-from .dialect import Answer, Asked, Dialect, Failure, prose_edit, tool_call
+from .dialect import SUBMIT, Answer, Asked, Dialect, Failure, prose_edit, tool_call
 from .gemini import Gemini
 from .responses import Responses
 from .script import ANSWERS, ScriptError, Step, decide_step, find_script
@@ -140,6 +141,8 @@ async def _answer_test(book: Book, exchange: Exchange, method: str, path: str, q
     if path == "/mock/requests":
         at_least, ended = int(first.get("at_least", 0)), int(first.get("ended", 0))
         await exchange.document(200, await book.wait_entries(conversation, at_least, ended))
+    elif path.startswith("/mock/requests/"):
+        await exchange.document(200, book.entries[int(path.rpartition("/")[2]) - 1].body)
     elif path == "/mock/usage" and conversation:
         await exchange.document(200, book.handed_out(conversation))
     elif path.startswith("/mock/gates/") and method == "POST":
@@ -157,11 +160,12 @@ async def _answer_program(book: Book, exchange: Exchange, entry: Entry, raw: byt
     except ValueError:
         dialect, body = None, {}
         entry.error = "the body is not JSON"
+    entry.body = body
     if dialect is None:
         await _refuse(book, exchange, entry, 404, entry.error or f"there is no {entry.method} {entry.path} here")
         return
     asked = dialect.read(entry.path, body)
-    entry.dialect, entry.model = dialect.name, asked.model
+    entry.dialect, entry.model, entry.stream = dialect.name, asked.model, asked.stream
     try:
         found = find_script(asked.said)
         if found is None:
@@ -169,14 +173,14 @@ async def _answer_program(book: Book, exchange: Exchange, entry: Entry, raw: byt
             return
         script, rounds = found
         entry.conversation = script.conversation
-        entry.side = not asked.tools and not asked.prose
+        entry.side = asked.helper or not (asked.tools or asked.prose)
         failed = book.failed[script.conversation, str(script.steps)]
         index, step = decide_step(script, rounds, failed)
         if entry.side and step.verb not in ("fail", "quota"):
             # Programs ask for titles and the like in between; those are not held up, but fail as all else does.
             step = Step("say", {"text": SIDE_JSON if asked.schema else SIDE_TEXT})
         entry.step = step.verb
-        if step.verb == "fail" and not entry.side:
+        if step.verb in ("fail", "cut") and not entry.side:
             failed[index] += 1
         book.tell()
         await _take_step(book, exchange, entry, dialect, asked, step)
@@ -197,31 +201,36 @@ async def _take_step(book: Book, exchange: Exchange, entry: Entry, dialect: Dial
         return
     answer = _answer(book, entry, asked, step)
     entry.status = 200
-    if not asked.stream:
-        if step.verb == "hold":
-            await book.wait_gate(step["gate"])
-        if step.verb != "cut":
-            await exchange.document(200, dialect.whole(answer))
+    if asked.stream:
+        kind, (before, after) = "text/event-stream", dialect.stream(answer)
     else:
-        await exchange.begin(200, "text/event-stream")
-        before, after = dialect.stream(answer)
-        for event in before:
-            await exchange.send(event)
-        book.tell()
-        if step.verb == "hold":
-            await book.wait_gate(step["gate"])
-        if step.verb != "cut":
-            for event in after:
-                if step.verb == "slow":
-                    await trio.sleep(float(step["seconds"]) / len(after))
-                await exchange.send(event)
-            await exchange.end()
-    entry.ended = "cut" if step.verb == "cut" else "sent"
-    entry.usage = answer.usage if entry.ended == "sent" else None
+        kind, (before, after) = "application/json", ([], [json.dumps(dialect.whole(answer)).encode()])
+    if before or step.verb != "hold":
+        await exchange.begin(200, kind)
+        await exchange.send(b"".join(before))
+    book.tell()
+    if step.verb == "cut":
+        entry.ended = "cut"
+        return
+    if step.verb == "hold":
+        await book.wait_gate(step["gate"])
+        if not before:
+            await exchange.begin(200, kind)
+    for event in after[:-2]:
+        if step.verb == "slow":
+            await trio.sleep(float(step["seconds"]) / len(after))
+        await exchange.send(event)
+    # Told before it is sent: a program that has all it needs hangs up, whatever is still on its way.
+    entry.ended, entry.usage = "sent", answer.usage
+    await exchange.send(b"".join(after[-2:]))
+    await exchange.end()
 
 
 def _answer(book: Book, entry: Entry, asked: Asked, step: Step) -> Answer:
     answer = Answer(f"mock_{entry.n}", asked.model, book.next_usage(entry.conversation))
+    if asked.submits and step.verb in ANSWERS:
+        command = f"echo {SUBMIT} && echo {shlex.quote(step.text)}"
+        return attrs.evolve(answer, call=tool_call(Step("run", {"command": command}), asked.tools, f"call_{entry.n}"))
     if step.verb in ANSWERS:
         return attrs.evolve(answer, text=step.text, thought=step["thought"])
     if asked.prose:

@@ -79,6 +79,9 @@ class CloudSession:
     def capture(self, start: int | None = None, end: int | None = None) -> str:
         return ""
 
+    async def screen(self, start: int | None = None, end: int | None = None, *, ansi: bool = False) -> str:
+        return ""
+
     async def attach(self) -> None:
         raise InteractiveOnlyError("attach")
 

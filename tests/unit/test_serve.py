@@ -12,7 +12,7 @@ import trio
 
 from kasmos.config.schema import Config, Orchestration
 from kasmos.daemon.service import RunOverrides
-from kasmos.exceptions import BackendUnavailableError, ConfigError, Mistake, PlanError, RequestError, StateLockedError
+from kasmos.exceptions import ConfigError, Mistake, PlanError, RequestError, StateLockedError
 from kasmos.model import event as ev
 from kasmos.model.profile import AgentProfile, ExecutionMode
 from kasmos.model.task import CauseKind, Outcome
@@ -79,7 +79,7 @@ def desk(root: Path) -> Desk:
     project = root / "project"
     project.mkdir()
     scripted = AgentProfile(name="a", program=("agent",), execution_mode=ExecutionMode.SCRIPTED)
-    tmux = attrs.evolve(scripted, name="t", execution_mode=ExecutionMode.TMUX)
+    tmux = attrs.evolve(scripted, name="t", program=("no-such-program",), execution_mode=ExecutionMode.TMUX)
     return Desk(project, StateRoot(root / "state-root"), agents={"a": scripted, "t": tmux})
 
 
@@ -182,12 +182,12 @@ async def test_what_is_left_running_is_taken_up_at_once(desk: Desk) -> None:
 
 
 async def test_modes(desk: Desk) -> None:
-    """A mode that is not there yet is refused before anything is recorded; `--mode` overrides a profile's."""
+    """A mode that is not there is refused before anything is recorded; `--mode` overrides a profile's."""
     document = PLAN.replace(b"### Task 3: Third", b'### Task 3: Third\n\n```toml kasmos\nagent = "t"\n```')
     with trio.fail_after(LIMIT):
         async with open_engine(desk.options()) as engine:
-            with pytest.raises(BackendUnavailableError, match="tmux"):
-                await engine.service.submit_run(document, "/p.md")
+            with pytest.raises(ConfigError, match="screen"):
+                await engine.service.submit_run(document, "/p.md", overrides=RunOverrides(mode="screen"))
             assert engine.service.list_runs() == []
             with pytest.raises(PlanError):
                 await engine.service.submit_run(b"no waves here\n", "/p.md")

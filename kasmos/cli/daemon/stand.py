@@ -12,16 +12,19 @@ from functools import partial
 
 import trio
 
+from kasmos import __version__
 from kasmos.cli.daemon.background import Pipe, Word
+from kasmos.cli.daemon.keeping import keep_tidy
 from kasmos.cli.request import Place
 from kasmos.cli.supervise import first
 from kasmos.config.schema import OnStop
 from kasmos.daemon.held import Held
 from kasmos.daemon.leaving import Departure
-from kasmos.daemon.life import Life, Phase, Reloaded, StopOrder
+from kasmos.daemon.life import Exposition, Life, Phase, Reloaded, StopOrder
 from kasmos.exceptions import ConfigError
 from kasmos.serve import Engine, Options, open_engine
 from kasmos.telemetry.logs import Log
+from kasmos.telemetry.metrics import CONTENT_TYPE, LoopWatch, Metrics
 from kasmos.telemetry.notify import Notifier, watchdog_interval
 
 ADOPTION_PATIENCE = 30.0
@@ -58,7 +61,8 @@ class Standing:
             with self._root:
                 async with open_engine(self._options()) as engine:
                     self._engine = engine
-                    await self._work(engine)
+                    metrics = self._measure(engine)
+                    await self._work(engine, metrics)
             nursery.cancel_scope.cancel()
         self._log.info("daemon left", what=self._life.farewell)
         return 0
@@ -78,22 +82,30 @@ class Standing:
             workspace_root=(place.project / said).resolve() if said is not None else None,
         )
 
+    def _measure(self, engine: Engine) -> Metrics:
+        metrics = Metrics(engine.sources(), __version__)
+        engine.journal.measure = metrics.written
+        self._life.exposition = Exposition(metrics.render, CONTENT_TYPE)
+        trio.lowlevel.add_instrument(LoopWatch(metrics.turned))
+        return metrics
+
     # --- at work ---------------------------------------------------------------------
 
-    async def _work(self, engine: Engine) -> None:
+    async def _work(self, engine: Engine, metrics: Metrics) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(engine.watch_ground)
-            await self._serve_until_told(engine)
+            await self._serve_until_told(engine, metrics)
             nursery.cancel_scope.cancel()
 
-    async def _serve_until_told(self, engine: Engine) -> None:
+    async def _serve_until_told(self, engine: Engine, metrics: Metrics) -> None:
         over = trio.Event()
         async with trio.open_nursery() as nursery:
             serve = partial(engine.listen, self._held.config.daemon, self._place.root.socket, over)
             self._life.addresses = await nursery.start(serve)
-            nursery.start_soon(self._tell, engine)
+            nursery.start_soon(self._tell, engine, metrics)
             nursery.start_soon(self._come_up, engine)
             nursery.start_soon(self._beat, engine)
+            nursery.start_soon(keep_tidy, engine, self._held, self._place.root, self._log)
             await self._life.ordered.wait()
             await self._leave(engine)
             await engine.journal.flush()
@@ -117,12 +129,13 @@ class Standing:
             await engine.wait_adopted()
             self._life.enter(Phase.READY)
 
-    async def _tell(self, engine: Engine) -> None:
-        """Log what happens."""
+    async def _tell(self, engine: Engine, metrics: Metrics) -> None:
+        """Log and count what happens."""
         async with engine.bus.subscribe(engine.began_at) as batches:
             async for records in batches:
                 for record in records:
                     self._log.record(record)
+                    metrics.record(record)
 
     async def _beat(self, engine: Engine) -> None:
         """Tell the service manager that we are well, as long as we are."""
