@@ -17,7 +17,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from kasmos.exceptions import StoreError
+from kasmos.exceptions import StoreError, is_no_thread
 from kasmos.model.clock import Clock
 from kasmos.model.codec import encode_event, event_kind
 from kasmos.model.event import Event, Record, SessionStarting
@@ -161,7 +161,7 @@ class Journal:
         except UnwritableError as error:
             raise StoreError(f"the journal cannot be written: {error}") from error
         except RuntimeError as error:
-            if not _is_no_thread(error):
+            if not is_no_thread(error):
                 raise
             raise StoreError(f"the journal cannot be written: {error}") from error
 
@@ -247,7 +247,7 @@ class Journal:
             await trio.to_thread.run_sync(self._append, rows, again, limiter=self._thread)
         except RuntimeError as error:
             # Agents have used up the processes of this user: as with a full disk, it is tried again.
-            if not _is_no_thread(error):
+            if not is_no_thread(error):
                 raise
             raise UnwritableError(str(error), full=False) from error
 
@@ -279,11 +279,6 @@ class Journal:
 
     def _unwritten(self) -> int:
         return sum(len(job.records) for job in (*self._writing, *self._waiting) if not job.durable)
-
-
-def _is_no_thread(error: RuntimeError) -> bool:
-    """Whether this is how `threading` says that the kernel gave no thread; it has no class of its own."""
-    return "can't start new thread" in str(error)
 
 
 def _measure_nothing(events: int, seconds: float) -> None:
@@ -354,6 +349,6 @@ async def open_journal(
             try:
                 await trio.to_thread.run_sync(opened.database.close)
             except RuntimeError as error:
-                if not _is_no_thread(error):
+                if not is_no_thread(error):
                     raise
                 opened.database.close()
