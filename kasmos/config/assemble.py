@@ -83,6 +83,7 @@ class _Agent:
             retry_lost=self._get("retry_lost"),
             enabled=self._get("enabled"),
             limits=self._limits(),
+            harness=self._get("harness"),
         )
         self._judge_placeholders(profile)
         return profile

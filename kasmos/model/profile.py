@@ -143,6 +143,8 @@ class AgentProfile:
     """Whether an attempt whose fate is unknown may be tried again."""
     enabled: bool = True
     limits: Limits = Limits()
+    harness: str | None = None
+    """What is known of its program; None means: told by the program's name."""
 
     @property
     def output_mode(self) -> OutputMode:
