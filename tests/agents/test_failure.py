@@ -31,7 +31,7 @@ def test_wrong_key(shop: Workshop, name: str) -> None:
     assert {entry["status"] for entry in shop.asked(name)} == {401}
     failure = shop.conclusion(name)["failure"]
     assert failure is not None
-    assert failure["kind"] == "auth", failure
+    assert failure["kind"] == "auth", f"{failure}\n{shop.output()}"
 
 
 @pytest.mark.parametrize("name", RECIPES)
