@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import attrs
 import trio
@@ -53,11 +53,17 @@ from kasmos.supervision.child import Surroundings
 from kasmos.supervision.supervisor import Supervisor, open_supervisor
 from kasmos.supervision.termination import terminate
 from kasmos.telemetry.sources import Sources
+from kasmos.telemetry.spans import wanted
+
+if TYPE_CHECKING:
+    from kasmos.telemetry.traces import Traces
 
 LOCK_WAIT = 2.0
 """Seconds to wait for the lock: a child of a killed supervisor holds it until its `exec`."""
 JOURNAL_CLOSE_TIMEOUT = 5.0
 """Seconds that are waited, when the supervisor leaves, for a disk that takes nothing."""
+TRACES_CLOSE_TIMEOUT = 2.5
+"""Seconds that a collector of traces is waited for when the supervisor leaves."""
 API_GRACE = 2.0
 """Seconds that readers of the API are given when the supervisor leaves."""
 
@@ -334,11 +340,14 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
 async def _open_journal(options: Options, lock: StateLock) -> AsyncGenerator[tuple[Journal, Bus, Ground], None]:
     ground = Ground(options.root.path, lock)
     buses: list[Bus] = []
+    traces = await trio.to_thread.run_sync(_open_traces, options)
 
     def on_commit(records: Sequence[Record]) -> None:
         ground.look()
         for bus in buses:
             bus.publish(records)
+        for record in records if traces is not None else ():
+            traces.record(record, journal.world)
 
     def announce(text: str) -> None:
         options.announce(text)
@@ -359,6 +368,22 @@ async def _open_journal(options: Options, lock: StateLock) -> AsyncGenerator[tup
             yield journal, bus, ground
         finally:
             bus.close()
+    if traces is not None:
+        with trio.move_on_after(TRACES_CLOSE_TIMEOUT, shield=True):
+            # Abandoned, if the collector makes us wait: nothing else depends on it.
+            await trio.to_thread.run_sync(traces.close, abandon_on_cancel=True)
+
+
+def _open_traces(options: Options) -> Traces | None:
+    """What exports traces, if they are asked for and can be had."""
+    if not wanted(options.environ):
+        return None
+    try:
+        from kasmos.telemetry.traces import Traces
+    except ImportError:
+        options.announce("traces are asked for, and opentelemetry is not installed: install kasmos[otel]")
+        return None
+    return Traces(__version__)
 
 
 def _awaited(
@@ -375,6 +400,7 @@ def _kitchen(options: Options, config: Config, backends: Mapping[ExecutionMode, 
     return Kitchen(
         profiles=lambda: present().agents,
         environ=options.environ,
+        traced=wanted(options.environ),
         backends=backends,
         new_suffix=lambda: _letters(5),
         buffer_bytes=config.logs.buffer_bytes,

@@ -25,7 +25,7 @@ from kasmos.client.shapes import (
     refusal,
     submission,
 )
-from kasmos.exceptions import ClientError
+from kasmos.exceptions import ClientError, RequestError
 from kasmos.model.codec import CodecError, decode_record
 from kasmos.model.event import Record
 
@@ -58,6 +58,9 @@ class Supervisor:
             self.get("/healthz")
         except ClientError:
             return False
+        except RequestError:
+            # It answers that it is not well.
+            return True
         return True
 
     def submit_run(self, document: bytes, source: str, **options: Any) -> Any:
