@@ -346,8 +346,9 @@ async def _open_journal(options: Options, lock: StateLock) -> AsyncGenerator[tup
         ground.look()
         for bus in buses:
             bus.publish(records)
-        for record in records if traces is not None else ():
-            traces.record(record, journal.world)
+        if traces is not None:
+            for record in records:
+                traces.record(record, journal.world)
 
     def announce(text: str) -> None:
         options.announce(text)
