@@ -283,7 +283,13 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
         await journal.append(ev.SupervisorStarted(os.getpid(), boot, __version__))
         live = LiveSessions()
         async with (
-            open_headless(root.path, terminate=terminate, boot_id=boot, warn=options.announce) as headless,
+            open_headless(
+                root.path,
+                terminate=terminate,
+                boot_id=boot,
+                warn=options.announce,
+                with_cgroups=config.orchestration.cgroups,
+            ) as headless,
             open_tmux(root.path, headless, environ=options.environ) as tmux,
         ):
             backends: dict[ExecutionMode, Backend] = {

@@ -16,7 +16,7 @@ from kasmos.model import event as ev
 from kasmos.model.codec import encode
 from kasmos.model.event import Record
 from kasmos.model.session import SessionKind
-from kasmos.model.view import Ended, TaskView
+from kasmos.model.view import Ended, SessionState, TaskView
 
 OUTPUT_PIECE = 16_384
 """Bytes of output in one line, at most."""
@@ -89,12 +89,12 @@ class _OutputLines:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def begin_with_present(self, cursor: int) -> None:
-        """Take up the session that was under way before the place where the stream begins."""
+        """Take up the session that was begun before the place where the stream begins, and had not ended there."""
         task = self._service.world.runs[self._run_id].tasks[self._task_id]
         for session_id in reversed(task.sessions):
             session = self._service.world.sessions.get(session_id)
             if session is not None and session.kind is SessionKind.AGENT:
-                if session.state.live and session.first_seq <= cursor:
+                if session.first_seq <= cursor and (session.state.live or session.last_seq > cursor):
                     self._follow(session_id, self._first_offset)
                 return
 
@@ -110,7 +110,11 @@ class _OutputLines:
 
     async def ready(self) -> bytes:
         """What can be read now."""
-        return await self._read() if self._session is not None else b""
+        session = self._service.world.sessions.get(self._session or "")
+        # Before it has started, there is no place yet where it could have written.
+        if session is None or session.state is SessionState.STARTING:
+            return b""
+        return await self._read()
 
     async def wait(self) -> None:
         """Wait until there may be more to read."""

@@ -98,6 +98,7 @@ def collect(
     if not dry_run:
         removals = tuple(removal for removal in removals if discard(root, removal.id, failures))
         empty_trash(root.path / TRASH, failures)
+        _tidy_cgroups(root)
     gone = {removal.id for removal in removals}
     return Collected(
         removed=removals,
@@ -106,6 +107,16 @@ def collect(
         links=tuple(_prune(root, links, world, gone, dry_run=dry_run)),
         failures=tuple(failures),
     )
+
+
+def _tidy_cgroups(root: StateRoot) -> None:
+    """Remove the empty control groups of sessions that nobody holds on to any more."""
+    from kasmos.sessions.cgroups import Cgroups, find_cgroups
+
+    found = find_cgroups(root.path)
+    if isinstance(found, Cgroups):
+        found.tidy(root.sessions)
+        found.close()
 
 
 def _directories(sessions: Path) -> list[Path]:

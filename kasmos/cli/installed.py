@@ -89,7 +89,8 @@ def _look(profile: AgentProfile, environ: Mapping[str, str], project: Path, offl
     from kasmos.sessions.environment import child_environment
 
     facts = recognise(profile.program)
-    path = find_program(profile, environ, project)
+    found = find_program(profile, environ, project)
+    path = None if found is None else os.fspath(found)
     seen = Installed(profile.name, facts.name, profile.execution_mode.value, " ".join(profile.program), path)
     if path is None or offline or facts.name == "generic":
         return seen

@@ -23,11 +23,13 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Run": {
         "run": ("kasmos.cli.run:run", "Run a plan of waves, or continue its unfinished run."),
         "resume": ("kasmos.cli.run:resume", "Continue an unfinished run."),
+        "submit": ("kasmos.cli.submit:submit", "Hand in one task to the supervisor that runs."),
     },
     "Look": {
         "status": ("kasmos.cli.status:status", "Show what runs and what needs attention."),
         "ps": ("kasmos.cli.ps:ps", "List sessions."),
         "logs": ("kasmos.cli.logs:logs", "Print what a session wrote."),
+        "tail": ("kasmos.cli.tail:tail", "Print what a task writes, until it has ended."),
         "why": ("kasmos.cli.why:why", "Say why something ended as it did."),
         "runs": ("kasmos.cli.runs:runs", "List runs."),
         "explain": ("kasmos.cli.explain:explain", "Say which state a screen shows, and which rule saw what."),

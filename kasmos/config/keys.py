@@ -187,6 +187,13 @@ KEYS: tuple[Key, ...] = (
         1000,
         variable="KASMOS_MAX_QUEUED",
     ),
+    Key(
+        ("orchestration", "cgroups"),
+        Flag(),
+        "Whether each session gets a control group (v2) of its own, where the machine lets us: `kas doctor` says.",
+        True,
+        variable="KASMOS_CGROUPS",
+    ),
     # --- [logs]
     Key(
         ("logs", "max_bytes"),

@@ -26,6 +26,8 @@ class Orchestration:
     retries: int = 0
     max_queued: int = 1000
     """Tasks handed in by themselves that may wait."""
+    cgroups: bool = True
+    """Whether each session gets a control group of its own, where the machine lets us."""
 
 
 @attrs.frozen

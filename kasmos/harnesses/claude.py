@@ -7,6 +7,7 @@ is never summed; in a process of several turns `usage` counts the turn, `total_c
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import attrs
@@ -40,6 +41,7 @@ _QUIET_SYSTEM = frozenset({
     "elicitation_complete", "local_command_output", "post_turn_summary", "informational", "turn_duration",
     "stop_hook_summary",
 })  # fmt: skip
+_ABORTED = re.compile(r"request was aborted|\baborterror\b|interrupted by (?:the )?user", re.IGNORECASE)
 MAX_OPEN = 4096
 """Tool calls and messages that are remembered."""
 
@@ -246,6 +248,8 @@ class ClaudeDialect(Dialect):
             words = self._words(record, text, subtype)
             hint = f"{subtype} {record.get('terminal_reason')} {record.get('stop_reason')}"
             hint = hint.replace("_", " ") + (" model_refusal" if record.get("stop_reason") == "refusal" else "")
+            if _ABORTED.search(words):
+                evidence.interrupted = True
             before = evidence.problem
             problem = evidence.judge(words, hint=hint, status=count_of(record.get("api_error_status")))
             evidence.settle(Verdict(False, reason, problem))
@@ -271,8 +275,8 @@ class ClaudeDialect(Dialect):
 
     def _count(self, record: dict[str, Any], failed: bool) -> list[AgentEvent]:
         cost = amount_of(record.get("total_cost_usd"))
-        if cost is None:
-            cost = amount_of(record.get("cost_usd"))
+        for key in ("cost_usd", "total_cost"):  # of older versions
+            cost = amount_of(record.get(key)) if cost is None else cost
         turn = _usage_of(dict_of(record.get("usage")))
         models = [dict_of(one) for one in dict_of(record.get("modelUsage")).values()]
         process = _total([_usage_of_model(one) for one in models])

@@ -133,6 +133,8 @@ class SessionSpec:
     profile_digest: str = ""
     boot_id: str = ""
     """The boot it was started in; filled in when it is stored."""
+    cgroup: str = attrs.field(default="", eq=False)
+    """The directory of its control group, where it has one; filled in when it is started."""
 
     @property
     def has_copier(self) -> bool:

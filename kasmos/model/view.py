@@ -81,6 +81,8 @@ class SessionView:
     """Why it could not start, or is lost."""
     first_seq: int = 0
     """Journal number of the event by which it was begun."""
+    last_seq: int = 0
+    """Journal number of the newest event about it, its end included, and nothing after that."""
     approvals: tuple[str, ...] = ()
     """Ids of the newest things it asked, oldest first; the older ones are forgotten."""
     waiting_since_mono: float | None = None

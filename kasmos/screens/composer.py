@@ -13,8 +13,8 @@ from kasmos.screens.screen import Screen
 _RULE = re.compile(r"[─━▔▁]{8,}(?:$| .* ?[─━▔▁]*$)")
 _BOX_TOP = re.compile(r"(\s*)[╭┌]─.*[╮┐]")
 _BOX_BOTTOM = re.compile(r"(\s*)[╰└]─.*[╯┘]")
-_LOWER_HALVES = re.compile(r"\s*▄{8,}")
-_UPPER_HALVES = re.compile(r"\s*▀{8,}")
+_LOWER_HALVES = re.compile(r"[ ]?▄{8,}")
+_UPPER_HALVES = re.compile(r"[ ]?▀{8,}")
 _BAR_END = re.compile(r"(\s*)╹▀{4,}")
 
 

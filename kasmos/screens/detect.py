@@ -117,7 +117,7 @@ def _composer(regions: Regions) -> Composer | None:
 
 def _reset(rule: Rule, regions: Regions) -> str | None:
     for pattern in rule.fields.get("reset", ()):
-        for name in ("last", "dialog", "footer"):
+        for name in ("last", "dialog", "footer", "turn"):
             region = regions.get(name)
             found = pattern.search(region.text) if region is not None else None
             if found is not None:

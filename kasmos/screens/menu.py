@@ -30,7 +30,7 @@ _MARGIN = 6
 _DENY = re.compile(
     r"(no|don[’']?t|do not|deny|reject|cancel|decline|abort|exit|quit|never|refuse|disallow|back)\b", re.I
 )
-_ALLOW = re.compile(r"(yes|allow|approve|proceed|accept|ok|okay|run|trust|confirm|apply|always|grant|permit)\b", re.I)
+_ALLOW = re.compile(r"(yes|allow|approve|proceed|accept|ok|okay|run|trust|apply|always|grant|permit)\b", re.I)
 _ONCE = re.compile(r"\b(once|manually|just this|this time|only this)\b", re.I)
 _WIDE = re.compile(
     r"\b(always|don[’']?t ask|do not ask|never ask|stop asking|session|this project|this conversation|all edits|all"

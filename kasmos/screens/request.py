@@ -31,7 +31,13 @@ def read_request(rule: Rule, regions: Regions) -> Request:
     path, path_exact = found["path"]
     if command is not None and "call" in rule.fields:
         command, exact = _confirmed(command, _transcript_call(rule, regions), exact)
-    return Request(found["question"][0] or question, found["tool"][0], command, path, exact and path_exact)
+    return Request(
+        found["question"][0] or question,
+        found["tool"][0],
+        command,
+        path,
+        exact and path_exact and bool(command or path),
+    )
 
 
 def _field(rule: Rule, name: str, sources: list[Region], regions: Regions) -> tuple[str | None, bool]:

@@ -15,8 +15,6 @@ _ESCAPE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])|[\x00-\x08\x0b-\x1f\x7f]"
 )
 _SGR = re.compile(r"\x1b\[([0-9;:]*)m")
-_GREY = 0x80
-"""The lightest grey that counts as faint, for programs that dim by colour."""
 
 
 @attrs.frozen
@@ -101,9 +99,9 @@ def _is_on(value: object) -> bool:
     return value is True or str(value).lower() in ("1", "true", "yes")
 
 
-_Pen = tuple[bool, bool, str]
-"""Faint, grey, background: tmux carries them over the ends of lines."""
-_NEW_PEN: _Pen = (False, False, "")
+_Pen = tuple[bool, str]
+"""Faint, background: tmux carries them over the ends of lines."""
+_NEW_PEN: _Pen = (False, "")
 
 
 def _carried(raw: str) -> _Pen:
@@ -118,41 +116,29 @@ def _styles(line: str, pen: _Pen) -> tuple[Style, ...]:
     styles: list[Style] = []
     position = 0
     for found in _ESCAPE.finditer(line):
-        styles += [Style(pen[0] or pen[1], pen[2])] * (found.start() - position)
+        styles += [Style(*pen)] * (found.start() - position)
         position = found.end()
         sgr = _SGR.fullmatch(found[0])
         if sgr is not None:
             pen = _apply(sgr[1], *pen)
-    return (*styles, *[Style(pen[0] or pen[1], pen[2])] * (len(line) - position))
+    return (*styles, *[Style(*pen)] * (len(line) - position))
 
 
-def _apply(codes: str, faint: bool, grey: bool, background: str) -> _Pen:
+def _apply(codes: str, faint: bool, background: str) -> _Pen:
     parts = iter(codes.replace(":", ";").split(";"))
     for part in parts:
         if part in ("", "0"):
-            faint, grey, background = False, False, ""
+            faint, background = False, ""
         elif part in ("2", "22"):
             faint = part == "2"
         elif part in ("38", "48"):
             colour = _colour(parts)
-            if part == "48":
-                background = ";".join(colour)
-            else:
-                grey = _is_grey(colour)
+            background = ";".join(colour) if part == "48" else background
         elif part == "49" or (len(part) == 2 and part[0] == "4" and part[1] in "01234567"):
             background = "" if part == "49" else part
-        elif part in ("39", "90") or (len(part) == 2 and part[0] == "3"):
-            grey = part == "90"
-    return faint, grey, background
+    return faint, background
 
 
 def _colour(parts: Iterator[str]) -> list[str]:
     kind = next(parts, "")
     return [kind, *(next(parts, "") for _ in range({"2": 3, "5": 1}.get(kind, 0)))]
-
-
-def _is_grey(colour: list[str]) -> bool:
-    if colour[0] == "5" and colour[1].isdecimal():
-        return colour[1] == "8" or 232 <= int(colour[1]) <= 246
-    values = [int(value) for value in colour[1:] if value.isdecimal()]
-    return len(values) == 3 and max(values) - min(values) < 8 and max(values) <= _GREY

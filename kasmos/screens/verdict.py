@@ -65,8 +65,8 @@ class Request:
     command: str | None = None
     path: str | None = None
     exact: bool = True
-    """False where the command or path may differ from what would run: cut off, wrapped, or beside a description. No
-    policy may allow by such a text."""
+    """False where the command or path may differ from what would run: not read at all, cut off, wrapped, or
+    beside a description. No policy may allow by such a text."""
 
 
 @attrs.frozen

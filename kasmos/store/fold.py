@@ -124,6 +124,7 @@ def _session_starting(world: World, event: ev.SessionStarting, record: Record) -
         starting_at=record.at,
         starting_mono=record.mono,
         first_seq=record.seq,
+        last_seq=record.seq,
     )
     run = world.runs.get(event.run_id or "")
     task = run.tasks.get(event.task_id or "") if run else None
@@ -201,7 +202,9 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
             session = apply_approval(world, session, event, record)
     if session.approvals and not session.state.live:
         session = end_approvals(world, session, record)
-    world.sessions[session.id] = session
+    # What is said of it after its end changes nothing of when that was.
+    still = world.sessions[session.id].state.live
+    world.sessions[session.id] = attrs.evolve(session, last_seq=record.seq) if still else session
     run = world.runs.get(session.run_id or "")
     if run is not None:
         world.runs[run.id] = attrs.evolve(run, last_seq=record.seq)

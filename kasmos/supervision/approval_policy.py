@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator
 import attrs
 
 from kasmos.model.approval import ApprovalPolicy, Ask, AskKind, Decision, Meaning, PermissionDefault, Rule
-from kasmos.supervision.command_line import Command, Reading, read_command_line
+from kasmos.supervision.command_line import MOST_WORDS, Command, Reading, read_command_line
+from kasmos.supervision.glob import glob_matches
 
 _SHELLS = frozenset((
     "sh", "bash", "dash", "zsh", "ksh", "fish", "ash", "mksh", "eval", "source", ".", "csh", "tcsh",
@@ -113,12 +114,13 @@ def _touches(rule: Rule, ask: Ask, reading: Reading | None, cwd: str) -> bool:
 def _runs(reading: Reading, depth: int = _DEPTH) -> Iterator[tuple[str, ...]]:
     """Every command that may be run, with its program's bare name: behind wrappers and in shells as well."""
     for command in reading.commands:
-        for words in _behind(command.words):
+        inner = False
+        for words in _behind(command.words[:MOST_WORDS]):
             yield (posixpath.basename(words[0]), *words[1:])
-            if depth and _is_runner(words[0]):
-                for word in words[1:]:
-                    if re.search(r"\s", word):
-                        yield from _runs(read_command_line(word), depth - 1)
+            inner |= _is_runner(words[0])
+        for word in command.words if inner and depth else ():
+            if re.search(r"\s", word):
+                yield from _runs(read_command_line(word), depth - 1)
 
 
 def _behind(words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -222,26 +224,20 @@ def _word_matches(pattern: str, word: str, *, loose: bool) -> bool:
         return False
     if not loose and (word.startswith("~") or not word.isprintable()):
         return False
-    return _glob(pattern, across=loose).fullmatch(word) is not None
+    return glob_matches(pattern, word, across=loose)
 
 
 def _name_matches(pattern: str, name: str, *, fold: bool) -> bool:
     if fold:
         pattern, name = pattern.lower(), name.lower()
-    return bool(name) and _glob(pattern, across=True).fullmatch(name) is not None
+    return bool(name) and glob_matches(pattern, name, across=True)
 
 
 def _path_matches(pattern: str, path: str, cwd: str) -> bool:
     """Whether an absolute path fits; a pattern without `/` is for the file's name, wherever it lies."""
     if "/" not in pattern:
-        return _glob(pattern, across=False).fullmatch(posixpath.basename(path)) is not None
-    inside = "" if pattern.startswith("/") else cwd.rstrip("/") + "/"
-    return _glob(pattern.removeprefix("./"), across=False, inside=inside).fullmatch(path) is not None
-
-
-def _glob(pattern: str, *, across: bool, inside: str = "") -> re.Pattern[str]:
-    """`*` is anything within a name, `**` anything at all; nothing else is special. *inside* is put before it."""
-    any_name = ".*" if across else "[^/]*"
-    parts = re.split(r"(\*\*/|\*\*|\*)", pattern)
-    special = {"**/": "(?:.*/)?", "**": ".*", "*": any_name}
-    return re.compile(re.escape(inside) + "".join(special.get(part, re.escape(part)) for part in parts), re.DOTALL)
+        return glob_matches(pattern, posixpath.basename(path))
+    if pattern.startswith("/"):
+        return glob_matches(pattern, path)
+    inside = cwd.rstrip("/") + "/"
+    return path.startswith(inside) and glob_matches(pattern.removeprefix("./"), path[len(inside) :])

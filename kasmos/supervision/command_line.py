@@ -15,6 +15,9 @@ import attrs
 LONGEST = 20_000
 """Characters. Longer lines are for people."""
 
+MOST_WORDS = 500
+"""Words of one command; what has more is for people."""
+
 _KEYWORDS = frozenset((
     "if", "then", "else", "elif", "fi", "for", "while", "until", "do", "done", "case", "esac", "select",
     "function", "in", "time", "coproc", "!", "{", "}", "[[", "]]",
@@ -51,6 +54,8 @@ def read_command_line(text: str) -> Reading:
     reader = _Reader(text)
     reader.read()
     commands = tuple(reader.commands)
+    if any(len(command.words) > MOST_WORDS for command in commands):
+        reader.doubt(f"a command of more than {MOST_WORDS} words")
     if not commands:
         reader.doubt("it has no command")
     return Reading(commands, tuple(dict.fromkeys(reader.doubts)))
@@ -118,7 +123,9 @@ class _Reader:
             self._append(letter)
 
     def _append(self, letters: str, *, quoted: bool = False) -> None:
-        self._word = [letters] if self._word is None else [*self._word, letters]
+        if self._word is None:
+            self._word = []
+        self._word.append(letters)
         self._quoted |= quoted
 
     def _single(self) -> None:

@@ -35,6 +35,8 @@ from kasmos.supervision.ledger import Ledger
 
 _LETTERS = "bcdfghjkmnpqrstvwxz"
 """Letters that make no words and are not mistaken for each other."""
+LONGEST_TEXT = 20_000
+"""Letters of what is asked that are recorded; what is judged is all of it."""
 PRESENT = ""
 """An identity that nothing has."""
 IN_DOUBT = "the supervisor died while it was giving the answer: whether it arrived is not known"
@@ -148,7 +150,7 @@ class Desk:
             Decision.DENY: Answer(AnswerKind.DENY, f"refused by the rules: {verdict.why}"),
         }.get(verdict.decision)
         events: list[Event] = [
-            ev.ApprovalRequested(terms.session_id, approval_id, ask, verdict.why, waits=answer is None)
+            ev.ApprovalRequested(terms.session_id, approval_id, _to_record(ask), verdict.why, waits=answer is None)
         ]
         if answer is not None:
             who = verdict.rule or "permission_default"
@@ -251,6 +253,13 @@ class Desk:
     def _has_changed(self) -> None:
         changed, self._changed = self._changed, trio.Event()
         changed.set()
+
+
+def _to_record(ask: Ask) -> Ask:
+    """An ask as the journal takes it: of any length and content, as screens have it, it is Unicode and bounded."""
+    said = {name: getattr(ask, name) for name in ("tool", "command", "path", "text", "evidence")}
+    clean = {name: text[:LONGEST_TEXT].encode(errors="replace").decode() for name, text in said.items()}
+    return attrs.evolve(ask, **clean) if clean != said else ask
 
 
 def asks_left(world: World, session_id: str, given: str | None) -> list[ev.ApprovalWithdrawn]:

@@ -151,9 +151,16 @@ class Workshop(Scene):
         """What a task's last session wrote."""
         return (self.root.session_dir(self.session(task).id) / "output.log").read_text(errors="replace")
 
-    def events(self, task: str = "1") -> list[dict[str, Any]]:
-        """The JSON lines a task's last session wrote; what wrappers mix in is left out."""
-        return [json.loads(line) for line in self.output(task).splitlines() if line.startswith("{")]
+    def conclusion(self, name: str) -> dict[str, Any]:
+        """What `kas agents parse` makes of all that the program has written, and of its exit."""
+        status = self.session().exit
+        assert status is not None
+        log = self.root.session_dir(self.session().id) / "output.log"
+        ended = status.code if status.signal is None else -status.signal
+        parsed = self.kas("agents", "parse", "--program", name, "--exit", str(ended), "--json", log)
+        assert parsed.code == 0, parsed.stderr
+        conclusion: dict[str, Any] = json.loads(parsed.stdout.splitlines()[-1])
+        return conclusion
 
     def asked(self, name: str) -> list[dict[str, Any]]:
         """What a program asked of its model, without titles and the like."""

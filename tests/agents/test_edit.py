@@ -24,3 +24,4 @@ def test_edit(shop: Workshop, name: str) -> None:
     assert shop.outcome() is Outcome.SUCCEEDED
     assert path.read_text() == "hello\nkasmos\n"
     assert {entry["error"] for entry in shop.asked(name)} == {""}
+    assert shop.conclusion(name)["outcome"] == "succeeded"

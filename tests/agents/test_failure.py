@@ -29,6 +29,9 @@ def test_wrong_key(shop: Workshop, name: str) -> None:
     assert status.code == UNAUTHORISED[name], shop.output()
     assert shop.outcome() is Outcome.FAILED
     assert {entry["status"] for entry in shop.asked(name)} == {401}
+    failure = shop.conclusion(name)["failure"]
+    assert failure is not None
+    assert failure["kind"] == "auth", failure
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -62,6 +65,9 @@ def test_denied_tool(shop: Workshop, name: str) -> None:
     state = shop.only_run().tasks["1"].state
     assert isinstance(state, Ended)
     assert state.cause.kind is CauseKind.CHECK
+    failure = shop.conclusion(name)["failure"]
+    assert failure is not None
+    assert failure["kind"] == "tool_denied", failure
 
 
 @pytest.mark.parametrize("name", ["claude", "codex", "gemini"])
@@ -71,8 +77,10 @@ def test_quota(shop: Workshop, name: str) -> None:
     shop.write_tasks({name: "quota 3600"})
     result = shop.kas("run", "plan.md", timeout=LIMIT)
     assert result.code == 1, shop.output()
-    assert "usage limit" in shop.output() or "quota" in shop.output() or "used up" in shop.output()
     assert shop.outcome() is Outcome.FAILED
+    failure = shop.conclusion(name)["failure"]
+    assert failure is not None
+    assert failure["kind"] in ("quota", "rate_limit") if name == "claude" else failure["kind"] == "quota", failure
 
 
 @pytest.mark.parametrize("name", ["claude", "codex"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import cast
 
 import attrs
@@ -15,13 +16,18 @@ from kasmos.model.approval import ALLOW, Answer, AnswerKind, Ask
 from kasmos.model.session import ExitStatus
 from kasmos.sessions.protocol import AskSource, ExecutionSession
 from kasmos.sessions.script import Script, ScriptedAsk
+from kasmos.sessions.scripted import ScriptedSession
 from kasmos.supervision.desk import PRESENT
 from tests.contract import programs
-from tests.contract.conftest import LIMIT, Stage, ended
+from tests.contract.conftest import LIMIT, Stage, ended, scripted_stage
 
 RM = ScriptedAsk(Ask("", tool="Bash", command="rm x"), deny_exit=ExitStatus(code=4))
 LS = ScriptedAsk(Ask("", tool="Bash", command="ls"))
 ASKER = attrs.evolve(programs.WAITER, script=Script(asks=(RM, LS)))
+
+
+SOURCES: tuple[type[AskSource], ...] = (ScriptedSession,)
+"""Whose signatures are those of a source: a type checker holds them to it."""
 
 
 def source_of(session: ExecutionSession) -> AskSource:
@@ -36,12 +42,13 @@ async def asking(stage: Stage) -> AsyncIterator[ExecutionSession]:
             yield session
 
 
-@pytest.fixture
-async def asker(stage: Stage) -> Stage:
-    """A stage whose backend sees asks; of the others all there is to hold is `test_no_source`."""
-    if not stage.backend.capabilities.asks:
-        pytest.skip("this backend says that it sees no asks: test_no_source")
-    return stage
+@pytest.fixture(params=["scripted"])
+async def asker(request: pytest.FixtureRequest, root: Path, state_home: Path) -> AsyncIterator[Stage]:
+    """A stage for each backend that sees asks, in turn."""
+    make = {"scripted": scripted_stage}[request.param]
+    async with make(root) as stage:
+        assert stage.backend.capabilities.asks
+        yield stage
 
 
 async def test_no_source(stage: Stage) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import tempfile
@@ -25,6 +26,7 @@ from kasmos.model.approval import (
 )
 from kasmos.supervision.approval_policy import Verdict, decide_approval
 from kasmos.supervision.command_line import read_command_line
+from kasmos.supervision.glob import glob_matches
 from tests import strategies  # noqa: F401  # loads Hypothesis' settings
 
 ALLOW, DENY, ASK = Decision.ALLOW, Decision.DENY, Decision.ASK
@@ -318,6 +320,25 @@ def test_tool_alone() -> None:
     assert judge(bash("make test"), rules).decision is ALLOW
     assert judge(bash("make $X"), rules).decision is ASK
     assert judge(bash("A=1 make"), rules).decision is ALLOW
+
+
+@given(st.text("ab/.*", max_size=8), st.text("ab/.\n", max_size=10), st.booleans())
+def test_globs_as_regular_expressions(pattern: str, text: str, across: bool) -> None:
+    """A pattern fits what the regular expression that says the same fits."""
+    special = {"**/": "(?:.*/)?", "**": ".*", "*": ".*" if across else "[^/]*"}
+    parts = re.split(r"(\*\*/|\*\*|\*)", pattern)
+    same = "".join(special.get(part, re.escape(part)) for part in parts)
+    assert glob_matches(pattern, text, across=across) is (re.fullmatch(same, text, re.DOTALL) is not None)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["sudo " * 4000, "a" * 19_000, "sh -c '" + "sudo " * 3000 + "'", "ok " + "ab" * 9000, "'" * 19_999, "$(" * 9000],
+)
+def test_long_commands(command: str) -> None:
+    """No command is so long, or so nested, that judging it is no matter of a moment."""
+    rules = (Rule("d", DENY, command="*a*a*a*b"), Rule("e", DENY, command="ok *a*a*a*c"), *RULES)
+    assert judge(bash(command), rules).decision in Decision
 
 
 # --- properties -----------------------------------------------------------------------

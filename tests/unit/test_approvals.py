@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -28,13 +28,14 @@ from kasmos.model.approval import (
     ResolvedBy,
     Rule,
 )
+from kasmos.model.codec import encode_event
 from kasmos.model.session import ExitStatus
 from kasmos.model.task import CauseKind, Outcome
 from kasmos.model.view import ApprovalView, Ended, World
 from kasmos.orchestration.approvals import told
 from kasmos.sessions.script import Script, ScriptedAsk
 from kasmos.store.fold import fold
-from kasmos.supervision.desk import IN_DOUBT
+from kasmos.supervision.desk import IN_DOUBT, LONGEST_TEXT
 from tests import strategies  # noqa: F401  # loads Hypothesis' settings
 from tests.simulation import Life, Town, plan, profile, task, town
 
@@ -143,6 +144,19 @@ async def test_many_asks(autojump_clock: MockClock) -> None:
             await resolve(life, approval_id)
         assert (await finish(life)).outcome is Outcome.SUCCEEDED
     assert len({view.id for view in views(life.world)}) == 3
+
+
+async def test_any_text(autojump_clock: MockClock) -> None:
+    """What a screen holds is recorded whatever it is, as Unicode and in bounds, and judged as a whole."""
+    strange = ScriptedAsk(Ask("", tool="Bash", command="rm x " + "\udcff" * 30_000, text="\ud800"))
+    here = asking(Script(asks=(strange,)), rules=(Rule("rm", Decision.DENY, command="rm *"),))
+    async with here.life() as life:
+        approval_id = await asked(life)
+        view = life.world.approvals[approval_id]
+        assert encode_event(ev.ApprovalRequested("s", "x", view.ask))
+        assert (len(view.ask.command), view.ask.text) == (LONGEST_TEXT, "?")
+        await resolve(life, approval_id)
+        assert (await finish(life)).outcome is Outcome.SUCCEEDED
 
 
 async def test_withdrawn(autojump_clock: MockClock) -> None:
@@ -355,6 +369,7 @@ async def killed_once(here: Town, kill_at: int, durable: bool) -> None:
     await here.live(body)
 
 
+@settings(max_examples=60)
 @given(kill_at=st.integers(1, 40), durable=st.booleans(), by_rule=st.booleans())
 def test_killed_at_any_commit(kill_at: int, durable: bool, by_rule: bool) -> None:
     """Wherever the supervisor dies, each ask is answered once, and no rule answers what is in doubt."""

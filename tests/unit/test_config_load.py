@@ -155,6 +155,7 @@ def test_layers_lie_above_each_other(load: Loader) -> None:
         "task_timeout": f"{load.user_dir / 'config.toml'}:5",
         "auto_advance_waves": "default",
         "max_queued": "default",
+        "cgroups": "default",
     }
     assert loaded.files == (load.user_dir / "config.toml", load.file)
 

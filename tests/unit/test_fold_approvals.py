@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from kasmos.cli.render.live import Frame
+from kasmos.cli.render.plain import tell
+from kasmos.cli.render.report import describe
+from kasmos.cli.render.text import Look
 from kasmos.daemon.wire import attention, session_wire, task_status, task_wire
 from kasmos.model import event as ev
 from kasmos.model.approval import ALLOW, Answer, AnswerKind, ApprovalState, Ask, ResolvedBy
@@ -39,6 +43,23 @@ def test_open_approval() -> None:
     assert session_wire(history.world.sessions[session]).status == "waiting"
     assert [one.kind for one in attention(history.world)] == ["approval"]
     assert "kas approve bcdf" in next(iter(attention(history.world))).message
+
+
+def test_views_of_an_open_approval() -> None:
+    """The picture of a run, its lines and its report all say what waits, and how it is answered."""
+    history, session = asking()
+    run = history.world.runs["r1"]
+    screen = Frame(history.world, run, {}, Look(), history.mono, history.wall).lines(120, 20)
+    assert any("waiting for you: kas approve bcdf  (Bash rm x)" in line.plain for line in screen)
+    assert describe(history.world, history.task("1")) == "waiting for you: kas approve bcdf  (Bash rm x)"
+    told = tell(ev.ApprovalRequested(session, "bcdf", ASK), history.world, run)
+    assert told is not None
+    assert told[1:] == ("waits for you: Bash rm x (kas approve bcdf, or kas deny bcdf)", "waiting")
+    assert tell(ev.ApprovalRequested(session, "bcdf", ASK, waits=False), history.world, run) is None
+    history.add(resolved(session))
+    told = tell(resolved(session), history.world, run)
+    assert told is not None
+    assert told[1] == "Bash rm x: allowed by mia"
 
 
 def test_clock_of_a_waiting_session() -> None:

@@ -1,0 +1,499 @@
+"""Sessions in tmux under trouble, with a real tmux: its server, our connection to it, the supervisor, the program."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from kasmos.exceptions import BackendUnavailableError, SessionError, SessionLostError
+from kasmos.model.profile import ExecutionMode, StopPolicy
+from kasmos.model.session import ExitStatus, SessionHandle, SessionSpec
+from kasmos.sessions import tmux
+from kasmos.sessions.headless import open_headless
+from kasmos.sessions.tmux_backend import TmuxBackend, open_tmux
+from kasmos.sessions.tmux_session import TmuxSession
+from kasmos.supervision.termination import terminate
+from tests.faults.conftest import BOOT, LIMIT, PROGRAMS, Ground, alive, everything, until, wrote
+
+QUICK = StopPolicy(stop_grace=0.5, kill_grace=5.0)
+
+
+@attrs.define
+class Desk:
+    """A ground with tmux on it."""
+
+    ground: Ground
+
+    @property
+    def state(self) -> Path:
+        return self.ground.root / "root"
+
+    @property
+    def socket(self) -> str:
+        return str(tmux.socket_path(self.state, os.environ.get("XDG_RUNTIME_DIR")))
+
+    def sh(self, script: str, **changes: object) -> SessionSpec:
+        return self.ground.sh(script, **{"backend": ExecutionMode.TMUX, "stop": QUICK, **changes})
+
+    def spec(self, *argv: str | Path) -> SessionSpec:
+        return self.ground.spec(*argv, backend=ExecutionMode.TMUX, stop=QUICK)
+
+    @asynccontextmanager
+    async def backend(self) -> AsyncIterator[TmuxBackend]:
+        self.state.mkdir(mode=0o700, exist_ok=True)
+        async with (
+            open_headless(self.state, terminate=terminate, warn=self.ground.warnings.append) as headless,
+            open_tmux(self.state, headless) as backend,
+        ):
+            yield backend
+
+    @asynccontextmanager
+    async def opened(self, spec: SessionSpec) -> AsyncIterator[TmuxSession]:
+        async with self.backend() as backend, backend.open(spec, notify=self.ground.notify) as session:
+            yield session
+
+    async def tmux(self, *words: str) -> str:
+        """Run a tmux command on our socket."""
+        done = await trio.run_process(
+            ["tmux", "-S", self.socket, *words], capture_stdout=True, capture_stderr=True, check=False
+        )
+        return done.stdout.decode()
+
+    async def server_pid(self) -> int:
+        return int(await self.tmux("display-message", "-p", "#{pid}"))
+
+
+@pytest.fixture
+def desk(ground: Ground) -> Desk:
+    return Desk(ground)
+
+
+async def shown(session: TmuxSession, text: str) -> str:
+    """Wait until the screen shows a text; the whole screen."""
+    with trio.fail_after(LIMIT):
+        while text not in (screen := await session.screen()):  # noqa: ASYNC110  # nobody tells when it is drawn
+            await trio.sleep(0.01)
+    return screen
+
+
+async def ended(session: TmuxSession) -> ExitStatus:
+    with trio.fail_after(LIMIT):
+        return await session.wait()
+
+
+# --- the server ----------------------------------------------------------------------
+
+
+async def test_server_killed_under_many(desk: Desk) -> None:
+    """A tmux server that dies is told apart from agents that end: each session is lost at once, and nothing is left."""
+    specs = [desk.sh("echo ready; trap '' HUP; sleep 1000 & wait") for _ in range(20)]
+    lost: list[str] = []
+
+    async def live(backend: TmuxBackend, spec: SessionSpec, ready: list[str]) -> None:
+        async with backend.open(spec, notify=desk.ground.notify) as session:
+            await wrote(session, b"ready")
+            ready.append(spec.id)
+            with pytest.raises(SessionLostError, match="tmux server ended"):
+                await session.wait()
+            lost.append(spec.id)
+
+    with trio.fail_after(LIMIT):
+        async with desk.backend() as backend:
+            async with trio.open_nursery() as nursery:
+                ready: list[str] = []
+                for spec in specs:
+                    nursery.start_soon(live, backend, spec, ready)
+                await until(lambda: len(ready) == 20)
+                await desk.tmux("kill-server")
+            assert sorted(lost) == sorted(spec.id for spec in specs)
+            assert [desk.ground.left(spec) for spec in specs] == [[]] * 20
+            # The next session gets a server of its own.
+            async with backend.open(desk.sh("exit 4"), notify=desk.ground.notify) as session:
+                assert await ended(session) == ExitStatus(code=4)
+
+
+async def test_server_killed_while_nobody_watched(desk: Desk) -> None:
+    """A session whose tmux server died between two supervisors is lost, whether its program outlived it or not."""
+    polite, stubborn = desk.sh("echo ready; sleep 1000"), desk.sh("echo ready; trap '' HUP; sleep 1000 & wait")
+    async with desk.backend() as backend:
+        for spec in (polite, stubborn):
+            async with backend.open(spec, notify=desk.ground.notify) as session:
+                await wrote(session, b"ready")
+                session.detach()
+    await desk.tmux("kill-server")
+    async with desk.backend() as backend:
+        for spec in (polite, stubborn):
+            handle = SessionHandle(spec.id, ExecutionMode.TMUX, BOOT)
+            with pytest.raises(SessionLostError, match="tmux server ended"):
+                async with backend.adopt(spec, handle, notify=desk.ground.notify):
+                    pytest.fail("its terminal is gone")
+            assert desk.ground.left(spec) == []
+
+
+async def test_server_that_stands_still(desk: Desk) -> None:
+    """A server that is stopped for seconds is slow and not dead: nothing is lost, and what ended meanwhile is exact."""
+    notify = desk.ground.notify
+    async with (
+        desk.backend() as backend,
+        backend.open(desk.sh("echo ready; read x; echo got $x; exit 7"), notify=notify) as one,
+        backend.open(desk.sh("echo ready; sleep 1; echo last words; exit 8"), notify=notify) as other,
+    ):
+        await wrote(one, b"ready")
+        await wrote(other, b"ready")
+        pid = await desk.server_pid()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(one.send_keys, "hello")
+                await trio.sleep(5)
+                assert (one.exit, other.exit) == (None, None)
+                os.kill(pid, signal.SIGCONT)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await one.tap_enter()
+        assert await ended(one) == ExitStatus(code=7)
+        assert await ended(other) == ExitStatus(code=8)
+        assert b"got hello" in await everything(one)
+        assert b"last words" in await everything(other)
+
+
+async def test_control_connection_killed(desk: Desk) -> None:
+    """A control connection that is killed is made anew; sessions do not notice."""
+    async with desk.backend() as backend, backend.open(desk.sh("cat"), notify=desk.ground.notify) as session:
+        host = await backend.host()
+        for round_ in range(3):
+            connects = host.control.connects
+            assert host.control.pid is not None
+            os.kill(host.control.pid, signal.SIGKILL)
+            await until(lambda connects=connects: host.control.connects > connects)
+            await session.send_keys(f"round {round_}")
+            await shown(session, f"round {round_}")
+
+
+async def test_supervisor_killed_with_fifty(desk: Desk) -> None:
+    """`kill -9` of the supervisor, twice, with fifty sessions: the same programs in the same panes, no byte missing."""
+    script = "i=0; while [ $i -lt 40 ]; do printf '%04d\\n' $i; i=$((i+1)); sleep 0.1; done; read x; exit 5"
+    specs = [desk.sh(script) for _ in range(50)]
+    (desk.ground.root / "ids").write_text("\n".join(spec.id for spec in specs))
+    pids: dict[str, int] = {}
+    for start in (True, False):
+        supervisor = await trio.to_thread.run_sync(start_supervisor, desk, script, start)
+        for line in supervisor:
+            name, _, pid = line.partition(" ")
+            assert pids.setdefault(name, int(pid)) == int(pid)
+    assert len(pids) == 50
+    whole = b"".join(b"%04d\r\n" % i for i in range(40))
+    async with desk.backend() as backend, trio.open_nursery() as nursery:
+
+        async def finish(spec: SessionSpec) -> None:
+            handle = SessionHandle(spec.id, ExecutionMode.TMUX, BOOT)
+            async with backend.adopt(spec, handle, notify=desk.ground.notify) as session:
+                assert session.pid == pids[spec.id]
+                await wrote(session, b"0039\r\n")
+                await session.tap_enter()
+                assert await ended(session) == ExitStatus(code=5)
+                assert (await everything(session)).startswith(whole)
+
+        for spec in specs:
+            nursery.start_soon(finish, spec)
+
+
+SUPERVISOR = """
+import os, sys, trio
+from pathlib import Path
+from kasmos.model.profile import ExecutionMode, StopPolicy
+from kasmos.model.session import SessionHandle, SessionSpec
+from kasmos.sessions.headless import open_headless
+from kasmos.sessions.tmux_backend import open_tmux
+from kasmos.supervision.termination import terminate
+
+root, script, start = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "start"
+boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+async def notify(event):
+    pass
+
+async def live(backend, name, ready):
+    env = {"PATH": os.environ["PATH"], "HOME": str(root), "KASMOS_SESSION_ID": name}
+    spec = SessionSpec(id=name, name="x", argv=("/bin/sh", "-c", script), cwd=str(root), env=env,
+                       backend=ExecutionMode.TMUX, stop=StopPolicy(stop_grace=0.5))
+    handle = SessionHandle(name, ExecutionMode.TMUX, boot)
+    opened = backend.open(spec, notify=notify) if start else backend.adopt(spec, handle, notify=notify)
+    async with opened as session:
+        print(name, session.pid, flush=True)
+        await trio.sleep_forever()
+
+async def main():
+    state = root / "root"
+    state.mkdir(mode=0o700, exist_ok=True)
+    async with open_headless(state, terminate=terminate) as headless, open_tmux(state, headless) as backend:
+        async with trio.open_nursery() as nursery:
+            for name in (root / "ids").read_text().split():
+                nursery.start_soon(live, backend, name, None)
+
+trio.run(main)
+"""
+
+
+def start_supervisor(desk: Desk, script: str, start: bool) -> list[str]:
+    """Run a supervisor until it holds all its sessions, and kill it; what it said."""
+    command = [sys.executable, "-c", SUPERVISOR, str(desk.ground.root), script, "start" if start else "adopt"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+    assert process.stdout is not None
+    lines = []
+    with process:
+        for line in process.stdout:
+            lines.append(line.strip())
+            if len(lines) == 50:
+                break
+        process.kill()
+    return lines
+
+
+async def test_strangers_on_our_socket_and_elsewhere(desk: Desk) -> None:
+    """Tmux sessions that are not ours are never touched, on whatever server they are, and keep their server alive."""
+    elsewhere = desk.ground.root / "other.sock"
+    await trio.run_process(["tmux", "-S", elsewhere, "-f", "/dev/null", "new-session", "-d", "-s", "_kasmos-decoy"])
+    try:
+        async with desk.opened(desk.sh("echo ready; exec sleep 1000")) as session:
+            await wrote(session, b"ready")
+            await desk.tmux("new-session", "-d", "-s", "kasmos-decoy", "exec sleep 1000")
+        assert (await desk.tmux("list-sessions", "-F", "#{session_name}")).split() == ["_kasmos", "kasmos-decoy"]
+        async with desk.opened(desk.sh("exit 3")) as session:
+            assert await ended(session) == ExitStatus(code=3)
+        assert "kasmos-decoy" in await desk.tmux("list-sessions", "-F", "#{session_name}")
+        listed = await trio.run_process(["tmux", "-S", elsewhere, "list-sessions"], capture_stdout=True)
+        assert b"_kasmos-decoy" in listed.stdout
+    finally:
+        await desk.tmux("kill-server")
+        await trio.run_process(["tmux", "-S", elsewhere, "kill-server"])
+
+
+async def test_two_projects(desk: Desk) -> None:
+    """Two state roots have two servers, and the end of one is nothing to the other."""
+    other = Desk(Ground(desk.ground.root / "second"))
+    other.ground.root.mkdir()
+    async with desk.opened(desk.sh("cat")) as one:
+        async with other.opened(other.sh("cat")) as two:
+            assert await desk.server_pid() != await other.server_pid()
+            await two.send_keys("two")
+            await shown(two, "two")
+        await one.send_keys("one")
+        assert "two" not in await shown(one, "one")
+
+
+async def test_server_ends_with_the_last_session(desk: Desk) -> None:
+    """When the supervisor leaves, its server stays for sessions it leaves running, and else is gone."""
+    spec = desk.sh("echo ready; exec sleep 1000")
+    async with desk.opened(spec) as session:
+        await wrote(session, b"ready")
+        pid = await desk.server_pid()
+        session.detach()
+    assert alive(pid)
+    handle = SessionHandle(spec.id, ExecutionMode.TMUX, BOOT)
+    async with desk.backend() as backend, backend.adopt(spec, handle, notify=desk.ground.notify):
+        pass
+    assert not alive(pid)
+    assert not Path(desk.socket).exists()  # noqa: ASYNC240  # a look
+
+
+# --- the program ---------------------------------------------------------------------
+
+
+async def test_flood_is_logged_to_the_byte(desk: Desk) -> None:
+    """A program that writes as fast as a terminal takes it loses no byte, and the tmux server does not grow."""
+    count = 50_000_000
+    async with desk.backend() as backend:
+        await backend.host()
+        before = resident(await desk.server_pid())
+        spec = desk.spec(PROGRAMS / "raw_flood", str(count))
+        async with backend.open(spec, notify=desk.ground.notify) as session:
+            assert await ended(session) == ExitStatus(code=0)
+            assert session.output_bytes == count
+            assert resident(await desk.server_pid()) - before < 30_000_000
+        assert (desk.ground.directory(spec) / "output.log").stat().st_size == count
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory a process has."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+async def test_killed_program(desk: Desk) -> None:
+    """A program that is killed has that signal, exactly, and its last screen can be looked at."""
+    async with desk.opened(desk.sh("echo last words; exec sleep 1000")) as session:
+        await wrote(session, b"words")
+        assert session.pid is not None
+        os.kill(session.pid, signal.SIGKILL)
+        assert await ended(session) == ExitStatus(signal=signal.SIGKILL)
+        assert session.capture() == await session.screen() == "last words"
+
+
+async def test_program_that_closes_its_terminal(desk: Desk) -> None:
+    """A program that closes its terminal goes on, and ends when it ends."""
+    async with desk.opened(desk.sh("echo hello; exec <&- >&- 2>&-; sleep 0.3; exit 6")) as session:
+        assert await ended(session) == ExitStatus(code=6)
+        assert await everything(session) == b"hello\r\n"
+
+
+async def test_program_is_in_the_foreground(desk: Desk) -> None:
+    """A program has its terminal for itself: it controls it, is in its foreground, and gets what is typed there."""
+    script = (
+        "import os; t = os.open('/dev/tty', os.O_RDWR); print(os.tcgetpgrp(t) == os.getpgrp(), os.isatty(0)); input()"
+    )
+    spec = desk.ground.python(script, backend=ExecutionMode.TMUX, stop=QUICK)
+    async with desk.opened(spec) as session:
+        assert b"True True" in await wrote(session, b"\n")
+        await session.press("C-c")
+        status = await ended(session)
+        assert status in (ExitStatus(code=1), ExitStatus(signal=signal.SIGINT), ExitStatus(code=130))
+
+
+async def test_environment_is_explicit(desk: Desk) -> None:
+    """A program has the environment it was given and the terminal's name, and nothing of the tmux server's."""
+    given = {"PATH": os.environ["PATH"], "HOME": "/", "A": 'x "y" $z\n\t#{pid} ; é \\', "SHELL": "/bin/false"}
+    spec = desk.spec("env", "-0")
+    spec = attrs.evolve(spec, env={**given, "KASMOS_SESSION_ID": spec.id})
+    async with desk.opened(spec) as session:
+        await ended(session)
+        said = (await everything(session)).replace(b"\r\n", b"\n").decode()
+    found = dict(item.split("=", 1) for item in said.split("\0") if item)
+    assert found.pop("TERM").startswith(("tmux", "screen"))
+    found.pop("PWD", None)
+    assert found == dict(spec.env)
+
+
+async def test_stopped_program_is_seen_and_continued(desk: Desk) -> None:
+    """A program that stops itself is seen as stopped, and goes on when it is told to."""
+    async with desk.opened(desk.sh("echo ready; kill -STOP $$; echo on again; exit 2")) as session:
+        await wrote(session, b"ready")
+        await until(lambda: session.stopped)
+        assert session.exit is None
+        await session.signal(signal.SIGCONT)
+        assert await ended(session) == ExitStatus(code=2)
+        assert b"on again" in await everything(session)
+
+
+async def test_odd_screens(desk: Desk) -> None:
+    """Wide characters, a line of ten thousand columns and the alternate screen come through log and screen alike."""
+    long = "x" * 10_000
+    script = (
+        f"printf '日本語\\n'; printf '%s\\n' {long}; printf '\\033]2;a | title\\007\\033[?1049hfull screen'; read x"
+    )
+    async with desk.opened(desk.sh(script)) as session:
+        log = await wrote(session, b"full screen")
+        assert "日本語\r\n".encode() in log
+        assert long.encode() in log
+        await shown(session, "full screen")
+        picture = await session.look()
+        assert (picture.title, picture.alternate, picture.width, picture.height) == ("a | title", True, 200, 50)
+        assert picture.cursor_x == len("full screen")
+
+
+# --- typing and looking --------------------------------------------------------------
+
+ODD = (
+    "two\nlines\twith tab \x01\x1b control, é 日本, a quote ' \" $HOME `id` #{pid} %d \\\nand a backslash at the end \\"
+)
+
+
+@pytest.mark.parametrize("text", [ODD, "0123456789abcdef\n" * 62_000], ids=["odd", "megabyte"])
+async def test_paste_is_exact(desk: Desk, text: str) -> None:
+    """A text is pasted byte for byte, however odd, up to a megabyte."""
+    async with desk.opened(desk.spec(PROGRAMS / "pasted")) as session:
+        await wrote(session, b"ready")
+        await session.paste(text)
+        assert await ended(session) == ExitStatus(code=0)
+        data = text.encode()
+        assert f"{len(data)} {hashlib.sha256(data).hexdigest()}".encode() in await everything(session)
+
+
+async def test_paste_that_would_end_itself(desk: Desk) -> None:
+    """A text that would end its own paste is refused, and nothing of it is typed."""
+    async with desk.opened(desk.sh("cat")) as session:
+        with pytest.raises(SessionError, match="201"):
+            await session.paste("before \x1b[201~ after")
+        await session.send_keys("typed")
+        assert "before" not in await shown(session, "typed")
+
+
+async def test_size_is_pinned(desk: Desk) -> None:
+    """A small terminal that attaches does not change an agent's size; `set_detached_size` does."""
+    async with desk.opened(desk.sh("echo ready; exec cat")) as session:
+        await wrote(session, b"ready")
+        with person(session, "60x20"):
+            with trio.fail_after(LIMIT):
+                while not (clients := await session.clients()):  # noqa: ASYNC110  # nobody tells who attaches
+                    await trio.sleep(0.02)
+            assert (clients[0].width, clients[0].read_only) == (60, False)
+            picture = await session.look()
+            assert (picture.width, picture.height) == (200, 50)
+        await session.set_detached_size(90, 30)
+        picture = await session.look()
+        assert (picture.width, picture.height) == (90, 30)
+
+
+@contextlib.contextmanager
+def person(session: TmuxSession, size: str) -> Iterator[None]:
+    """A person at a real terminal of this size, who attaches: another tmux."""
+    width, height = size.split("x")
+    socket = f"{session.spec.cwd}/person.sock"
+    outer = ["tmux", "-S", socket, "-f", "/dev/null"]
+    command = ["env", "-u", "TMUX", *session.attach_command()]
+    subprocess.run([*outer, "new-session", "-d", "-x", width, "-y", height, *command], check=True)
+    try:
+        # Without the status line of the outer one.
+        subprocess.run([*outer, "set", "-g", "status", "off"], check=True)
+        yield
+    finally:
+        subprocess.run([*outer, "kill-server"], check=True)
+
+
+async def test_change_is_told(desk: Desk) -> None:
+    """Whoever waits for a change of the screen is woken by output, and by the end."""
+    async with desk.opened(desk.sh("read x; echo more; read x")) as session:
+        seen = session.output_bytes
+        woken: list[int] = []
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                woken.append(await session.wait_changed(seen))
+
+            nursery.start_soon(watch)
+            await trio.testing.wait_all_tasks_blocked()
+            assert woken == []
+            await session.tap_enter()
+        assert woken[0] > seen
+        await shown(session, "more")
+
+
+# --- without tmux --------------------------------------------------------------------
+
+
+async def test_without_tmux(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without tmux, or with one that is too old, the backend says how to install it, and nothing else is hurt."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    async with desk.backend() as backend:
+        with pytest.raises(BackendUnavailableError, match="apt-get install tmux"):
+            async with backend.open(desk.sh("true"), notify=desk.ground.notify):
+                pytest.fail("there is no tmux")
+    old = desk.ground.root / "bin"
+    old.mkdir()
+    (old / "tmux").write_text("#!/bin/sh\necho tmux 3.1c\n")
+    (old / "tmux").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{old}:/bin:/usr/bin")
+    async with desk.backend() as backend:
+        with pytest.raises(BackendUnavailableError, match=r"3\.1c.*too old"):
+            async with backend.open(desk.sh("true"), notify=desk.ground.notify):
+                pytest.fail("this tmux is too old")
