@@ -489,3 +489,13 @@ def test_port_taken(scene: Scene) -> None:
     assert result.code == 4
     assert f"127.0.0.1:{port}" in result.stderr
     assert _holder(scene) is None
+
+
+def test_leaves_with_readers_attached(scene: Scene) -> None:
+    """Readers of events hold up no stop: each is given all there is, and the end of its stream."""
+    start(scene)
+    with closing(ask(scene).events()) as reading, closing(ask(scene).events()) as idle:
+        assert isinstance(next(reading).event, ev.SupervisorStarted)
+        next(idle)
+        assert scene.kas("daemon", "stop").code == 0
+        assert list(reading) == []

@@ -79,7 +79,7 @@ assert daemon.wait(30) == 0, said.read_text()
 
 
 def test_full_disk(kas: Kas, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the disk is full the daemon answers, says that it is not well and takes nothing on; with room it goes on."""
+    """On a full disk the daemon answers, says that it is not well, and takes nothing on; with room it goes on."""
     scene = Scene(kas)
     scene.write_plan([Task("until_exists go; done_")])
     disk = root / "disk"
