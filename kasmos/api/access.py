@@ -30,6 +30,8 @@ class Operation:
     path: str
     needs: Needs
     handler: Handler
+    endpoint: str
+    """Its name, unique among all."""
 
 
 class Routes:
@@ -51,15 +53,18 @@ class Routes:
         """Register a WebSocket."""
 
         def register(handler: H) -> H:
-            self.operations.append(Operation("WEBSOCKET", path, needs, handler))
+            self.operations.append(Operation("WEBSOCKET", path, needs, handler, self._endpoint(handler)))
             self.blueprint.websocket(path)(handler)
             return handler
 
         return register
 
+    def _endpoint(self, handler: Handler) -> str:
+        return f"{self.blueprint.name}.{handler.__name__}"
+
     def _register(self, method: str, path: str, needs: Needs) -> Callable[[H], H]:
         def register(handler: H) -> H:
-            self.operations.append(Operation(method, path, needs, handler))
+            self.operations.append(Operation(method, path, needs, handler, self._endpoint(handler)))
             self.blueprint.route(path, methods=[method])(handler)
             return handler
 
@@ -83,8 +88,7 @@ class Admission:
     def take(self, app: QuartTrio, routes: Routes) -> None:
         """Register routes with the application."""
         for operation in routes.operations:
-            endpoint = f"{routes.blueprint.name}.{operation.handler.__name__}"
-            self._needs[endpoint] = operation.needs
+            self._needs[operation.endpoint] = operation.needs
         self.operations += routes.operations
         app.register_blueprint(routes.blueprint)
 

@@ -49,6 +49,23 @@ async def get_output(name: str) -> Response:
     return await output_answer(the_service().get_session(name).id)
 
 
+@routes.get("/v1/sessions/<name>/screen", Needs.READ)
+async def get_screen(name: str) -> Response:
+    """What a session's terminal shows now; without a terminal, its last lines of output."""
+    query = Query(("ansi",))
+    ansi = query.choice("ansi", ("true", "false"), "false")
+    query.done()
+    session = the_service().get_open_session(name)
+    text = await session.screen(ansi=ansi == "true")
+    return answer(
+        {
+            "session_id": session.spec.id,
+            "interactive": session.capabilities.interactive,
+            "lines": text.split("\n"),
+        }
+    )
+
+
 @routes.post("/v1/sessions/<name>/stop", Needs.ADMIN)
 async def post_stop(name: str) -> Response:
     """Stop a session, politely and then firmly."""

@@ -399,6 +399,18 @@ class Service:
             raise RequestError(409, "answer_not_offered", f"approval {approval_id}: {wrong}")
         return await self._orchestrator.resolve_approval(approval_id, answer, who, patience=DELIVERY_PATIENCE)
 
+    def get_open_session(self, name: str) -> ExecutionSession:
+        """The live session that *name* means.
+
+        Raises:
+            SessionClosedError: it is not open.
+        """
+        session = self.get_session(name)
+        live = self._orchestrator.live_session(session.id)
+        if live is None:
+            raise SessionClosedError(f"session {session.id} is not open; its output can be read")
+        return live
+
     def get_terminal(self, name: str) -> ExecutionSession:
         """The live session with a terminal that *name* means.
 
