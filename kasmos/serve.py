@@ -247,6 +247,11 @@ class _Api:
         self.readers_dropped = readers_dropped
 
 
+def import_web_stack() -> None:
+    """Import what the API needs, which takes half a second. Blocks: in a thread, it is done beside other things."""
+    _Api()
+
+
 async def _import_api_unless(shutdown: trio.Event, door: Door) -> _Api | None:
     """Import the web stack when somebody is at the door; None when *shutdown* is set before that is done."""
     found: list[_Api] = []

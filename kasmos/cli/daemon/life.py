@@ -24,7 +24,6 @@ LOG = "daemon.log"
 STOP_PATIENCE = 60.0
 """Seconds that a plain stop may take before we stop waiting for it; programs get their grace in it."""
 _SECRET = ("http_admin_token", "http_readonly_token")
-_OF_ORCHESTRATION: tuple[str, ...] = ()
 
 
 # --- start ------------------------------------------------------------------------------
