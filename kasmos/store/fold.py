@@ -51,7 +51,7 @@ def apply(world: World, record: Record) -> None:
             world.supervisor_pid = event.pid
         case ev.SupervisorStopped():
             world.supervisor_pid = None
-        case ev.EventsPruned():
+        case ev.EventsPruned() | ev.AccessRefused():
             return
         case ev.RunStarted():
             world.runs[event.run_id] = RunView(
