@@ -131,3 +131,10 @@ def test_groups_within_a_group_count(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "cgroup.procs").write_text(pids)
     assert cgroups.members(str(tmp_path / "s")) == [7, 8, 9]
+
+
+def test_a_group_that_does_not_tell_is_passed_over(tmp_path: Path) -> None:
+    """A group below a session's that cannot be read hides nobody in those that can."""
+    (tmp_path / "s/threaded/cgroup.procs").mkdir(parents=True)
+    (tmp_path / "s/cgroup.procs").write_text("7\n")
+    assert cgroups.members(str(tmp_path / "s")) == [7]
