@@ -8,6 +8,7 @@
     │   ├── SessionClosedError    the session has ended or its scope was left
     │   ├── SessionBusyError      somebody else is using the session's input
     │   ├── SessionLostError      the session's fate can no longer be learnt
+    │   ├── StaleApprovalError    what is answered is not asked any more
     │   └── InteractiveOnlyError  this backend has no terminal (alias ErrInteractiveOnly)
     ├── BackendUnavailableError   the backend cannot run on this machine, or not yet
     ├── SupervisionError          the supervisor refuses: the request does not fit the present state
@@ -81,6 +82,10 @@ class SessionBusyError(SessionError):
 
 class SessionLostError(SessionError):
     """The session's fate can no longer be learnt: neither alive nor recorded."""
+
+
+class StaleApprovalError(SessionError):
+    """What is answered is not asked any more: the answer was not given."""
 
 
 class InteractiveOnlyError(SessionError):

@@ -37,6 +37,8 @@ POINTS = (
     "run.ended",
     "journal.before-commit",
     "journal.after-commit",
+    "journal.before-prune",
+    "journal.after-prune",
     "recovery.tombstone",
     "recovery.adopted",
     "log.base-written",

@@ -22,19 +22,25 @@ import attrs
 import trio
 
 from kasmos import __version__
-from kasmos.config.schema import Config
+from kasmos.config.addresses import split_address
+from kasmos.config.schema import Config, Daemon
 from kasmos.daemon.bus import Bus
+from kasmos.daemon.door import Door
+from kasmos.daemon.leaving import Leaving, count_waiting
+from kasmos.daemon.life import Health, Life, Phase
 from kasmos.daemon.recovery import Findings, end_stray, find_untold, take_stock
 from kasmos.daemon.service import Service
 from kasmos.daemon.service import Surroundings as ServiceSurroundings
 from kasmos.exceptions import StoreError
 from kasmos.model import event as ev
+from kasmos.model.approval import ApprovalState
 from kasmos.model.clock import Clock
 from kasmos.model.event import Record
 from kasmos.model.profile import ExecutionMode
-from kasmos.model.view import SessionView
+from kasmos.model.view import SessionView, World
 from kasmos.orchestration.assembly import Kitchen
 from kasmos.orchestration.orchestrator import LiveSessions, Orchestrator, open_orchestrator
+from kasmos.sessions import layout
 from kasmos.sessions.headless import open_headless
 from kasmos.sessions.protocol import Backend, ExecutionSession, OutputChunk
 from kasmos.sessions.registry import require_backend
@@ -46,6 +52,7 @@ from kasmos.store.stateroot import StateRoot
 from kasmos.supervision.child import Surroundings
 from kasmos.supervision.supervisor import Supervisor, open_supervisor
 from kasmos.supervision.termination import terminate
+from kasmos.telemetry.sources import Sources
 
 LOCK_WAIT = 2.0
 """Seconds to wait for the lock: a child of a killed supervisor holds it until its `exec`."""
@@ -70,6 +77,11 @@ class Options:
     take_up: bool = True
     """Whether runs that an earlier supervisor left under way go on by themselves, or wait until they are asked for."""
     clock: Clock = Clock(time.time, time.monotonic)
+    life: Life = attrs.field(factory=Life)
+    present: Callable[[], Config] | None = None
+    """The configuration in force, where it can change; else it stays what it is at the start."""
+    workspace_root: Path | None = None
+    """Where tasks run, if it is not in the project itself."""
 
 
 class Ground:
@@ -87,6 +99,10 @@ class Ground:
             self.lost.set()
 
 
+_IN_HAND = (ev.SessionAdopted, ev.SessionEnded, ev.SessionLost, ev.SessionNeverStarted, ev.SessionStartFailed)
+"""What is recorded when a session that was left is in hand again."""
+
+
 @attrs.frozen
 class Engine:
     """A supervisor at work."""
@@ -101,6 +117,23 @@ class Engine:
     """Leaves every running program to the next supervisor; never blocks. Cancel the scope afterwards."""
     ground: Ground
     """What it all stands on; see `watch_ground`."""
+    leaving: Leaving
+    """How a daemon leaves."""
+    awaited: frozenset[str] = frozenset()
+    """Sessions of an earlier supervisor that were to be taken up again when this one began."""
+    began_at: int = 0
+    """Journal number before anything was taken up."""
+
+    async def wait_adopted(self) -> None:
+        """Wait until every session that an earlier supervisor left is in hand again, or known to be over."""
+        missing = set(self.awaited)
+        if not missing:
+            return
+        async with self.bus.subscribe(self.began_at) as batches:
+            async for records in batches:
+                missing -= {record.event.session_id for record in records if isinstance(record.event, _IN_HAND)}
+                if not missing:
+                    return
 
     async def watch_ground(self) -> NoReturn:
         """Wait until the state root is not ours any more; programs are then left running.
@@ -122,16 +155,73 @@ class Engine:
 
         Cancellation: cuts readers off.
         """
+        started_at = time.time()
         try:
-            api = await _import_api_unless(shutdown)
-            if api is not None:
-                app = api.create_app(self.service, started_at=time.time())
-                await api.serve_api(app, socket, shutdown=shutdown, grace=API_GRACE)
+            door = Door(socket)
+            try:
+                api = await _import_api_unless(shutdown, door)
+                if api is not None:
+                    app = api.create_app(self.service, started_at=started_at)
+                    await api.serve_api(app, socket, shutdown=shutdown, grace=API_GRACE, door=door)
+            finally:
+                door.close()
         # Whatever is wrong with the door, the work behind it goes on.
         except Exception as error:
             causes = error.exceptions if isinstance(error, ExceptionGroup) else [error]
             why = "; ".join(str(cause) or type(cause).__name__ for cause in causes)
             announce(f"the API cannot be served, so `kas stop` and its like will not reach this supervisor: {why}")
+
+    def sources(self) -> Sources:
+        """What metrics ask for."""
+        # Imported by `listen`, before anybody can ask.
+        return Sources(
+            world=lambda: self.journal.world,
+            queued=lambda: count_waiting(self.journal.world),
+            running=lambda: [
+                (session.spec.backend.value, session.spec.profile, session.output_bytes)
+                for session in self.orchestrator.live_sessions
+            ],
+            approvals=lambda: _pending(self.journal.world),
+            readers=lambda: self.bus.subscribers,
+            dropped=lambda: _Api().readers_dropped(),
+            ready=lambda: self.service.life.ready,
+        )
+
+    async def listen(
+        self,
+        said: Daemon,
+        socket: Path,
+        shutdown: trio.Event,
+        *,
+        task_status: trio.TaskStatus[tuple[str, ...]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve the API of a daemon until *shutdown* is set. Reports where it listens once clients can connect.
+
+        Raises:
+            StoreError: an address or the socket cannot be had.
+
+        Cancellation: cuts readers off.
+        """
+        if said.listen:
+            raise StoreError(f"this kasmos cannot listen on {', '.join(said.listen)}: it serves its Unix socket only")
+        api = await trio.to_thread.run_sync(_Api, abandon_on_cancel=True)
+        app = api.create_app(self.service, started_at=time.time())
+        async with trio.open_nursery() as nursery:
+            addresses = [str(socket)]
+            await nursery.start(partial(api.serve_api, app, socket, shutdown=shutdown, grace=API_GRACE))
+            exposition = self.service.life.exposition
+            if said.metrics is not None and exposition is not None:
+                metrics = api.create_metrics_app(exposition)
+                serve = partial(
+                    api.serve_tcp, metrics, *split_address(said.metrics), shutdown=shutdown, grace=API_GRACE
+                )
+                addresses.append(f"{await nursery.start(serve)}/metrics")
+            task_status.started(tuple(addresses))
+
+
+def _pending(world: World) -> int:
+    """How many questions of agents wait for a human."""
+    return sum(1 for approval in world.approvals.values() if approval.state is ApprovalState.OPEN)
 
 
 class _Api:
@@ -139,14 +229,18 @@ class _Api:
 
     def __init__(self) -> None:
         from kasmos.api.app import create_app
-        from kasmos.api.server import serve_api
+        from kasmos.api.metrics import create_metrics_app
+        from kasmos.api.server import readers_dropped, serve_api, serve_tcp
 
         self.create_app = create_app
+        self.create_metrics_app = create_metrics_app
         self.serve_api = serve_api
+        self.serve_tcp = serve_tcp
+        self.readers_dropped = readers_dropped
 
 
-async def _import_api_unless(shutdown: trio.Event) -> _Api | None:
-    """Import the web stack; None when *shutdown* is set before that is done."""
+async def _import_api_unless(shutdown: trio.Event, door: Door) -> _Api | None:
+    """Import the web stack when somebody is at the door; None when *shutdown* is set before that is done."""
     found: list[_Api] = []
     async with trio.open_nursery() as nursery:
 
@@ -155,7 +249,8 @@ async def _import_api_unless(shutdown: trio.Event) -> _Api | None:
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(give_up)
-        # In a thread: it takes half a second, and the work is already under way. A short run does not wait for it.
+        await door.wait_knock()
+        # In a thread: it takes half a second, and the work is under way.
         found.append(await trio.to_thread.run_sync(_Api, abandon_on_cancel=True))
         nursery.cancel_scope.cancel()
     return found[0] if found else None
@@ -176,12 +271,19 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
     root.prepare(announce=options.announce)
     config = options.configure({})
     async with root.acquire_lock(options.lock_wait) as lock, _open_journal(options, lock) as (journal, bus, ground):
+        root.place_socket()
         boot = boot_id()
         untold = find_untold(journal.world, lambda seq: read_records(root.db, after=seq))
         await journal.append(ev.SupervisorStarted(os.getpid(), boot, __version__))
         live = LiveSessions()
         async with (
-            open_headless(root.path, terminate=terminate, boot_id=boot, warn=options.announce) as headless,
+            open_headless(
+                root.path,
+                terminate=terminate,
+                boot_id=boot,
+                warn=options.announce,
+                with_cgroups=config.orchestration.cgroups,
+            ) as headless,
             open_tmux(root.path, headless, environ=options.environ) as tmux,
         ):
             backends: dict[ExecutionMode, Backend] = {
@@ -213,10 +315,25 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                 ) as orchestrator,
             ):
                 findings = await take_stock(journal, headless, boot)
+                awaited, began_at = _awaited(options, findings, journal.world, backends), journal.world.seq
                 await _recover(options, findings, journal, backends, orchestrator, supervisor)
-                service = Service(orchestrator, bus, _service_surroundings(options, backends))
-                yield Engine(service, orchestrator, journal, bus, findings, supervisor.detach_all, ground)
-                journal.append_nowait(ev.SupervisorStopped("left in order"))
+                health = Health(journal.probe, lambda: journal.healthy)
+                service = Service(orchestrator, bus, _service_surroundings(options, config, backends, health))
+                if not options.life.daemon:
+                    options.life.enter(Phase.READY)
+                yield Engine(
+                    service,
+                    orchestrator,
+                    journal,
+                    bus,
+                    findings,
+                    supervisor.detach_all,
+                    ground,
+                    Leaving(orchestrator, supervisor, bus),
+                    awaited,
+                    began_at,
+                )
+                journal.append_nowait(ev.SupervisorStopped(options.life.farewell))
 
 
 @asynccontextmanager
@@ -250,22 +367,42 @@ async def _open_journal(options: Options, lock: StateLock) -> AsyncGenerator[tup
             bus.close()
 
 
+def _awaited(
+    options: Options, findings: Findings, world: World, backends: Mapping[ExecutionMode, Backend]
+) -> frozenset[str]:
+    """The sessions that a run which goes on takes hold of again."""
+    going = set(findings.to_continue if options.take_up else ())
+    live = (view for view in world.sessions.values() if view.state.live and view.id not in findings.strays)
+    return frozenset(view.id for view in live if view.run_id in going and view.backend in backends)
+
+
 def _kitchen(options: Options, config: Config, backends: Mapping[ExecutionMode, Backend]) -> Kitchen:
+    present = options.present or (lambda: config)
     return Kitchen(
-        profiles=lambda: config.agents,
+        profiles=lambda: present().agents,
         environ=options.environ,
         backends=backends,
         new_suffix=lambda: _letters(5),
         buffer_bytes=config.logs.buffer_bytes,
         max_log_bytes=config.logs.max_bytes,
+        context_path=lambda session_id: str(options.root.session_dir(session_id) / layout.CONTEXT),
     )
 
 
-def _service_surroundings(options: Options, backends: Mapping[ExecutionMode, Backend]) -> ServiceSurroundings:
+def _service_surroundings(
+    options: Options, config: Config, backends: Mapping[ExecutionMode, Backend], health: Health
+) -> ServiceSurroundings:
     def read_ended(view: SessionView, offset: int, limit: int) -> OutputChunk:
         return require_backend(backends, view.backend).read_output(view.id, offset, limit)
 
-    return ServiceSurroundings(project=str(options.project), configure=options.configure, read_ended=read_ended)
+    return ServiceSurroundings(
+        project=str(options.workspace_root or options.project),
+        configure=options.configure,
+        read_ended=read_ended,
+        life=options.life,
+        health=health,
+        max_queued=config.orchestration.max_queued,
+    )
 
 
 async def _recover(
@@ -287,8 +424,8 @@ async def _recover(
             options.announce(f"session {view.name} ran in mode {view.backend}, which is not here: left as it is")
             continue
         supervisor.start_stray(session_id, partial(end_stray, journal, backend, view))
-    for run_id in findings.to_continue if options.take_up else ():
-        await orchestrator.recover_run(run_id)
+    if options.take_up:
+        await orchestrator.recover_runs(findings.to_continue)
 
 
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"

@@ -330,8 +330,7 @@ class Town:
         for session_id in findings.strays:
             view = journal.world.sessions[session_id]
             supervisor.start_stray(session_id, partial(end_stray, journal, backend, view))
-        for run_id in findings.to_continue:
-            await orchestrator.recover_run(run_id)
+        await orchestrator.recover_runs(findings.to_continue)
         return findings
 
 

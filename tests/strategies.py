@@ -35,6 +35,7 @@ IDS = {
     "task_id": ("1", "2", "3", "7"),
     "session_id": ("s1", "s2", "s3", "s4"),
     "boot_id": ("boot-a", "boot-b"),
+    "approval_id": ("bcdf", "ghjk", "mnpq"),
 }
 """Field name to the ids it may have."""
 

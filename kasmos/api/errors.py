@@ -21,6 +21,7 @@ from kasmos.exceptions import (
     SessionBusyError,
     SessionClosedError,
     SessionLostError,
+    StaleApprovalError,
     StateLockedError,
     StoreError,
     SupervisionError,
@@ -39,6 +40,7 @@ _CODES: dict[type[KasmosError], tuple[int, str]] = {
     SessionBusyError: (409, "session_busy"),
     SessionClosedError: (409, "session_closed"),
     SessionLostError: (409, "session_lost"),
+    StaleApprovalError: (409, "stale_approval"),
     SupervisionError: (409, "conflict"),
     BackendUnavailableError: (409, "backend_unavailable"),
     StateLockedError: (503, "state_locked"),
@@ -54,6 +56,7 @@ _HTTP_CODES = {
     408: "request_timeout",
     413: "too_large",
     415: "unsupported_media_type",
+    429: "too_many_requests",
 }
 
 RETRY_AFTER = 5
@@ -83,7 +86,7 @@ def problem(status: int, code: str, detail: str, mistakes: Iterable[Mistake] = (
     title = code.replace("_", " ").capitalize()
     body = Problem(title=title, status=status, code=code, detail=detail, mistakes=tuple(mistakes))
     response = Response(encode(body), status=status, content_type="application/problem+json")
-    if status == 503:
+    if status in (429, 503):
         response.headers["Retry-After"] = str(RETRY_AFTER)
     return response
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 
-from kasmos.model.codec import encode_record, event_kind
+from kasmos.model.codec import encode, encode_record, event_kind
 from kasmos.model.event import Record
 
 NDJSON = "application/x-ndjson"
@@ -42,12 +42,20 @@ class LineCache:
                 self._lines.popitem(last=False)
         return line
 
-    def render(self, record: Record, kind: str) -> bytes:
-        """The record as this media type has it."""
+    def render(self, record: Record, kind: str, task_id: str | None = None) -> bytes:
+        """The record as this media type has it; with the id of the task it is about, if that is given."""
         line = self.line(record)
+        if task_id is not None and not hasattr(record.event, "task_id"):
+            line = line[:-1] + b',"task_id":' + encode(task_id) + b"}"
         if kind == NDJSON:
             return line + b"\n"
         return b"id: %d\nevent: %s\ndata: %s\n\n" % (record.seq, event_kind(record.event).encode(), line)
+
+
+def render_gap(after: int, before: int, kind: str) -> bytes:
+    """What is said where the events between two numbers are missing. It has no number of its own."""
+    line = b'{"type":"gap","after":%d,"before":%d}' % (after, before)
+    return line + b"\n" if kind == NDJSON else b"event: gap\ndata: %s\n\n" % line
 
 
 def pieces(data: bytes) -> Iterator[bytes]:

@@ -24,6 +24,7 @@ from kasmos.api.questions import (
 from kasmos.daemon.terms import STDIN, RunOverrides
 from kasmos.daemon.wire import run_detail_wire, run_wire
 from kasmos.exceptions import Mistake, RequestError
+from kasmos.model.plan import Origin
 
 routes = Blueprint("runs", __name__)
 
@@ -42,11 +43,11 @@ _SUBMISSION = {
 
 @routes.get("/v1/runs")
 async def get_runs() -> Response:
-    """Runs, newest first."""
-    query = Query(("limit", "cursor"))
-    page = query.page()
+    """Runs of plans, newest first; `origin=task` has those of tasks that were handed in by themselves."""
+    query = Query(("origin", "limit", "cursor"))
+    origin, page = query.choice("origin", ("plan", "task", "all"), "plan"), query.page()
     query.done()
-    runs = the_service().list_runs()
+    runs = the_service().list_runs(None if origin == "all" else Origin(origin or "plan"))
     return answer(page_of(runs, page, key=lambda run: run.id, render=run_wire, name="runs"))
 
 

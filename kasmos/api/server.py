@@ -9,9 +9,8 @@ each with a test of its name in `tests/e2e/test_server.py`:
 3. With it: after an early answer to a large body, the connection wedges.
 4. Sending on a closed WebSocket does not yield, so a loop of sends freezes everything.
 5. An empty binary WebSocket message arrives as None.
-6. An existing socket file is removed even if it is in use. Ours may be removed, because whoever
-   serves holds the lock of the state root; anything that is not a socket is left alone.
-7. Listening sockets are made inheritable.
+6. An existing socket file is removed even if it is in use; see `kasmos.daemon.door`.
+7. Listening sockets are made inheritable. Ours is made there.
 8. The file's mode is made by changing the process's umask for a moment. Ours is set on the socket before it is bound.
 9. The peer's credentials are not in the scope.
 """
@@ -19,13 +18,11 @@ each with a test of its name in `tests/e2e/test_server.py`:
 from __future__ import annotations
 
 import logging
-import os
 import socket
-import stat
 import struct
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 import hypercorn.trio.run
@@ -37,9 +34,12 @@ from hypercorn.typing import LifespanState
 from hypercorn.utils import wrap_app
 from quart_trio.asgi import TrioASGIWebsocketConnection
 
+from kasmos.daemon.door import BACKLOG, Door
 from kasmos.exceptions import StoreError
 
 if TYPE_CHECKING:
+    from quart_trio import QuartTrio
+
     from kasmos.api.app import KasmosApp
 
 _log = logging.getLogger("kasmos.api.server")
@@ -56,11 +56,6 @@ CLOSE_TIMEOUT = 1.0
 KEEP_ALIVE_TIMEOUT = 15.0
 """Seconds that a connection may be idle, or take to send a request's head."""
 
-BACKLOG = 1024
-
-SOCKET_PATH_MAX = 107
-"""Bytes; `sun_path` of unix(7) less its final NUL."""
-
 
 @attrs.frozen
 class Peer:
@@ -73,6 +68,9 @@ class Peer:
 
 class SafeTCPServer(TCPServer):
     """A connection that no client can keep open against our will."""
+
+    dropped: ClassVar[int] = 0
+    """How many clients of this process were dropped because they did not read."""
 
     async def run(self) -> None:
         """Serve one connection, with its peer's credentials in the scope (9)."""
@@ -100,6 +98,7 @@ class SafeTCPServer(TCPServer):
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
             except trio.TooSlowError:
+                type(self).dropped += 1
                 _log.warning("a client was dropped: it did not read for %s s", SEND_TIMEOUT)
                 await trio.aclose_forcefully(self.stream)
             except trio.Cancelled:
@@ -141,11 +140,13 @@ async def serve_api(
     *,
     shutdown: trio.Event,
     grace: float = 5.0,
+    door: Door | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve *app* on a Unix socket until *shutdown* is set.
 
     The caller holds the lock of the state root: a socket file that is there is a dead supervisor's.
+    One that was opened already is given as *door*, and closed here.
     Reports to *task_status* once clients can connect. When *shutdown* is set, no connection is
     accepted any more, streams hand out what there is and end, and whatever is left after *grace*
     seconds is cut off. The socket file is removed at the end.
@@ -155,8 +156,7 @@ async def serve_api(
 
     Cancellation: as a shutdown without grace.
     """
-    listener = _listen(socket_path)
-    made = os.lstat(socket_path)
+    door = door or Door(socket_path)
     app.asgi_websocket_class = SafeWS
     # The class is looked up when serving begins: the one seam there is. Versions are pinned for it.
     hypercorn.trio.run.TCPServer = SafeTCPServer  # type: ignore[attr-defined]
@@ -169,13 +169,73 @@ async def serve_api(
         await hypercorn.trio.run.worker_serve(
             wrap_app(app, 0, "asgi"),
             _config(grace),
-            sockets=Sockets([], [listener], []),
+            sockets=Sockets([], [door.listener], []),
             shutdown_trigger=asked_to_end,
             task_status=task_status,
         )
     finally:
+        door.close()
+
+
+async def serve_tcp(
+    app: QuartTrio,
+    host: str,
+    port: int,
+    *,
+    shutdown: trio.Event,
+    grace: float = 5.0,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve *app*, which has no streams, on a TCP address until *shutdown* is set.
+
+    Reports to *task_status*, once clients can connect, the address it listens on: port 0 has become a real one.
+
+    Raises:
+        StoreError: the address cannot be had.
+
+    Cancellation: as a shutdown without grace.
+    """
+    listener = _listen_tcp(host, port)
+    hypercorn.trio.run.TCPServer = SafeTCPServer  # type: ignore[attr-defined]
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(
+                partial(
+                    hypercorn.trio.run.worker_serve,
+                    wrap_app(app, 0, "asgi"),
+                    _config(grace),
+                    sockets=Sockets([], [listener], []),
+                    shutdown_trigger=shutdown.wait,
+                )
+            )
+            bound = listener.getsockname()[1]
+            task_status.started(f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}")
+    finally:
         listener.close()
-        _remove(socket_path, made)
+
+
+def readers_dropped() -> int:
+    """How many clients of this process were dropped because they did not read."""
+    return SafeTCPServer.dropped
+
+
+def _listen_tcp(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
+        sock = socket.socket(family, kind)
+    except OSError as error:
+        raise StoreError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.setblocking(False)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise StoreError(f"cannot listen on {host}:{port}: {error.strerror}; is something else there?") from error
+    return sock
 
 
 def _config(grace: float) -> Config:
@@ -186,46 +246,6 @@ def _config(grace: float) -> Config:
     config.accesslog = None
     config.errorlog = _log
     return config
-
-
-def _listen(path: Path) -> socket.socket:
-    if len(os.fsencode(path)) > SOCKET_PATH_MAX:
-        raise StoreError(f"{path} is too long for a socket ({SOCKET_PATH_MAX} bytes): use a shorter state root")
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)  # Not inheritable (7).
-    try:
-        _remove_stale(path)
-        os.fchmod(sock.fileno(), 0o600)  # The file gets the mode that the socket has (8).
-        sock.bind(str(path))
-        sock.setblocking(False)
-        sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise StoreError(f"the socket {path} cannot be made: {error.strerror}") from error
-    except StoreError:
-        sock.close()
-        raise
-    return sock
-
-
-def _remove_stale(path: Path) -> None:
-    """Remove a dead supervisor's socket (6)."""
-    try:
-        found = path.lstat()
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(found.st_mode):
-        raise StoreError(f"{path} is in the way of the socket: it is something else; move it away")
-    path.unlink()
-
-
-def _remove(path: Path, made: os.stat_result) -> None:
-    """Remove our socket, unless somebody has put another file in its place."""
-    try:
-        found = path.lstat()
-        if (found.st_dev, found.st_ino) == (made.st_dev, made.st_ino):
-            path.unlink()
-    except OSError:
-        pass  # The next supervisor removes it.
 
 
 def _peer_of(stream: Any) -> Peer | None:

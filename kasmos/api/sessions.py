@@ -8,7 +8,7 @@ from kasmos.api.answers import answer, page_of
 from kasmos.api.app import the_service
 from kasmos.api.output import output_answer
 from kasmos.api.questions import Query, a_flag, a_text, a_word, read_body
-from kasmos.daemon.wire import session_wire
+from kasmos.daemon.wire import session_status, session_wire
 from kasmos.model.view import SessionState, SessionView
 
 routes = Blueprint("sessions", __name__)
@@ -18,7 +18,7 @@ routes = Blueprint("sessions", __name__)
 async def get_sessions() -> Response:
     """Sessions, newest first; `live=true` leaves out those that have ended."""
     query = Query(("run", "status", "live", "limit", "cursor"))
-    status = query.choice("status", tuple(state.value for state in SessionState))
+    status = query.choice("status", ("waiting", *(state.value for state in SessionState)))
     live = query.choice("live", ("true", "false"))
     run, page = query.text("run"), query.page()
     query.done()
@@ -28,7 +28,7 @@ async def get_sessions() -> Response:
         session
         for session in service.list_sessions()
         if run_id in (None, session.run_id)
-        and status in (None, session.state.value)
+        and status in (None, session_status(session))
         and (live is None or session.state.live == (live == "true"))
     ]
     return answer(page_of(sessions, page, key=lambda item: item.id, render=_render, name="sessions"))

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from functools import partial
 
-from quart import Blueprint, Response
+from quart import Blueprint, Response, request
 
-from kasmos.api.answers import answer, page_of
+from kasmos.api.answers import JSON, answer, must_accept, page_of
 from kasmos.api.app import the_service
+from kasmos.api.lines import NDJSON, SSE
 from kasmos.api.output import output_answer
 from kasmos.api.questions import Query, read_body
+from kasmos.api.streams import stream_answer
+from kasmos.api.task_body import read_task_body
+from kasmos.api.task_stream import TaskStream
 from kasmos.daemon.wire import task_status, task_wire
+from kasmos.exceptions import Mistake, RequestError
 from kasmos.model.task import Outcome
 from kasmos.model.view import TaskView
 
 routes = Blueprint("tasks", __name__)
+
+MAX_KEY = 255
+"""Characters of an `Idempotency-Key`."""
 
 STATUSES = ("queued", "running", "waiting", *(outcome.value for outcome in Outcome))
 
@@ -34,6 +42,35 @@ async def get_tasks() -> Response:
     tasks = service.list_tasks(run=run, agent=agent, status=wanted)
     render = partial(task_wire, service.world)
     return answer(page_of(tasks, page, key=lambda task: task.id, render=render, name="tasks"))
+
+
+@routes.post("/v1/tasks")
+async def post_task() -> Response:
+    """Hand in one task; the answer is its id, or a stream of everything about it until it has ended."""
+    Query(()).done()
+    request_key = _request_key()
+    wanted, stream = await read_task_body()
+    kind = must_accept(NDJSON, SSE) if stream else must_accept(JSON, NDJSON, SSE)
+    service = the_service()
+    submitted = await service.submit_task(wanted, key=request_key)
+    location = f"/v1/tasks/{submitted.task_id}"
+    if kind == JSON:
+        return answer(submitted, 202, location=location)
+    task = service.get_task(submitted.task_id)
+    subscription = await service.subscribe(submitted.cursor)
+    return stream_answer(TaskStream(service, subscription, kind, task, output=True), location=location)
+
+
+def _request_key() -> str:
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return ""
+    if not (0 < len(key) <= MAX_KEY and key.isascii() and key.isprintable()):
+        mistake = Mistake(
+            "header.Idempotency-Key", "it is not possible", f"1 to {MAX_KEY} printable characters of ASCII"
+        )
+        raise RequestError(400, "invalid_header", "a header is wrong", [mistake])
+    return str(key)
 
 
 @routes.get("/v1/tasks/<name>")

@@ -20,6 +20,7 @@ from kasmos.daemon.service import plan_key
 from kasmos.exceptions import RequestError
 from kasmos.model import event as ev
 from kasmos.model.event import Record
+from kasmos.model.plan import Origin
 from kasmos.model.task import Outcome
 from kasmos.model.view import RunState, RunView, World
 from kasmos.orchestration.retry import tasks_to_retry
@@ -164,8 +165,8 @@ class Errand:
         """
         if self.request.resume is not None:
             return (self.find_run(world).id,)
-        find_unfinished(world, "")
-        return tuple(run.id for run in world.runs.values() if run.unfinished)
+        unfinished = tuple(run.id for run in world.runs.values() if run.unfinished)
+        return unfinished or (find_unfinished(world, "").id,)
 
     def announce_end_of_old(self, world: World) -> None:
         """Say that the run in whose place a fresh one begins has to end first: that may take a while."""
@@ -183,7 +184,9 @@ def find_unfinished(world: World, name: str) -> RunView:
     Raises:
         RequestError: there is none.
     """
-    unfinished = [run for run in world.runs.values() if run.unfinished and run.id.startswith(name)]
+    # A task that was handed in by itself is taken up without being asked for.
+    begun = (run for run in world.runs.values() if run.origin is Origin.PLAN or run.id == name)
+    unfinished = [run for run in begun if run.unfinished and run.id.startswith(name)]
     if not unfinished:
         what = f"there is no unfinished run {name}" if name else "there is no unfinished run"
         raise RequestError(404, "unknown_run", f"{what}; `kas runs` lists all, `kas retry RUN` takes up one that ended")

@@ -3,7 +3,8 @@
 Works beside a running supervisor and beside another `kas gc`. Three things make that safe: directories are
 listed before the journal is read (so everything that was listed is known to what was read), a directory is
 moved out of the way in one step before it is emptied, and what is live or may be asked about is never touched
-(`kasmos.store.retention`). The journal itself is not made smaller.
+(`kasmos.store.retention`). Beside that, and only while nobody supervises, the journal forgets what `[retention]` says;
+a daemon does that by itself.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ class Collected:
     links: tuple[str, ...]
     """Names of the logs whose session is gone."""
     failures: tuple[str, ...] = ()
+    forgotten_runs: int = 0
+    """Runs that the journal knows nothing of any more."""
+    forgotten_events: int = 0
 
 
 @click.command("gc")
@@ -48,15 +52,19 @@ class Collected:
 def gc(ctx: click.Context, older_than: str, max_size: str | None, dry_run: bool, as_json: bool) -> None:
     """Remove ended sessions by age and size, never a live one.
 
-    Logs, prompts and records of ended sessions are removed; what happened stays in the journal. Sessions of
-    unfinished runs stay.
+    Logs, prompts and records of ended sessions are removed; what happened stays in the journal until the
+    configuration's [retention] lets it go. Sessions of unfinished runs stay.
     """
     from kasmos.cli.context import note, place_of, say
+    from kasmos.cli.forget import forget_old
     from kasmos.model.units import parse_duration, parse_size
 
     age = _parsed("--older-than", parse_duration, older_than)
     limit = None if max_size is None else int(_parsed("--max-size", parse_size, max_size))
-    result = collect(place_of(ctx).root, now=time.time(), older_than=age, max_bytes=limit, dry_run=dry_run)
+    place = place_of(ctx)
+    result = collect(place.root, now=time.time(), older_than=age, max_bytes=limit, dry_run=dry_run)
+    forgotten = forget_old(place, time.time(), note, dry_run=dry_run)
+    result = attrs.evolve(result, forgotten_runs=forgotten.runs, forgotten_events=forgotten.events)
     say(_as_json(result, dry_run) if as_json else _as_text(result, dry_run))
     for failure in result.failures:
         note(failure)
@@ -88,8 +96,9 @@ def collect(
     removals = decide_removals(stored, world, now=now, older_than=older_than, max_bytes=max_bytes)
     failures: list[str] = []
     if not dry_run:
-        removals = tuple(removal for removal in removals if _discard(root, removal.id, failures))
-        _empty(root.path / TRASH, failures)
+        removals = tuple(removal for removal in removals if discard(root, removal.id, failures))
+        empty_trash(root.path / TRASH, failures)
+        _tidy_cgroups(root)
     gone = {removal.id for removal in removals}
     return Collected(
         removed=removals,
@@ -98,6 +107,16 @@ def collect(
         links=tuple(_prune(root, links, world, gone, dry_run=dry_run)),
         failures=tuple(failures),
     )
+
+
+def _tidy_cgroups(root: StateRoot) -> None:
+    """Remove the empty control groups of sessions that nobody holds on to any more."""
+    from kasmos.sessions.cgroups import Cgroups, find_cgroups
+
+    found = find_cgroups(root.path)
+    if isinstance(found, Cgroups):
+        found.tidy(root.sessions)
+        found.close()
 
 
 def _directories(sessions: Path) -> list[Path]:
@@ -131,7 +150,7 @@ def _look(directory: Path) -> StoredSession | None:
     return StoredSession(directory.name, size, changed or directory.stat().st_mtime, recorded)
 
 
-def _discard(root: StateRoot, session_id: str, failures: list[str]) -> bool:
+def discard(root: StateRoot, session_id: str, failures: list[str]) -> bool:
     """Move a session's directory to the trash, unless somebody still holds on to it."""
     from kasmos.sessions.headless import lease_is_held
 
@@ -151,7 +170,8 @@ def _discard(root: StateRoot, session_id: str, failures: list[str]) -> bool:
     return True
 
 
-def _empty(trash: Path, failures: list[str]) -> None:
+def empty_trash(trash: Path, failures: list[str]) -> None:
+    """Remove what was moved to the trash, by whomever."""
     import shutil
 
     shutil.rmtree(trash, ignore_errors=True)  # what cannot be removed is named below
@@ -203,6 +223,8 @@ def _as_json(result: Collected, dry_run: bool) -> str:
             "kept_bytes": result.kept_bytes,
             "pruned_links": list(result.links),
             "failures": list(result.failures),
+            "forgotten_runs": result.forgotten_runs,
+            "forgotten_events": result.forgotten_events,
         }
     )
 
@@ -212,6 +234,9 @@ def _as_text(result: Collected, dry_run: bool) -> str:
     count = len(result.removed)
     what = f"{count} session{'' if count == 1 else 's'}, {render_size(freed)}"
     lines = [f"{'would remove' if dry_run else 'removed'} {what}; {result.kept} stay, {render_size(result.kept_bytes)}"]
+    if result.forgotten_runs:
+        runs = f"{result.forgotten_runs} run{'' if result.forgotten_runs == 1 else 's'}"
+        lines.append(f"{'would forget' if dry_run else 'forgot'} {runs} that ended long ago")
     if dry_run:
         lines += [f"  {removal.id}  {render_size(removal.bytes)}  {removal.reason}" for removal in result.removed]
     return "\n".join(lines)

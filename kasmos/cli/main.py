@@ -23,22 +23,33 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Run": {
         "run": ("kasmos.cli.run:run", "Run a plan of waves, or continue its unfinished run."),
         "resume": ("kasmos.cli.run:resume", "Continue an unfinished run."),
+        "submit": ("kasmos.cli.submit:submit", "Hand in one task to the supervisor that runs."),
     },
     "Look": {
         "status": ("kasmos.cli.status:status", "Show what runs and what needs attention."),
         "ps": ("kasmos.cli.ps:ps", "List sessions."),
         "logs": ("kasmos.cli.logs:logs", "Print what a session wrote."),
+        "tail": ("kasmos.cli.tail:tail", "Print what a task writes, until it has ended."),
         "why": ("kasmos.cli.why:why", "Say why something ended as it did."),
         "runs": ("kasmos.cli.runs:runs", "List runs."),
+        "explain": ("kasmos.cli.explain:explain", "Say which state a screen shows, and which rule saw what."),
+        "approvals": ("kasmos.cli.approvals:approvals", "List what agents ask and a person has to answer."),
     },
     "Change": {
         "stop": ("kasmos.cli.stop:stop", "Stop a session, or end all runs for good."),
+        "approve": ("kasmos.cli.approvals:approve", "Allow what an agent asks for."),
+        "deny": ("kasmos.cli.approvals:deny", "Refuse what an agent asks for."),
+        "answer": ("kasmos.cli.approvals:answer", "Answer an agent's question."),
         "advance": ("kasmos.cli.advance:advance", "Let a run go on that waits after a wave."),
         "retry": ("kasmos.cli.retry:retry", "Try tasks again that did not succeed."),
+    },
+    "Daemon": {
+        "daemon": ("kasmos.cli.daemon.grammar:daemon", "Start, stop and watch the supervisor that stays."),
     },
     "Set up": {
         "plan": ("kasmos.cli.plan:plan", "Check plan documents."),
         "config": ("kasmos.cli.config:config", "Check, show and write configuration."),
+        "agents": ("kasmos.cli.agents:agents", "List agents and their programs; read their transcripts."),
         "doctor": ("kasmos.cli.doctor:doctor", "Say what is missing, left over, and alive."),
         "gc": ("kasmos.cli.gc:gc", "Remove what old sessions left on the disk."),
         "completion": ("kasmos.cli.completion:completion", "Print the completion script of a shell."),
@@ -159,17 +170,30 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def _report(error: BaseException) -> int:
     """Tell the person what went wrong, in one message, and give the exit code."""
+    code, lines = explain(error)
+    if code == BUG and os.environ.get("KASMOS_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+        lines = lines[:1]
+    for line in lines:
+        click.echo(f"kas: {line}", err=True)
+    return code
+
+
+def explain(error: BaseException) -> tuple[int, list[str]]:
+    """What an error means: the exit code of `kas`, and the lines that a person reads."""
     from kasmos.exceptions import KasmosError
 
+    if isinstance(error, click.ClickException):
+        return USAGE, [error.format_message()]
     leaves = list(_leaves(error))
     ours = [leaf for leaf in leaves if isinstance(leaf, KasmosError)]
     if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
-        return INTERRUPTED
+        return INTERRUPTED, []
     if len(ours) != len(leaves):
-        return _report_bug(error)
-    for line in dict.fromkeys(line for leaf in ours for line in _lines(leaf)):
-        click.echo(f"kas: {line}", err=True)
-    return max(map(_code, ours))
+        return BUG, _lines_of_bug(error)
+    return max(map(_code, ours)), list(dict.fromkeys(line for leaf in ours for line in _lines(leaf)))
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
@@ -199,15 +223,11 @@ def _code(error: Exception) -> int:
     return UNREACHABLE if isinstance(error, ClientError) else REFUSED
 
 
-def _report_bug(error: BaseException) -> int:
+def _lines_of_bug(error: BaseException) -> list[str]:
     import traceback
 
     from kasmos.cli.render.text import clean
 
-    if os.environ.get("KASMOS_DEBUG"):
-        traceback.print_exception(error)
     said = clean(traceback.format_exception_only(error)[0].strip())
-    click.echo(f"kas: this is a bug: {said}", err=True)
-    if not os.environ.get("KASMOS_DEBUG"):
-        click.echo("kas: KASMOS_DEBUG=1 shows where it happened; please report it with that text", err=True)
-    return BUG
+    cure = "KASMOS_DEBUG=1 shows where it happened; please report it with that text"
+    return [f"this is a bug: {said}", cure]

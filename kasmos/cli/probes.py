@@ -63,6 +63,7 @@ def machine(proc: Path = Path("/proc")) -> Iterator[Finding]:
     yield from _inotify(proc / "sys" / "fs" / "inotify")
     yield from _limits()
     yield from _signals(proc)
+    yield from _cgroups()
 
 
 def _kernel() -> Iterator[Finding]:
@@ -152,6 +153,20 @@ def _signals(proc: Path) -> Iterator[Finding]:
         )
     else:
         yield _finding("machine", "SIGCHLD is not ignored")
+
+
+def _cgroups() -> Iterator[Finding]:
+    from kasmos.sessions.cgroups import NoCgroups, find_cgroups
+
+    # Any path will do: it only gives the group its name.
+    found = find_cgroups(Path("/"))
+    if isinstance(found, NoCgroups):
+        text = (
+            f"sessions get no control groups: {found.reason}; a descendant that hides in every other way is not found"
+        )
+        yield _note("machine", text, found.cure or "nothing needs to be done")
+    else:
+        yield _finding("machine", f"each session gets a control group in {found.home.rpartition('/')[0]}")
 
 
 def programs(environ: Mapping[str, str]) -> Iterator[Finding]:

@@ -67,10 +67,11 @@ def table(
     """
     from kasmos.cli.found import seconds
     from kasmos.cli.render.text import clean, columns, duration
+    from kasmos.daemon.wire import session_status
 
     rows = [("NAME", "STATE", "TIME", "PID", "AGENT", "ATTEMPT", "SESSION")]
     for one in sessions:
-        state = str(found.get(one.id) or one.exit or one.state.value.replace("_", " "))
+        state = str(found.get(one.id) or one.exit or session_status(one).replace("_", " "))
         kind = "" if one.check is None else f" check {one.check + 1}"
         rows.append(
             (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from kasmos.cli.context import all_ids, complete, place_of, say
+from kasmos.model.plan import Origin
 from kasmos.model.view import RunView, World
 
 
@@ -41,7 +42,8 @@ def choose(world: World, names: tuple[str, ...]) -> tuple[RunView, list[str]]:
 
     if not world.runs:
         raise SupervisionError("there has been no run yet")
-    newest = next(reversed(world.runs.values()))
+    plans = (run for run in reversed(world.runs.values()) if run.origin is Origin.PLAN)
+    newest = next(plans, next(reversed(world.runs.values())))
     if not names:
         return newest, []
     first, rest = names[0], names[1:]

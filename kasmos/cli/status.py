@@ -123,16 +123,24 @@ def render_json(place: Place, world: World, pid: int | None, runs: Iterable[RunV
 def render_text(place: Place, world: World, pid: int | None, runs: list[RunView], mono: float, wall: float) -> str:
     """All that is to be known at a glance."""
     from kasmos.cli.found import look_around
+    from kasmos.model.plan import Origin
 
     show, found = look(place), look_around(place, world)
     supervisor = f"running (pid {pid})" if pid is not None else "not running"
     lines = [f"supervisor: {supervisor}"]
     if not runs:
         lines += ["", "there has been no run yet; `kas run PLAN` starts one"]
+    singles = [run for run in runs if run.origin is Origin.TASK]
+    if singles:
+        lines += ["", *_singles(world, singles, show, mono, wall)]
     for run in runs:
+        if run.origin is Origin.TASK:
+            continue
         lines += ["", *_run(world, run, show, mono, wall, supervised=pid is not None, found=found)]
         lines += _left(world, run, mono, wall, found)
-    unfinished = [run for run in runs if run.unfinished]
+    unfinished = [run for run in runs if run.unfinished and run.origin is Origin.PLAN]
+    if pid is None and any(run.unfinished for run in singles):
+        lines += ["", "supervisor is not running; the next one takes these tasks up"]
     if pid is None and unfinished:
         cure = f"`kas resume {unfinished[-1].id}`"
         if len(unfinished) == 1 and unfinished[0].source != "-":
@@ -168,6 +176,30 @@ def _run(
     world = attrs.evolve(world, sessions={key: one for key, one in world.sessions.items() if key not in over})
     for line in wave_lines(world, run, look, mono, wall, wanted=lambda task: not many or _is_news(task)):
         yield f"  {line}"
+
+
+def _singles(world: World, runs: list[RunView], look: Look, mono: float, wall: float) -> Iterator[str]:
+    """Tasks that were handed in by themselves: how many stand where, and those that are under way."""
+    from collections import Counter
+
+    from kasmos.cli.render import facts
+    from kasmos.cli.render.text import clean, columns, duration
+    from kasmos.daemon.wire import task_status
+
+    tasks = [task for run in runs for task in run.tasks.values()]
+    words = Counter(task_status(task) for task in tasks)
+    yield f"{look.paint('tasks', 'bold')}  {', '.join(f'{many} {word}' for word, many in words.items())}"
+    news = [task for task in tasks if len(tasks) == 1 or task_status(task) != "queued"][:MANY_TASKS]
+    rows = [
+        (
+            clean(task.id),
+            task_status(task).replace("_", " "),
+            duration(facts.task_seconds(world, task, mono, wall)),
+            clean(task.spec.title),
+        )
+        for task in news
+    ]
+    yield from (f"  {line}" for line in columns(rows, right=(2,)))
 
 
 def _left(world: World, run: RunView, mono: float, wall: float, found: Mapping[str, Found]) -> Iterator[str]:

@@ -96,8 +96,10 @@ def _run_node(run: RunView, live: Sequence[SessionView], nodes: dict[str, Sessio
 
 
 def _session_node(session: SessionView, entries: Sequence[ProcessEntry]) -> SessionNode:
+    from kasmos.daemon.wire import session_status
+
     members = [entry for entry in entries if session.id in entry.markers]
-    return SessionNode(session.id, session.name, session.state.value, session.pid, _forest(members))
+    return SessionNode(session.id, session.name, session_status(session), session.pid, _forest(members))
 
 
 def _forest(members: Sequence[ProcessEntry]) -> tuple[ProcessNode, ...]:

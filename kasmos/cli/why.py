@@ -120,7 +120,9 @@ class Story:
         cause = facts.cause_of(task)
         yield from self._roots(run, cause.because_of if cause is not None else ())
         sessions = facts.all_sessions(world, task)
-        yield from (f"  {self._attempt(session)}" for session in sessions)
+        for session in sessions:
+            yield f"  {self._attempt(session)}"
+            yield from self._asked(session)
         yield from self._tail(facts.tail_of(world, task))
         yield from self._consequences(run, task)
         decisive = world.sessions.get(cause.session_id or "") if cause is not None else None
@@ -133,6 +135,7 @@ class Story:
         """How a session ended."""
         yield self.look.paint(f"session {session.id}  {clean(session.name)}", "bold")
         yield f"  {self._attempt(session)}"
+        yield from self._asked(session)
         if session.reason:
             yield f"  {clean(session.reason)}"
         yield from self._tail(session.tail)
@@ -166,6 +169,19 @@ class Story:
             line += f": {clean(session.reason)}"
         left = [f"{one.name} ({one.pid}) {one.action}" for one in session.leftovers]
         return line + (f"; left behind: {clean(', '.join(left))}" if left else "")
+
+    def _asked(self, session: SessionView) -> Iterator[str]:
+        """What it asked of late, and who answered."""
+        from kasmos.orchestration.approvals import told
+
+        for name in session.approvals:
+            view = self.world.approvals.get(name)
+            if view is None:
+                continue
+            is_open = view.answer is None and not view.state.settled
+            said = f"waits for you: {view.why}" if is_open else told(view)
+            when = local_moment(view.requested_at)
+            yield f"    {when}  asked {view.id}: {clean(view.ask.subject)}: {clean(said)}"
 
     def _tail(self, text: str) -> Iterator[str]:
         lines = clean_lines(text, TAIL_LINES)

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
+from urllib.parse import quote
 
 from kasmos.client.shapes import (
     NDJSON,
@@ -47,9 +48,11 @@ class Supervisor:
         with self._exchange("GET", path) as response:
             return read_json(_read_all(response))
 
-    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    def post(
+        self, path: str, body: Mapping[str, Any] | None = None, *, headers: Mapping[str, str] | None = None
+    ) -> Any:
         """Command, and give back the answer's JSON."""
-        with self._exchange("POST", path, body or {}) as response:
+        with self._exchange("POST", path, body or {}, headers=headers) as response:
             return read_json(_read_all(response))
 
     def alive(self) -> bool:
@@ -68,6 +71,10 @@ class Supervisor:
             options: `fresh`, `agent`, `mode`, `max_concurrent`, `task_timeout`, `on_failure`.
         """
         return self.post("/v1/runs", submission(document, source, options))
+
+    def get_task(self, name: str) -> Any:
+        """The task that is called so."""
+        return self.get(f"/v1/tasks/{quote(name, safe='')}")
 
     def read_output(self, session: str, offset: int = 0, *, limit: int = 65_536, wait: float = 0.0) -> OutputPiece:
         """Read a session's output from an absolute offset; a negative one counts from the end.

@@ -6,12 +6,15 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import attrs
+
 from kasmos.config.keys import BUILT_IN, RLIMITS, Path
 from kasmos.config.layers import Findings, Settings
 from kasmos.config.lookup import default_of
 from kasmos.config.messages import did_you_mean
 from kasmos.config.origin import Origin, OriginKind
-from kasmos.config.schema import Config, Logs, Orchestration
+from kasmos.config.schema import Config, Daemon, Logs, Orchestration, Retention
+from kasmos.model.approval import Rule
 from kasmos.model.profile import AgentProfile, ExecutionMode, Limits, PromptMode, RestartPolicy, StopPolicy
 
 T = TypeVar("T")
@@ -28,12 +31,15 @@ def assemble(settings: Settings, environ: Mapping[str, str], findings: Findings)
     agents = {name: _Agent(name, settings, environ, findings).profile() for name in names}
     _inherit_default_agent(settings, agents)
     _judge_agent_names(settings, agents, findings)
+    _judge_tokens(settings, findings)
     if findings.mistakes:
         return None
     return Config(
         agents={name: profile for name, profile in agents.items() if profile is not None},
         orchestration=_table(Orchestration, ("orchestration",), settings),
         logs=_table(Logs, ("logs",), settings),
+        daemon=_table(Daemon, ("daemon",), settings),
+        retention=_table(Retention, ("retention",), settings),
         phases={path[1]: str(said.value) for path, said in settings.items() if path[0] == "phases"},
         state_root=_value(settings, ("state_root",)),
     )
@@ -83,6 +89,10 @@ class _Agent:
             retry_lost=self._get("retry_lost"),
             enabled=self._get("enabled"),
             limits=self._limits(),
+            permission_default=self._get("permission_default"),
+            rules=self._rules(),
+            approval_timeout=self._get("approval_timeout"),
+            on_unanswered=self._get("on_unanswered"),
         )
         self._judge_placeholders(profile)
         return profile
@@ -101,6 +111,15 @@ class _Agent:
         said = {path[3]: setting.value for path, setting in self._below("limits").items()}
         rlimits = {name: said[name] for name in RLIMITS if name in said}
         return Limits(nice=said.get("nice"), ionice=said.get("ionice"), rlimits=rlimits)
+
+    def _rules(self) -> tuple[Rule, ...]:
+        """The rules, with the home directory filled in."""
+        home = self._environ.get("HOME", "").rstrip("/")
+        rules: tuple[Rule, ...] = self._get("rules")
+        return tuple(
+            attrs.evolve(rule, path=home + rule.path[1:]) if home and rule.path and rule.path.startswith("~/") else rule
+            for rule in rules
+        )
 
     def _command(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Program and flags, with what is fixed in them filled in."""
@@ -207,6 +226,15 @@ def _how_to_add(name: str, agents: Mapping[str, object]) -> str:
     cure = f"add [agents.{name}]; there is {', '.join(agents)}"
     built_in = {path[1] for path in BUILT_IN}
     return cure if set(agents) - built_in else f"{cure}; `kas config init` writes a file with agents to begin with"
+
+
+def _judge_tokens(settings: Settings, findings: Findings) -> None:
+    """Refuse what would leave open who may do what."""
+    admin, readonly = (settings.get(("daemon", f"http_{role}_token")) for role in ("admin", "readonly"))
+    if admin is not None and readonly is not None and admin.value == readonly.value:
+        # Whoever may only look could do everything.
+        problem = "is the same as http_admin_token"
+        findings.mistake(readonly.origin, ("daemon", "http_readonly_token"), problem, "two different tokens")
 
 
 def judge_state_root(settings: Settings, findings: Findings) -> None:

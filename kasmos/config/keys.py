@@ -1,7 +1,7 @@
 """The one table of what a configuration can say: key, kind, default, and one line of why.
 
 A path is a tuple of names in which `*` stands for any name: an agent's, a phase's, a variable's. Defaults are
-written as they would be in a file. `[daemon]` and `[tmux]` will be further tables; until then they are mistakes.
+written as they would be in a file. `[tmux]` will be a further table; until then it is a mistake.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import attrs
 
+from kasmos.config.addresses import Address, Addresses
 from kasmos.config.kinds import (
     Anything,
     Choice,
@@ -24,6 +25,9 @@ from kasmos.config.kinds import (
     Whole,
 )
 from kasmos.config.lists import Command, WordOrWords, Words
+from kasmos.config.rules import Rules
+from kasmos.config.schema import AuthMode, LogFormat, LogLevel, OnStop
+from kasmos.model.approval import OnUnanswered, PermissionDefault
 from kasmos.model.plan import OnFailure
 from kasmos.model.profile import (
     ExecutionMode,
@@ -77,7 +81,7 @@ class Table:
 
 AGENT_NAME = Text("a name of letters, digits, `.`, `_` and `-`", r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 PHASE_NAME = Text("a name of letters, digits, `_` and `-`", r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
-_OWN = "SESSION_ID|MANAGED|PROJECT|TASK|WAVE|PEERS|ANCESTORS"
+_OWN = "SESSION_ID|MANAGED|PROJECT|TASK|WAVE|PEERS|ANCESTORS|CONTEXT"
 VARIABLE_NAME = Text(
     "letters, digits and `_`, and none that kasmos sets itself", rf"(?!KASMOS_(?:{_OWN})$)[A-Za-z_][A-Za-z0-9_]*"
 )
@@ -100,6 +104,8 @@ TABLES: tuple[Table, ...] = (
     Table((), "A supervisor for agent programs."),
     Table(("orchestration",), "How runs go, where neither the plan nor the command line says otherwise."),
     Table(("logs",), "What is kept of what programs write."),
+    Table(("daemon",), "The daemon: `kas daemon start`. Nothing of it concerns `kas run`."),
+    Table(("retention",), "What a daemon keeps of what is over; `kas gc` goes by the same."),
     Table(
         ("phases",),
         "Which agent does which phase of the work; `implementing` is the default agent of plans.",
@@ -174,6 +180,20 @@ KEYS: tuple[Key, ...] = (
         0,
         variable="KASMOS_RETRIES",
     ),
+    Key(
+        ("orchestration", "max_queued"),
+        Whole(1, 1_000_000),
+        "How many tasks that were handed in by themselves may wait; further ones are refused.",
+        1000,
+        variable="KASMOS_MAX_QUEUED",
+    ),
+    Key(
+        ("orchestration", "cgroups"),
+        Flag(),
+        "Whether each session gets a control group (v2) of its own, where the machine lets us: `kas doctor` says.",
+        True,
+        variable="KASMOS_CGROUPS",
+    ),
     # --- [logs]
     Key(
         ("logs", "max_bytes"),
@@ -188,6 +208,143 @@ KEYS: tuple[Key, ...] = (
         "The newest part of each session's output that is kept in memory.",
         65_536,
         variable="KASMOS_LOGS_BUFFER_BYTES",
+    ),
+    # --- [daemon]
+    Key(
+        ("daemon", "listen"),
+        Addresses(),
+        "Addresses of the HTTP API beside its Unix socket, as HOST:PORT; none unless asked for.",
+        [],
+        variable="KASMOS_LISTEN",
+        flag="--listen",
+    ),
+    Key(
+        ("daemon", "socket"),
+        Text(),
+        "Path of the API's Unix socket; the default is kas.sock in the state root.",
+        example='"/run/kasmos/kas.sock"',
+        variable="KASMOS_SOCKET",
+        flag="--socket",
+    ),
+    Key(
+        ("daemon", "metrics"),
+        Address(),
+        "Address of a listener that serves nothing but /metrics, without a token.",
+        example='"127.0.0.1:9090"',
+        variable="KASMOS_METRICS",
+        flag="--metrics",
+    ),
+    Key(
+        ("daemon", "workspace_root"),
+        Text(),
+        "The directory tasks run in; relative to the project. The default is the project.",
+        example='"/srv/work"',
+        variable="KASMOS_WORKSPACE_ROOT",
+        flag="--workspace-root",
+    ),
+    Key(
+        ("daemon", "max_concurrent"),
+        Whole(1, 10_000),
+        "How many tasks run side by side; the default is orchestration.max_concurrent.",
+        example="8",
+        variable="KASMOS_DAEMON_MAX_CONCURRENT",
+        flag="--max-concurrent",
+    ),
+    Key(
+        ("daemon", "task_timeout"),
+        Duration(),
+        "How long an attempt may take; the default is orchestration.task_timeout.",
+        example='"10m"',
+        variable="KASMOS_DAEMON_TASK_TIMEOUT",
+        flag="--task-timeout",
+    ),
+    Key(
+        ("daemon", "on_stop"),
+        Choice(OnStop),
+        "What a stop does with programs that run: `leave` them to the next daemon, or `stop` them.",
+        "leave",
+        variable="KASMOS_ON_STOP",
+    ),
+    Key(
+        ("daemon", "drain_timeout"),
+        Duration(),
+        "How long `kas daemon stop --drain` waits for what runs.",
+        "5m",
+        variable="KASMOS_DRAIN_TIMEOUT",
+        flag="--timeout",
+    ),
+    Key(
+        ("daemon", "http_auth_mode"),
+        Choice(AuthMode),
+        "TCP: `auto` (a token, but for loopback while none is set), `bearer` (always), `none` (never).",
+        "auto",
+        variable="KASMOS_HTTP_AUTH_MODE",
+        flag="--http-auth-mode",
+    ),
+    Key(
+        ("daemon", "http_admin_token"),
+        Text(secret=True),
+        "The token of those who may do everything; better in a file.",
+        example='"SECRET"',
+        variable="KASMOS_HTTP_ADMIN_TOKEN",
+        flag="--http-admin-token",
+        secret=True,
+    ),
+    Key(
+        ("daemon", "http_admin_token_file"),
+        Text(),
+        "The file with that token, which counts if both are said; read again when it changes.",
+        example='"/etc/kasmos/admin.token"',
+        variable="KASMOS_HTTP_ADMIN_TOKEN_FILE",
+        flag="--http-admin-token-file",
+    ),
+    Key(
+        ("daemon", "http_readonly_token"),
+        Text(secret=True),
+        "The token of those who may only look; better in a file.",
+        example='"ANOTHER"',
+        variable="KASMOS_HTTP_READONLY_TOKEN",
+        flag="--http-readonly-token",
+        secret=True,
+    ),
+    Key(
+        ("daemon", "http_readonly_token_file"),
+        Text(),
+        "The file with that token, which counts if both are said; read again when it changes.",
+        example='"/etc/kasmos/readonly.token"',
+        variable="KASMOS_HTTP_READONLY_TOKEN_FILE",
+        flag="--http-readonly-token-file",
+    ),
+    Key(
+        ("daemon", "log_format"),
+        Choice(LogFormat),
+        "The daemon's own log: `json`, `console`, or `auto` (console on a terminal, else json).",
+        "auto",
+        variable="KASMOS_LOG_FORMAT",
+        flag="--log-format",
+    ),
+    Key(
+        ("daemon", "log_level"),
+        Choice(LogLevel),
+        "What the daemon's own log has: `debug`, `info`, `warning` or `error`, and what is worse.",
+        "info",
+        variable="KASMOS_LOG_LEVEL",
+        flag="--log-level",
+    ),
+    # --- [retention]
+    Key(
+        ("retention", "max_age"),
+        Duration(),
+        "Runs that ended longer ago are forgotten: their events and their sessions' directories.",
+        "30d",
+        variable="KASMOS_RETENTION_MAX_AGE",
+    ),
+    Key(
+        ("retention", "max_runs"),
+        Whole(0, 10_000_000),
+        "Of runs that have ended, no more than the newest so many are kept.",
+        10_000,
+        variable="KASMOS_RETENTION_MAX_RUNS",
     ),
     # --- [phases]
     Key(("phases", "*"), AGENT_NAME, "The agent that does this phase.", example='"coder"'),
@@ -258,6 +415,30 @@ KEYS: tuple[Key, ...] = (
         False,
     ),
     Key((*AGENT, "enabled"), Flag(), "Whether tasks may use it.", True),
+    Key(
+        (*AGENT, "permission_default"),
+        Choice(PermissionDefault),
+        "A permission that no rule speaks of: `prompt` waits for a person, `bypass` gives it.",
+        example='"prompt"',
+    ),
+    Key(
+        (*AGENT, "rules"),
+        Rules(),
+        "What needs no person: `allow`, `deny` or `ask` for a tool, and a `command` or `path`; see docs/approvals.md.",
+        [],
+    ),
+    Key(
+        (*AGENT, "approval_timeout"),
+        Duration(),
+        "How long an approval waits for a person; without it, for ever.",
+        example='"30m"',
+    ),
+    Key(
+        (*AGENT, "on_unanswered"),
+        Choice(OnUnanswered),
+        "When nobody has answered within approval_timeout: `deny`, or `stop` the task.",
+        "deny",
+    ),
     Key(
         (*AGENT, "env", "*"),
         Text(empty=True, secret=True),

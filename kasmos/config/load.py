@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -13,11 +14,12 @@ from kasmos.config.files import CONFIG_FILE, config_files, find_project, locate_
 from kasmos.config.keys import AGENT, BUILT_IN, KEYS
 from kasmos.config.keys import Path as KeyPath
 from kasmos.config.layers import Findings, Settings, read_built_in, read_flags, read_table, read_variables
-from kasmos.config.lines import TomlError, parse_toml
 from kasmos.config.lookup import default_of, render_path
+from kasmos.config.messages import did_you_mean
 from kasmos.config.origin import Origin, OriginKind, Setting
 from kasmos.config.schema import Config
 from kasmos.exceptions import ConfigError, Mistake
+from kasmos.model.located import TomlSyntaxError, read_toml
 
 __all__ = [
     "CONFIG_FILE",
@@ -29,6 +31,7 @@ __all__ = [
     "load_config",
     "locate_project",
     "read_state_root",
+    "with_flags",
 ]
 
 _STATE_ROOT: KeyPath = ("state_root",)
@@ -84,6 +87,29 @@ def load_config(
         files=layers.files,
         settings=settings,
     )
+
+
+def with_flags(config: Config, flags: Mapping[str, object]) -> Config:
+    """A configuration that is in force, with flags of `[orchestration]` on top. Reads nothing from the disk.
+
+    Raises:
+        ConfigError: a flag is wrong.
+    """
+    findings = Findings()
+    settings = read_flags(flags, findings)
+    changes: dict[str, Any] = {
+        path[1]: setting.value for path, setting in settings.items() if path[0] == "orchestration"
+    }
+    agent = changes.get("default_agent")
+    profile = config.agents.get(str(agent))
+    if agent is not None and (profile is None or not profile.enabled):
+        problem = f'there is no agent "{agent}"' if profile is None else f'the agent "{agent}" is disabled'
+        cure = did_you_mean(str(agent), config.agents) or f"there is {', '.join(config.agents)}"
+        origin = settings["orchestration", "default_agent"].origin
+        findings.mistake(origin, ("orchestration", "default_agent"), problem, cure)
+    if findings.mistakes:
+        raise ConfigError(findings.mistakes)
+    return attrs.evolve(config, orchestration=attrs.evolve(config.orchestration, **changes))
 
 
 @attrs.frozen
@@ -162,8 +188,8 @@ def _rescue_state_root(file: Path, findings: Findings) -> Settings:
     if line is None:
         return {}
     try:
-        values = parse_toml(line[0]).values
-    except TomlError:
+        values = read_toml(line[0]).values
+    except TomlSyntaxError:
         return {}
     number = top.count("\n", 0, line.start()) + 1
     return read_table(values, lambda _: Origin(OriginKind.FILE, str(file), number), findings)
@@ -185,8 +211,8 @@ def _in_order(layers: _Layers) -> tuple[Mistake, ...]:
 
 def _read_text(file: Path, text: str, findings: Findings) -> Settings:
     try:
-        document = parse_toml(text)
-    except TomlError as error:
+        document = read_toml(text)
+    except TomlSyntaxError as error:
         column = "" if error.column is None else f":{error.column}"
         mistake = Mistake(f"{file}:{error.line}{column}", f"not valid TOML: {error.problem}")
         raise ConfigError([mistake]) from error

@@ -154,7 +154,7 @@ def render_reference() -> str:
 
 def render_variables() -> str:
     """Which variable and which flag set which key, as a Markdown table."""
-    lines = ["| key | variable | flag of `kas run` |", "|---|---|---|"]
+    lines = ["| key | variable | flag |", "|---|---|---|"]
     for key in KEYS:
         if key.variable:
             flag = f"`{key.flag}`" if key.flag else ""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
@@ -22,6 +24,10 @@ class Orchestration:
     task_timeout: float | None = None
     """Seconds; None is no limit."""
     retries: int = 0
+    max_queued: int = 1000
+    """Tasks handed in by themselves that may wait."""
+    cgroups: bool = True
+    """Whether each session gets a control group of its own, where the machine lets us."""
 
 
 @attrs.frozen
@@ -34,6 +40,71 @@ class Logs:
     """In memory, for each session."""
 
 
+class OnStop(enum.StrEnum):
+    """What a daemon that stops does with what runs."""
+
+    LEAVE = "leave"
+    STOP = "stop"
+
+
+class AuthMode(enum.StrEnum):
+    """When the HTTP API asks for a token on TCP; on the Unix socket it never does."""
+
+    AUTO = "auto"
+    BEARER = "bearer"
+    NONE = "none"
+
+
+class LogFormat(enum.StrEnum):
+    """How the daemon's own log is written."""
+
+    AUTO = "auto"
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class LogLevel(enum.StrEnum):
+    """What the daemon's own log has."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@attrs.frozen
+class Daemon:
+    """How the daemon is reached, what it takes on, and how it leaves."""
+
+    listen: tuple[str, ...] = ()
+    """`HOST:PORT` each; `kasmos.config.addresses.split_address` takes one apart."""
+    socket: str | None = None
+    metrics: str | None = None
+    workspace_root: str | None = None
+    """As it was written: relative to the project."""
+    max_concurrent: int | None = None
+    task_timeout: float | None = None
+    on_stop: OnStop = OnStop.LEAVE
+    drain_timeout: float = 300.0
+    http_auth_mode: AuthMode = AuthMode.AUTO
+    http_admin_token: str | None = attrs.field(default=None, repr=False)
+    http_admin_token_file: str | None = None
+    http_readonly_token: str | None = attrs.field(default=None, repr=False)
+    http_readonly_token_file: str | None = None
+    log_format: LogFormat = LogFormat.AUTO
+    log_level: LogLevel = LogLevel.INFO
+
+
+@attrs.frozen
+class Retention:
+    """How long what is over is kept."""
+
+    max_age: float = 30 * 86_400.0
+    """Seconds since a run's end."""
+    max_runs: int = 10_000
+    """Ended ones, the newest."""
+
+
 @attrs.frozen
 class Config:
     """The whole configuration, valid in itself."""
@@ -42,6 +113,8 @@ class Config:
     """Every profile by its name, disabled ones too. `shell` is always among them."""
     orchestration: Orchestration = Orchestration()
     logs: Logs = Logs()
+    daemon: Daemon = Daemon()
+    retention: Retention = Retention()
     phases: Mapping[str, str] = attrs.field(factory=dict)
     """Phase to agent name."""
     state_root: str | None = None
@@ -58,6 +131,16 @@ class Config:
             task_timeout=said.task_timeout,
             retries=said.retries,
         )
+
+    def for_daemon(self) -> Config:
+        """The same where `[daemon]` says otherwise than `[orchestration]`."""
+        said = self.daemon
+        changes: dict[str, Any] = {}
+        if said.max_concurrent is not None:
+            changes["max_concurrent"] = said.max_concurrent
+        if said.task_timeout is not None:
+            changes["task_timeout"] = said.task_timeout
+        return attrs.evolve(self, orchestration=attrs.evolve(self.orchestration, **changes))
 
 
 def profile_digest(profile: AgentProfile) -> str:

@@ -54,6 +54,13 @@ class OutputReader:
             with trio.move_on_at(deadline):
                 await self._wait_for_output(session.id, offset, news)
 
+    async def wait(self, session_id: str, offset: int) -> None:
+        """Wait until there may be something to read from an absolute offset on; it may be nothing all the same.
+
+        Cancellation: no effect.
+        """
+        await self._wait_for_output(session_id, offset, self._bus.news)
+
     async def _read_now(self, session_id: str, offset: int, limit: int) -> Output:
         live = self._orchestrator.live_session(session_id)
         if live is not None:

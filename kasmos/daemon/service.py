@@ -16,7 +16,11 @@ import attrs
 import trio
 
 from kasmos.daemon.bus import Bus, Subscription
+from kasmos.daemon.desk import TaskDesk
+from kasmos.daemon.life import Health, Life
 from kasmos.daemon.reading import OutputReader
+from kasmos.daemon.shapes import TaskSubmittedWire
+from kasmos.daemon.single import TaskRequest
 from kasmos.daemon.terms import STDIN, AcceptedLike, OrchestratorLike, Output, RunOverrides, Submitted, Surroundings
 from kasmos.exceptions import (
     ConfigError,
@@ -26,10 +30,12 @@ from kasmos.exceptions import (
     SessionClosedError,
     SupervisionError,
 )
+from kasmos.model.approval import Answer, ApprovalState
 from kasmos.model.event import Record
-from kasmos.model.plan import Plan, RunSettings
+from kasmos.model.plan import Origin, Plan, RunSettings
 from kasmos.model.profile import ExecutionMode
-from kasmos.model.view import RunView, SessionView, TaskView, World
+from kasmos.model.view import ApprovalView, RunView, SessionView, TaskView, World
+from kasmos.orchestration.approvals import told, wrong_with
 from kasmos.plans import load_plan
 from kasmos.sessions.protocol import ExecutionSession
 from kasmos.store.lookup import match_runs, match_sessions, match_tasks, newest_session
@@ -37,6 +43,9 @@ from kasmos.store.lookup import match_runs, match_sessions, match_tasks, newest_
 __all__ = ["RunOverrides", "Service", "Surroundings", "plan_key"]
 
 T = TypeVar("T")
+
+DELIVERY_PATIENCE = 5.0
+"""Seconds that who answers waits until the session has taken the answer."""
 
 _SETTINGS = {
     "agent": "default_agent",
@@ -71,6 +80,7 @@ class Service:
         self._bus = bus
         self._surroundings = surroundings
         self._reader = OutputReader(orchestrator, bus, surroundings.read_ended)
+        self._desk = TaskDesk(orchestrator, surroundings, self.get_task)
 
     # --- queries ------------------------------------------------------------------
 
@@ -80,18 +90,33 @@ class Service:
         return self._orchestrator.world
 
     @property
+    def life(self) -> Life:
+        """Where the supervisor is in its life, and how it is asked to leave."""
+        return self._surroundings.life
+
+    @property
+    def health(self) -> Health:
+        """Whether it is well."""
+        return self._surroundings.health
+
+    @property
     def accepting(self) -> bool:
         """Whether new work is taken."""
-        return self._orchestrator.accepting
+        return self._orchestrator.accepting and self.life.order is None
 
     @property
     def project(self) -> str:
         """The directory tasks run in."""
         return self._surroundings.project
 
-    def list_runs(self) -> list[RunView]:
-        """Every run, newest first."""
-        return list(reversed(self.world.runs.values()))
+    def list_runs(self, origin: Origin | None = None) -> list[RunView]:
+        """Every run, or every one of this origin, newest first."""
+        return [run for run in reversed(self.world.runs.values()) if origin in (None, run.origin)]
+
+    @property
+    def queue_depth(self) -> int:
+        """How many tasks that were handed in by themselves wait."""
+        return self._orchestrator.queued_tasks
 
     def get_run(self, name: str) -> RunView:
         """The run with this id, or whose id alone begins so."""
@@ -106,7 +131,7 @@ class Service:
         return [task for task in tasks if status(task) and agent in (None, self._agent_of(task))]
 
     def get_task(self, name: str) -> TaskView:
-        """The task called so: `RUN.TASK`, or a number or name in the newest run."""
+        """The task called so: its id, or a number or name in the newest run of a plan."""
         return _only("task", name, match_tasks(self.world, name))
 
     def list_sessions(self) -> list[SessionView]:
@@ -128,6 +153,22 @@ class Service:
         if session is None:
             raise RequestError(404, "no_session", f"task {task.id} has had no session yet")
         return session
+
+    def approvals(self, state: ApprovalState | None = ApprovalState.OPEN) -> list[ApprovalView]:
+        """What sessions ask, oldest first: in this state, or all that is remembered."""
+        return [view for view in self.world.approvals.values() if state in (None, view.state)]
+
+    def get_approval(self, approval_id: str) -> ApprovalView:
+        """The approval with this id.
+
+        Raises:
+            RequestError: 404 `unknown_approval`.
+        """
+        view = self.world.approvals.get(approval_id)
+        if view is None:
+            detail = f"there is no approval {approval_id!r}; `kas approvals` lists what waits"
+            raise RequestError(404, "unknown_approval", detail)
+        return view
 
     def output_bytes(self, session: SessionView) -> int:
         """How much a session has written so far."""
@@ -152,6 +193,13 @@ class Service:
         """
         session = self.get_session(name)
         return await self._reader.read(session, offset, limit, wait)
+
+    async def wait_for_output(self, session_id: str, offset: int) -> None:
+        """Wait until there may be something to read of a session's output; it may be nothing all the same.
+
+        Cancellation: no effect.
+        """
+        await self._reader.wait(session_id, offset)
 
     async def subscribe(self, after: int) -> Subscription:
         """Listen to every event with a number above *after*, from history into the present.
@@ -207,6 +255,23 @@ class Service:
             cursor=cursor,
             warnings=prepared.warnings + self._not_applied(accepted, prepared.settings, overrides or RunOverrides()),
         )
+
+    async def submit_task(self, request: TaskRequest, *, key: str = "") -> TaskSubmittedWire:
+        """Accept a task that is asked for by itself. Once it is accepted, it is done by this supervisor or the next.
+
+        Args:
+            request: what is asked for.
+            key: with the same key, the same request is given the same task, however often it is made.
+
+        Raises:
+            RequestError: 400 `invalid_body` with every mistake, 409 `idempotency_conflict`, 429 `queue_full`.
+            ConfigError: the configuration is wrong.
+            BackendUnavailableError: its backend cannot run here.
+            StoreError: it cannot be recorded at present; asking again with the same key tells.
+
+        Cancellation: the task may have been accepted.
+        """
+        return await self._desk.submit(request, key)
 
     def _not_applied(self, accepted: AcceptedLike, wanted: RunSettings, overrides: RunOverrides) -> tuple[Mistake, ...]:
         """What was asked for this run, and comes too late: its settings are those it began with."""
@@ -301,6 +366,20 @@ class Service:
         await self._orchestrator.stop_session(session.id)
         return self.world.sessions[session.id]
 
+    async def resolve_approval(self, approval_id: str, answer: Answer, who: str) -> ApprovalView:
+        """Answer what a session asks, in the name of a person; the approval as it is then.
+
+        Raises:
+            RequestError: 404 `unknown_approval`; 409 `already_resolved`, 409 `answer_not_offered`.
+            StaleApprovalError: it is not asked any more; the session was told nothing.
+        """
+        view = self.get_approval(approval_id)
+        if view.answer is not None:
+            raise RequestError(409, "already_resolved", f"approval {approval_id} was answered already: {told(view)}")
+        if view.state is ApprovalState.OPEN and (wrong := wrong_with(view.ask, answer)):
+            raise RequestError(409, "answer_not_offered", f"approval {approval_id}: {wrong}")
+        return await self._orchestrator.resolve_approval(approval_id, answer, who, patience=DELIVERY_PATIENCE)
+
     def get_terminal(self, name: str) -> ExecutionSession:
         """The live session with a terminal that *name* means.
 
@@ -323,6 +402,7 @@ class Service:
     def _refuse_when_draining(self) -> None:
         if not self.accepting:
             raise RequestError(503, "draining", "the supervisor is shutting down and takes no new work")
+        self.health.require_writable()
 
 
 def plan_key(document: bytes, source: str) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 import attrs
 
+from kasmos.exceptions import Mistake
+from kasmos.model.approval import Answer, Option
 from kasmos.model.session import Leftover
 
 
@@ -65,6 +67,38 @@ class SessionWire:
     output_lost: int
     """How many times output was declared lost."""
     reason: str
+    approval: str | None = None
+    """Id of what it waits for a person to answer."""
+    waited: float = 0.0
+    """Seconds it has waited for people, without the present wait."""
+
+
+@attrs.frozen
+class ApprovalWire:
+    """Something that a session asks, and what became of it."""
+
+    approval_id: str
+    status: str
+    session_id: str
+    name: str
+    """Of the session."""
+    task_id: str | None
+    kind: str
+    tool: str
+    command: str
+    path: str
+    text: str
+    options: tuple[Option, ...]
+    evidence: str
+    why: str
+    """Why a person has to answer."""
+    answer: Answer | None
+    by: str | None
+    who: str
+    reason: str
+    requested_at: str
+    resolved_at: str | None
+    settled_at: str | None
 
 
 @attrs.frozen
@@ -78,6 +112,8 @@ class TaskWire:
     name: str
     title: str
     agent: str | None
+    model: str | None
+    """What it asked for instead of its agent's own."""
     needs: tuple[str, ...]
     status: str
     attempts: int
@@ -89,9 +125,26 @@ class TaskWire:
     cause: CauseWire | None
     """Why it ended, or why it is tried again."""
     retry_at: str | None
+    submitted_at: str
+    """When its run was accepted."""
     started_at: str | None
     ended_at: str | None
     seconds: float | None
+    approval: str | None = None
+    """Id of what it waits for a person to answer."""
+
+
+@attrs.frozen
+class TaskSubmittedWire:
+    """The answer to a task that was handed in."""
+
+    task_id: str
+    status: str
+    repeated: bool
+    """It had been handed in before, with the same `Idempotency-Key`."""
+    cursor: int
+    """All events of a task that was handed in for the first time have numbers above this one."""
+    warnings: tuple[Mistake, ...]
 
 
 @attrs.frozen
@@ -114,6 +167,8 @@ class RunWire:
     goal: str
     source: str
     project: str
+    origin: str
+    """`plan`, or `task` for one that was handed in by itself."""
     on_failure: str
     max_concurrent: int
     wave: int | None

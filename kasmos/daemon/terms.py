@@ -8,9 +8,12 @@ from typing import Protocol
 import attrs
 
 from kasmos.config.schema import Config
+from kasmos.daemon.life import Health, Life, always_well
 from kasmos.exceptions import Mistake
+from kasmos.model.approval import Answer
 from kasmos.model.plan import Plan, RunSettings
-from kasmos.model.view import SessionView, World
+from kasmos.model.view import ApprovalView, SessionView, World
+from kasmos.orchestration.intake import TaskAccepted, TaskSubmission
 from kasmos.sessions.protocol import ExecutionSession, OutputChunk
 
 STDIN = "-"
@@ -78,8 +81,21 @@ class OrchestratorLike(Protocol):
     async def stop_session(self, session_id: str) -> None:
         """Stop one session."""
 
+    async def resolve_approval(self, approval_id: str, answer: Answer, who: str, *, patience: float) -> ApprovalView:
+        """Answer what a session asks, in the name of a person."""
+
     def live_session(self, session_id: str) -> ExecutionSession | None:
         """The session, while it is held open."""
+
+    @property
+    def queued_tasks(self) -> int:
+        """How many tasks that were handed in by themselves wait."""
+
+    def find_submitted(self, request_key: str, digest: str) -> TaskAccepted | None:
+        """The task that was handed in with this key."""
+
+    async def submit_task(self, submission: TaskSubmission) -> TaskAccepted:
+        """Accept a task that is handed in by itself."""
 
 
 @attrs.frozen
@@ -92,6 +108,10 @@ class Surroundings:
     """Loads the configuration anew, with these key paths on top. Blocks on the disk."""
     read_ended: Callable[[SessionView, int, int], OutputChunk]
     """Reads the output of a session that is not held open. Blocks on the disk; `OSError` when it is gone."""
+    life: Life = attrs.field(factory=Life)
+    health: Health = attrs.field(factory=lambda: Health(always_well, lambda: True))
+    max_queued: int = 1000
+    """Tasks handed in by themselves that may wait at a time."""
 
 
 @attrs.frozen

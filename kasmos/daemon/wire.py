@@ -1,7 +1,7 @@
 """From views to the shapes that leave the supervisor. Pure.
 
-`status` is one word for pollers: `queued`, `running`, `waiting` (for a retry's delay, or for
-`advance`), `interrupted` (its supervisor left), and then the outcome.
+`status` is one word for pollers: `queued`, `running`, `waiting` (for a person's answer, a retry's delay,
+or for `advance`), `interrupted` (its supervisor left), and then the outcome.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from kasmos.daemon.shapes import (
+    ApprovalWire,
     Attention,
     CauseWire,
     ExitWire,
@@ -19,11 +20,14 @@ from kasmos.daemon.shapes import (
     TaskWire,
     WaveWire,
 )
+from kasmos.model.approval import ApprovalState, AskKind
 from kasmos.model.codec import format_instant
 from kasmos.model.plan import Wave
 from kasmos.model.session import ExitStatus, SessionKind
 from kasmos.model.task import Cause
 from kasmos.model.view import (
+    Active,
+    ApprovalView,
     BackingOff,
     Ended,
     Pending,
@@ -33,10 +37,12 @@ from kasmos.model.view import (
     SessionView,
     TaskView,
     World,
+    public_task_id,
 )
 from kasmos.store.lookup import newest_session
 
 __all__ = [
+    "ApprovalWire",
     "Attention",
     "CauseWire",
     "ExitWire",
@@ -45,15 +51,18 @@ __all__ = [
     "SessionWire",
     "TaskWire",
     "WaveWire",
+    "approval_wire",
     "attention",
     "counts",
     "exit_wire",
     "run_detail_wire",
     "run_status",
     "run_wire",
+    "session_status",
     "session_wire",
     "task_status",
     "task_wire",
+    "waiting_for",
 ]
 
 
@@ -69,12 +78,18 @@ def task_status(task: TaskView) -> str:
     match task.state:
         case Pending():
             return "queued"
-        case BackingOff():
+        case BackingOff() | Active(approval_id=str()):
             return "waiting"
         case Ended(outcome=outcome):
             return outcome.value
         case _:
             return "running"
+
+
+def session_status(session: SessionView) -> str:
+    """The word for where a session stands."""
+    waits = session.state is SessionState.RUNNING and session.waiting_since_mono is not None
+    return "waiting" if waits else session.state.value
 
 
 def exit_wire(status: ExitStatus | None) -> ExitWire | None:
@@ -91,9 +106,9 @@ def session_wire(session: SessionView, output_bytes: int | None = None) -> Sessi
         name=session.name,
         kind=session.kind.value,
         backend=session.backend.value,
-        status=session.state.value,
+        status=session_status(session),
         run_id=session.run_id,
-        task_id=f"{session.run_id}.{session.task_id}" if session.run_id and session.task_id else None,
+        task_id=public_task_id(session.run_id, session.task_id) if session.run_id and session.task_id else None,
         attempt=session.attempt,
         check=session.check,
         profile=session.profile,
@@ -111,6 +126,36 @@ def session_wire(session: SessionView, output_bytes: int | None = None) -> Sessi
         output_bytes=session.output_bytes if output_bytes is None else output_bytes,
         output_lost=session.output_lost,
         reason=session.reason,
+        approval=session.approvals[-1] if session.waiting_since_mono is not None else None,
+        waited=round(session.waited, 3),
+    )
+
+
+def approval_wire(world: World, view: ApprovalView) -> ApprovalWire:
+    """An approval as JSON has it."""
+    session = world.sessions.get(view.session_id)
+    task = f"{session.run_id}.{session.task_id}" if session is not None and session.task_id else None
+    return ApprovalWire(
+        approval_id=view.id,
+        status=view.state.value,
+        session_id=view.session_id,
+        name=session.name if session is not None else "",
+        task_id=task,
+        kind=view.ask.kind.value,
+        tool=view.ask.tool,
+        command=view.ask.command,
+        path=view.ask.path,
+        text=view.ask.text,
+        options=view.ask.options,
+        evidence=view.ask.evidence,
+        why=view.why,
+        answer=view.answer,
+        by=view.by.value if view.by is not None else None,
+        who=view.who,
+        reason=view.reason,
+        requested_at=format_instant(view.requested_at),
+        resolved_at=_instant(view.resolved_at),
+        settled_at=_instant(view.settled_at),
     )
 
 
@@ -119,6 +164,7 @@ def task_wire(world: World, task: TaskView) -> TaskWire:
     session = newest_session(world, task)
     agent = session if session is not None and session.kind is SessionKind.AGENT else None
     state = task.state
+    run = world.runs[task.run_id]
     return TaskWire(
         task_id=task.id,
         run_id=task.run_id,
@@ -127,7 +173,8 @@ def task_wire(world: World, task: TaskView) -> TaskWire:
         name=task.spec.name,
         title=task.spec.title,
         agent=task.spec.agent or (agent.profile if agent else None),
-        needs=task.spec.needs,
+        model=task.spec.model,
+        needs=run.needs if task.spec.single else task.spec.needs,
         status=task_status(task),
         attempts=task.attempts,
         session_id=session.id if session else None,
@@ -135,6 +182,8 @@ def task_wire(world: World, task: TaskView) -> TaskWire:
         exit=exit_wire(agent.exit) if agent else None,
         cause=_cause(state.cause) if isinstance(state, BackingOff | Ended) else None,
         retry_at=format_instant(state.since_at + state.delay) if isinstance(state, BackingOff) else None,
+        approval=state.approval_id if isinstance(state, Active) else None,
+        submitted_at=format_instant(run.started_at),
         started_at=_instant(task.started_at),
         ended_at=_instant(task.ended_at),
         seconds=_seconds(task.started_mono, task.ended_mono),
@@ -150,6 +199,7 @@ def run_wire(run: RunView) -> RunWire:
         goal=run.plan.goal,
         source=run.source,
         project=run.project,
+        origin=run.origin.value,
         on_failure=run.settings.on_failure.value,
         max_concurrent=run.settings.max_concurrent,
         wave=max(run.waves_started, default=None),
@@ -158,7 +208,7 @@ def run_wire(run: RunView) -> RunWire:
                 number=wave.number,
                 title=wave.title,
                 status=_wave_status(run, wave),
-                tasks=tuple(f"{run.id}.{task.id}" for task in wave.tasks),
+                tasks=tuple(public_task_id(run.id, task.id) for task in wave.tasks),
             )
             for wave in run.plan.waves
         ),
@@ -186,10 +236,21 @@ def attention(world: World) -> Iterable[Attention]:
         for task in run.tasks.values():
             if isinstance(task.state, Ended) and task_status(task) not in ("succeeded", "skipped"):
                 yield Attention("task", task.id, f"{task_status(task)}: {task.state.cause.message}")
+    for view in world.approvals.values():
+        if view.state is ApprovalState.OPEN:
+            yield Attention("approval", view.id, waiting_for(world, view))
     for session in world.sessions.values():
         if session.unkillable and session.state is SessionState.STOPPING:
             pids = ", ".join(str(pid) for pid in session.unkillable)
             yield Attention("unkillable", session.id, f"processes survive SIGKILL: {pids}")
+
+
+def waiting_for(world: World, view: ApprovalView) -> str:
+    """What a person is told of something that waits for them."""
+    session = world.sessions.get(view.session_id)
+    name = session.name if session is not None else view.session_id
+    verb = f"kas answer {view.id} TEXT" if view.ask.kind is AskKind.QUESTION else f"kas approve {view.id}"
+    return f"{name} waits for you: {view.ask.subject} (`{verb}`, or `kas deny {view.id}`)"
 
 
 def counts(world: World) -> dict[str, dict[str, int]]:
@@ -198,7 +259,7 @@ def counts(world: World) -> dict[str, dict[str, int]]:
     return {
         "runs": Counter(run_status(run) for run in world.runs.values()),
         "tasks": Counter(task_status(task) for run in unfinished for task in run.tasks.values()),
-        "sessions": Counter(session.state.value for session in world.sessions.values() if session.state.live),
+        "sessions": Counter(session_status(session) for session in world.sessions.values() if session.state.live),
     }
 
 

@@ -130,6 +130,31 @@ def decode(text: bytes | str, kind: type[T]) -> T:
         raise CodecError(str(error)) from error
 
 
+_LOOSE_DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+# Half of a surrogate pair: what a program writes that cuts a text in the middle of an emoji.
+_SURROGATE = re.compile(
+    rb"\\(?:\\|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2}))"
+)
+
+
+def decode_loose(line: bytes) -> Any:
+    """Read JSON that another program wrote: invalid UTF-8 and halves of surrogate pairs become U+FFFD.
+
+    Raises:
+        CodecError: it is not JSON all the same.
+    """
+    try:
+        return _LOOSE_DECODER.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    text = line.decode("utf-8", "replace").encode()
+    text = _SURROGATE.sub(lambda match: rb"\ufffd" if match[1] else match[0], text)
+    try:
+        return _LOOSE_DECODER.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CodecError(str(error)) from error
+
+
 def to_builtins(value: Any) -> Any:
     """Turn any of our values into dicts, lists, strings and numbers."""
     return msgspec.to_builtins(value)

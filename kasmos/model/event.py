@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import attrs
 
-from kasmos.model.plan import Plan, RunSettings
+from kasmos.model.approval import Answer, Ask, ResolvedBy
+from kasmos.model.plan import Origin, Plan, RunSettings
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason
 from kasmos.model.task import Cause, Outcome
@@ -31,6 +32,15 @@ class SupervisorStopped:
 
 
 @attrs.frozen
+class EventsPruned:
+    """Everything from event `first` to this one, which has the number of the last of them, was forgotten."""
+
+    first: int
+    seal: int
+    """Holds the two ends of the gap together; see `kasmos.store.chain`."""
+
+
+@attrs.frozen
 class RunStarted:
     """A run of a plan was accepted."""
 
@@ -45,6 +55,11 @@ class RunStarted:
     settings: RunSettings
     project: str
     """The directory the tasks run in."""
+    origin: Origin = Origin.PLAN
+    needs: tuple[str, ...] = ()
+    """Ids of tasks of other runs that must have succeeded before anything of this one starts."""
+    request_key: str = ""
+    """The `Idempotency-Key` it was handed in with; `digest` is then that of what was asked."""
 
 
 @attrs.frozen
@@ -276,7 +291,58 @@ class SessionLost:
     reason: str
 
 
-SupervisorEvent = SupervisorStarted | SupervisorStopped
+@attrs.frozen
+class ApprovalRequested:
+    """A session asks for a yes or no, or for an answer."""
+
+    session_id: str
+    approval_id: str
+    ask: Ask
+    why: str = ""
+    """Why it is for a person to answer; the verdict's sentence where a rule answers."""
+    waits: bool = True
+    """Whether it waits for a person; if not, its answer follows in the same commit."""
+
+
+@attrs.frozen
+class ApprovalResolved:
+    """The answer is known. It has not been sent yet."""
+
+    session_id: str
+    approval_id: str
+    answer: Answer
+    by: ResolvedBy
+    who: str = ""
+    """The rules' ids, or the person's name."""
+    reason: str = ""
+
+
+@attrs.frozen
+class ApprovalSending:
+    """Intent: committed before the answer is given to the session, which happens once at the most."""
+
+    session_id: str
+    approval_id: str
+
+
+@attrs.frozen
+class ApprovalDelivered:
+    """The session has taken the answer."""
+
+    session_id: str
+    approval_id: str
+
+
+@attrs.frozen
+class ApprovalWithdrawn:
+    """It is asked no more, or the answer could not be delivered; what was answered had no effect that is known."""
+
+    session_id: str
+    approval_id: str
+    reason: str
+
+
+SupervisorEvent = SupervisorStarted | SupervisorStopped | EventsPruned
 
 RunEvent = (
     RunStarted
@@ -309,6 +375,11 @@ SessionEvent = (
     | EndFound
     | SessionEnded
     | SessionLost
+    | ApprovalRequested
+    | ApprovalResolved
+    | ApprovalSending
+    | ApprovalDelivered
+    | ApprovalWithdrawn
 )
 
 Event = SupervisorEvent | RunEvent | SessionEvent

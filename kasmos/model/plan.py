@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 
 import attrs
 
@@ -20,6 +21,15 @@ class OnFailure(enum.StrEnum):
     """Later waves run; only tasks that need the failed one are skipped."""
     FAIL_FAST = "fail_fast"
     """Siblings are stopped at once; later waves are skipped."""
+
+
+class Origin(enum.StrEnum):
+    """What a run was begun for."""
+
+    PLAN = "plan"
+    """A plan document."""
+    TASK = "task"
+    """One task that was handed in by itself: the run has that task only, and both have the same id."""
 
 
 @attrs.frozen
@@ -58,10 +68,22 @@ class PlanTask:
     env: Mapping[str, str] = attrs.field(factory=dict, repr=lambda env: repr(sorted(env)))
     line: int = 0
     """Line of its heading in the document, from 1; 0 where there is none."""
+    single: bool = False
+    """Whether it was handed in by itself: its body is the whole prompt."""
+    label: str = ""
+    """The name it was given, safe as a file name; only a task that was handed in by itself has one."""
+    model: str | None = None
+    """What `{model}` in the profile's command becomes; None means the profile's own."""
+    workdir: str | None = None
+    """Absolute path its program and checks run in; None means the project."""
+    context: str | None = attrs.field(default=None, repr=False)
+    """A JSON object for the program: a file named in `KASMOS_CONTEXT`."""
 
     @property
     def name(self) -> str:
-        """The session name: `wWtN-slug-of-the-title`, safe as a file name."""
+        """The session name, safe as a file name: `wWtN-slug-of-the-title`; of a single task its label, or its id."""
+        if self.single:
+            return self.label or self.id
         slug = "".join(c if c.isascii() and c.isalnum() else "-" for c in self.title.lower())
         slug = "-".join(part for part in slug.split("-") if part)[:32].rstrip("-")
         return f"w{self.wave}t{self.number}-{slug}" if slug else f"w{self.wave}t{self.number}"
@@ -93,6 +115,11 @@ class Plan:
         """Every task, in wave order."""
         for wave in self.waves:
             yield from wave.tasks
+
+    @cached_property
+    def needy(self) -> tuple[str, ...]:
+        """Ids of the tasks that need others, in wave order."""
+        return tuple(task.id for task in self.tasks if task.needs)
 
     def task(self, task_id: str) -> PlanTask:
         """The task with this id.

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 import attrs
 
+from kasmos.model.approval import ApprovalPolicy, OnUnanswered, PermissionDefault, Rule
+
 
 class ExecutionMode(enum.StrEnum):
     """Which backend a session runs in."""
@@ -143,6 +145,20 @@ class AgentProfile:
     """Whether an attempt whose fate is unknown may be tried again."""
     enabled: bool = True
     limits: Limits = Limits()
+    permission_default: PermissionDefault | None = None
+    """What is given to tools that no rule speaks of; None is `prompt` for asks that come, and leaves the program
+    as it is."""
+    rules: tuple[Rule, ...] = ()
+    """What is answered without a person."""
+    approval_timeout: float | None = None
+    """Seconds a person has to answer; None is for ever."""
+    on_unanswered: OnUnanswered = OnUnanswered.DENY
+
+    @property
+    def approvals(self) -> ApprovalPolicy:
+        """How what its sessions ask is answered."""
+        default = self.permission_default or PermissionDefault.PROMPT
+        return ApprovalPolicy(self.rules, default, self.approval_timeout, self.on_unanswered)
 
     @property
     def output_mode(self) -> OutputMode:

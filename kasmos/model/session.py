@@ -32,6 +32,8 @@ class StopReason(enum.StrEnum):
     """The supervisor was interrupted: the task goes back to pending."""
     FAIL_FAST = "fail_fast"
     """A sibling failed and the run's policy is `fail_fast`."""
+    UNANSWERED = "unanswered"
+    """It asked, and nobody answered within `approval_timeout`."""
 
 
 @attrs.frozen
@@ -110,6 +112,8 @@ class SessionSpec:
     """Written to `prompt.md`, byte for byte as UTF-8 (surrogates kept)."""
     script: str | None = None
     """Written to `script.sh` when given."""
+    context: str | None = attrs.field(default=None, repr=False)
+    """Written to `context.json` when given."""
     stdin_prompt: bool = False
     """Standard input is the prompt file; else `/dev/null`."""
     output: OutputMode = OutputMode.FILE
@@ -129,6 +133,8 @@ class SessionSpec:
     profile_digest: str = ""
     boot_id: str = ""
     """The boot it was started in; filled in when it is stored."""
+    cgroup: str = attrs.field(default="", eq=False)
+    """The directory of its control group, where it has one; filled in when it is started."""
 
     @property
     def has_copier(self) -> bool:
@@ -159,6 +165,8 @@ class Capabilities:
     """A session can be left running when its scope is left."""
     processes: bool = True
     """Sessions are real processes, with signals and descendants."""
+    asks: bool = False
+    """The session can be seen asking, and answered: it is an `AskSource` as well."""
 
 
 @attrs.frozen

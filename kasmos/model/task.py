@@ -41,6 +41,8 @@ class CauseKind(enum.StrEnum):
     """Skipped because a task it needs did not succeed."""
     WAVE_FAILED = "wave_failed"
     """Skipped because an earlier wave had a failure."""
+    UNANSWERED = "unanswered"
+    """It waited for a person for longer than `approval_timeout`, and was stopped."""
     CONFIG = "config"
     """The task cannot be run with the present configuration."""
     INTERNAL = "internal"

@@ -13,9 +13,11 @@ from collections.abc import Mapping
 
 import attrs
 
-from kasmos.model.plan import Plan, PlanTask, RunSettings
+from kasmos.model.approval import Answer, ApprovalState, Ask, ResolvedBy
+from kasmos.model.plan import Origin, Plan, PlanTask, RunSettings
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason
+from kasmos.model.table import Table, table_of
 from kasmos.model.task import Cause, Outcome
 
 # --- sessions ---------------------------------------------------------------------
@@ -77,6 +79,40 @@ class SessionView:
     """How many times output was declared lost."""
     reason: str = ""
     """Why it could not start, or is lost."""
+    first_seq: int = 0
+    """Journal number of the event by which it was begun."""
+    last_seq: int = 0
+    """Journal number of the newest event about it, its end included, and nothing after that."""
+    approvals: tuple[str, ...] = ()
+    """Ids of the newest things it asked, oldest first; the older ones are forgotten."""
+    waiting_since_mono: float | None = None
+    """Since when it waits for a person; its clock stands still."""
+    waited: float = 0.0
+    """Seconds it waited for people before."""
+
+
+# --- approvals --------------------------------------------------------------------
+
+
+@attrs.frozen
+class ApprovalView:
+    """Something that a session asked, and what became of it."""
+
+    id: str
+    """Short, to be typed."""
+    session_id: str
+    ask: Ask
+    requested_at: float
+    requested_mono: float
+    why: str = ""
+    state: ApprovalState = ApprovalState.OPEN
+    answer: Answer | None = None
+    by: ResolvedBy | None = None
+    who: str = ""
+    reason: str = ""
+    """Why it was answered so, or withdrawn."""
+    resolved_at: float | None = None
+    settled_at: float | None = None
 
 
 # --- tasks ------------------------------------------------------------------------
@@ -92,6 +128,8 @@ class Active:
     """A session of it is under way."""
 
     session_id: str
+    approval_id: str | None = None
+    """What the session waits for a person to answer."""
 
 
 @attrs.frozen
@@ -140,13 +178,24 @@ class TaskView:
 
     @property
     def id(self) -> str:
-        """Unique in the state root: `RUN.TASK`."""
-        return f"{self.run_id}.{self.spec.id}"
+        """Unique in the state root: `RUN.TASK`, or the plain id of a task that was handed in by itself."""
+        return public_task_id(self.run_id, self.spec.id)
 
     @property
     def outcome(self) -> Outcome | None:
         """Its outcome, once it has ended."""
         return self.state.outcome if isinstance(self.state, Ended) else None
+
+
+def public_task_id(run_id: str, task_id: str) -> str:
+    """What a task is called everywhere: `RUN.TASK`; one that was handed in by itself has the plain id of its run."""
+    return task_id if task_id == run_id else f"{run_id}.{task_id}"
+
+
+def parts_of_task_id(public_id: str) -> tuple[str, str]:
+    """The run's id, and the task's id in it."""
+    run_id, dot, task_id = public_id.partition(".")
+    return run_id, task_id if dot else run_id
 
 
 # --- runs -------------------------------------------------------------------------
@@ -163,6 +212,36 @@ class RunState(enum.StrEnum):
     ENDED = "ended"
 
 
+class TaskKind(enum.IntEnum):
+    """What matters of a task to those who look for tasks."""
+
+    PENDING = 0
+    UNDER_WAY = 1
+    """A session, or a back-off."""
+    SUCCEEDED = 2
+    FAILED = 3
+    """Ended, and did not succeed."""
+
+
+_KINDS = {Pending: TaskKind.PENDING, Active: TaskKind.UNDER_WAY, BackingOff: TaskKind.UNDER_WAY}
+
+
+def kind_of(task: TaskView) -> TaskKind:
+    """The kind of a task, by which a run's tasks are counted."""
+    state = task.state
+    if isinstance(state, Ended):
+        return TaskKind.SUCCEEDED if state.outcome is Outcome.SUCCEEDED else TaskKind.FAILED
+    return _KINDS[type(state)]
+
+
+def _wave_of(task: TaskView) -> int:
+    return task.spec.wave
+
+
+def _tasks(tasks: Mapping[str, TaskView]) -> Table[TaskView]:
+    return table_of(tasks, kinds=len(TaskKind), kind_of=kind_of, group_of=_wave_of)
+
+
 @attrs.frozen
 class RunView:
     """One execution of a plan."""
@@ -176,8 +255,8 @@ class RunView:
     project: str
     started_at: float
     started_mono: float
-    tasks: Mapping[str, TaskView]
-    """By the plan's task id, in plan order."""
+    tasks: Table[TaskView] = attrs.field(converter=_tasks)
+    """By the plan's task id, in plan order; counted by `TaskKind` and grouped by wave."""
     state: RunState = RunState.RUNNING
     outcome: Outcome | None = None
     cancel_reason: str | None = None
@@ -190,11 +269,25 @@ class RunView:
     ended_mono: float | None = None
     last_seq: int = 0
     """Journal number of the newest event about this run."""
+    origin: Origin = Origin.PLAN
+    needs: tuple[str, ...] = ()
+    """Ids of tasks of other runs that must have succeeded before anything of this one starts."""
+    request_key: str = ""
+    """The `Idempotency-Key` it was handed in with."""
+    first_seq: int = 0
+    """Journal number of the event by which it was accepted."""
 
     @property
     def unfinished(self) -> bool:
         """Whether a supervisor still has work to do for it."""
         return self.state is not RunState.ENDED
+
+
+def find_task_view(runs: Mapping[str, RunView], public_id: str) -> TaskView | None:
+    """The task with exactly this id."""
+    run_id, task_id = parts_of_task_id(public_id)
+    run = runs.get(run_id)
+    return run.tasks.get(task_id) if run is not None else None
 
 
 # --- the whole --------------------------------------------------------------------
@@ -211,5 +304,7 @@ class World:
     """Journal number from which on all instants are of this boot."""
     runs: dict[str, RunView] = attrs.field(factory=dict)
     sessions: dict[str, SessionView] = attrs.field(factory=dict)
+    approvals: dict[str, ApprovalView] = attrs.field(factory=dict)
+    """By id: all that are not settled, and the newest ones of each session."""
     supervisor_pid: int | None = None
     """Pid of the newest supervisor, None after it left in order."""

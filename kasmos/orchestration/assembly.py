@@ -8,6 +8,7 @@ import attrs
 
 from kasmos.config.schema import profile_digest
 from kasmos.exceptions import ConfigError, Mistake
+from kasmos.model.approval import ApprovalPolicy
 from kasmos.model.profile import AgentProfile, ExecutionMode, OutputMode, RestartPolicy
 from kasmos.model.session import SessionKind, SessionSpec
 from kasmos.model.view import RunView, SessionView, TaskView
@@ -30,6 +31,8 @@ class Kitchen:
     """Random letters that make a session id unique on this machine."""
     buffer_bytes: int = 65_536
     max_log_bytes: int | None = None
+    context_path: Callable[[str], str] = str
+    """Where the session with this id finds its task's context."""
 
 
 def mode_of(run: RunView, profile: AgentProfile) -> ExecutionMode:
@@ -55,6 +58,8 @@ class TaskRecipe:
         self.retries = task.spec.retries if task.spec.retries is not None else run.settings.retries
         self.checks = len(task.spec.checks)
         self.retry_lost = profile is not None and profile.retry_lost
+        self.approvals = profile.approvals if profile is not None else ApprovalPolicy()
+        self.cwd = run.project
         first = (task.spec.timeout, profile.timeout if profile is not None else None, run.settings.task_timeout)
         self.timeout = next((seconds for seconds in first if seconds is not None), None)
 
@@ -76,17 +81,18 @@ class TaskRecipe:
         wave = next(wave for wave in self._run.plan.waves if wave.number == self._task.spec.wave)
         command = compile_task(self._run.plan, self._task.spec, profile, peers=len(wave.tasks) - 1)
         mode = mode_of(self._run, profile)
-        session_id = f"{self._run.id}-{self._task.spec.id}a{attempt}-{self._kitchen.new_suffix()}"
+        session_id = self._session_id(f"a{attempt}")
         return SessionSpec(
             id=session_id,
             name=self._task.spec.name,
             argv=command.argv,
-            cwd=self._run.project,
+            cwd=self._workdir,
             backend=mode,
             env=self._environment(session_id, profile, len(wave.tasks) - 1),
             prompt=command.prompt,
             script=command.script,
             stdin_prompt=command.stdin_prompt,
+            context=self._task.spec.context,
             output=profile.output_mode,
             leftovers=profile.leftovers,
             stop=profile.stop,
@@ -104,16 +110,17 @@ class TaskRecipe:
         """The session of a check: a shell command, in the task's surroundings."""
         profile = self._profile()
         wave = next(wave for wave in self._run.plan.waves if wave.number == self._task.spec.wave)
-        session_id = f"{self._run.id}-{self._task.spec.id}a{attempt}c{index}-{self._kitchen.new_suffix()}"
+        session_id = self._session_id(f"a{attempt}c{index}")
         mode = mode_of(self._run, profile)
         return SessionSpec(
             id=session_id,
             name=f"{self._task.spec.name}-check{index + 1}",
             argv=("sh", "-c", self._task.spec.checks[index].command),
-            cwd=self._run.project,
+            cwd=self._workdir,
             # A check needs no terminal: it runs headless beside any real backend.
             backend=mode if mode is ExecutionMode.SCRIPTED else ExecutionMode.HEADLESS,
             kind=SessionKind.CHECK,
+            context=self._task.spec.context,
             env=self._environment(session_id, profile, len(wave.tasks) - 1),
             output=OutputMode.PIPE,
             stop=profile.stop,
@@ -135,17 +142,28 @@ class TaskRecipe:
         """Where a session runs."""
         return require_backend(self._kitchen.backends, spec.backend)
 
+    @property
+    def _workdir(self) -> str:
+        return self._task.spec.workdir or self._run.project
+
+    def _session_id(self, what: str) -> str:
+        base = f"{self._task.id}-" if self._task.spec.single else f"{self._run.id}-{self._task.spec.id}"
+        return f"{base}{what}-{self._kitchen.new_suffix()}"
+
     def _environment(self, session_id: str, profile: AgentProfile, peers: int) -> dict[str, str]:
+        own = {
+            "KASMOS_MANAGED": "1",
+            "KASMOS_PROJECT": self._run.project,
+            "KASMOS_SESSION_ID": session_id,
+            "KASMOS_TASK": self._task.spec.id,
+        }
+        if not self._task.spec.single:
+            own |= {"KASMOS_WAVE": str(self._task.spec.wave), "KASMOS_PEERS": str(peers)}
+        if self._task.spec.context is not None:
+            own["KASMOS_CONTEXT"] = self._kitchen.context_path(session_id)
         return child_environment(
             self._kitchen.environ,
             env_pass=profile.env_pass,
             env={**profile.env, **self._task.spec.env},
-            own={
-                "KASMOS_MANAGED": "1",
-                "KASMOS_PROJECT": self._run.project,
-                "KASMOS_SESSION_ID": session_id,
-                "KASMOS_TASK": self._task.spec.id,
-                "KASMOS_WAVE": str(self._task.spec.wave),
-                "KASMOS_PEERS": str(peers),
-            },
+            own=own,
         )

@@ -10,14 +10,15 @@ child, a session or a back-off; an ending is a *root failure* unless it follows 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import attrs
 
 from kasmos.model.event import RunEnded, RunEvent, RunParked, TaskEnded, WaveEnded, WaveStarted
 from kasmos.model.plan import OnFailure, PlanTask, Wave
+from kasmos.model.table import Table
 from kasmos.model.task import Cause, CauseKind, Outcome
-from kasmos.model.view import BackingOff, Ended, Pending, RunState, RunView, TaskView
+from kasmos.model.view import BackingOff, Ended, Pending, RunState, RunView, TaskKind, TaskView
 from kasmos.store.fold import run_outcome
 
 _CONSEQUENCES = (CauseKind.NEED_FAILED, CauseKind.WAVE_FAILED, CauseKind.FAIL_FAST, CauseKind.RUN_CANCELLED)
@@ -42,6 +43,8 @@ class RunDecision:
     """Tasks that get a child: first those that are under way already and lost theirs, then fresh ones."""
     stop: tuple[tuple[str, Cause], ...] = ()
     """Tasks whose child is to stop, and why. Named again in every decision until they have ended."""
+    left_over: bool = attrs.field(default=False, eq=False)
+    """Whether more tasks could start if there were slots."""
 
 
 def decide_run(run: RunView, *, busy: frozenset[str], free_slots: int) -> RunDecision:
@@ -59,7 +62,8 @@ def decide_run(run: RunView, *, busy: frozenset[str], free_slots: int) -> RunDec
         return RunDecision()
     draft = _Draft.of(run, busy)
     halt = _settle(draft)
-    ready = _ready(draft)
+    # One more than can be started: whether any would be left over is to be known.
+    ready = _ready(draft, 1 + max(0, min(free_slots, run.settings.max_concurrent)))
     gate = _gate(draft)
     if not ready and gate is None and not draft.going:
         ready = _unlock(draft)
@@ -72,11 +76,43 @@ def decide_run(run: RunView, *, busy: frozenset[str], free_slots: int) -> RunDec
     _start_waves(draft, {*resumed, *fresh})
     if gate is not None and run.state is not RunState.PARKED:
         draft.events.append(RunParked(run.id, gate))
-    if not draft.idle and not draft.going:
+    if not draft.going and next(draft.idle(), None) is None:
         outcome = run_outcome(draft.tasks.values(), run.cancel_reason is not None)
         draft.events.append(RunEnded(run.id, outcome))
     stop = ((name, halt) for name in draft.going) if halt else ()
-    return RunDecision(tuple(draft.events), resumed + fresh, tuple(stop))
+    return RunDecision(tuple(draft.events), resumed + fresh, tuple(stop), len(ready) > len(fresh))
+
+
+@attrs.frozen
+class OuterNeeds:
+    """What follows for a run from the tasks of other runs that it needs."""
+
+    waiting_for: tuple[str, ...] = ()
+    """Ids of those that have not ended: nothing of the run may start."""
+    events: tuple[RunEvent, ...] = ()
+    """To be committed: the ends of tasks that will never run, because one of those did not succeed."""
+
+
+def decide_outer_needs(run: RunView, needed: Mapping[str, TaskView | None]) -> OuterNeeds:
+    """Decide whether a run has what it needs of others.
+
+    Args:
+        needed: by id, the tasks in `run.needs`; None for one that is not known any more.
+    """
+    idle = [name for name, task in run.tasks.items() if isinstance(task.state, Pending)]
+    if not idle or run.cancel_reason is not None or run.state not in (RunState.RUNNING, RunState.PARKED):
+        return OuterNeeds()
+    for name, task in needed.items():
+        if task is None:
+            message = f"needs task {name}, which is not known any more"
+        elif has_failed(task):
+            message = f"needs a task that did not succeed: task {name} {_VERBS[task.outcome or Outcome.LOST]}"
+        else:
+            continue
+        cause = Cause(CauseKind.NEED_FAILED, message, because_of=(name,))
+        return OuterNeeds(events=tuple(TaskEnded(run.id, one, Outcome.SKIPPED, cause) for one in idle))
+    waiting = (name for name, task in needed.items() if task is not None and not isinstance(task.state, Ended))
+    return OuterNeeds(waiting_for=tuple(waiting))
 
 
 def parked_after(run: RunView) -> int | None:
@@ -91,47 +127,49 @@ def parked_after(run: RunView) -> int | None:
 class _Draft:
     """The run with the decisions made so far.
 
-    Tasks are sorted out once, so that a decision costs one pass over a plan of a thousand tasks, not ten.
+    Nothing here walks through all tasks of a run: what costs by the length of the plan at each turn costs by its
+    square in the end.
     """
 
     run: RunView
-    tasks: dict[str, TaskView]
-    idle: dict[str, TaskView]
-    """Tasks for which nothing has been begun, in plan order."""
+    tasks: Table[TaskView]
+    busy: frozenset[str]
     going: dict[str, TaskView]
     """Tasks under way, in plan order; those that are not busy lost their child with its supervisor."""
     orphans: frozenset[str]
     """Of those under way, the ones without a child."""
-    unended: dict[int, int]
-    """How many tasks of each wave have not ended, by the wave's number."""
     events: list[RunEvent] = attrs.field(factory=list)
 
     @classmethod
     def of(cls, run: RunView, busy: frozenset[str]) -> _Draft:
         """Sort out the tasks of *run*."""
-        idle, going = {}, {}
-        unended = dict.fromkeys((wave.number for wave in run.plan.waves), 0)
-        for name, task in run.tasks.items():
-            if isinstance(task.state, Ended):
-                continue
-            unended[task.spec.wave] += 1
-            if name not in busy and isinstance(task.state, Pending):
-                idle[name] = task
-            else:
-                going[name] = task
-        return cls(run, dict(run.tasks), idle, going, frozenset(going) - busy, unended)
+        tasks = run.tasks
+        names = {task.spec.id for task in tasks.of_kind(TaskKind.UNDER_WAY)}
+        names |= {name for name in busy if name in tasks and tasks[name].outcome is None}
+        going = {name: tasks[name] for name in sorted(names, key=tasks.place)}
+        return cls(run, tasks, busy, going, frozenset(names) - busy)
+
+    def idle(self, wave: Wave | None = None) -> Iterator[TaskView]:
+        """Tasks for which nothing has been begun, in plan order; of one wave, or of all."""
+        pending = self.tasks.of_kind(TaskKind.PENDING, None if wave is None else wave.number)
+        return (task for task in pending if task.spec.id not in self.busy)
+
+    def is_idle(self, name: str) -> bool:
+        return name not in self.busy and isinstance(self.tasks[name].state, Pending)
 
     def end(self, task: TaskView, outcome: Outcome, cause: Cause) -> None:
         name = task.spec.id
         self.events.append(TaskEnded(self.run.id, name, outcome, cause))
         # The instant is the journal's to give; no decision looks at it.
-        self.tasks[name] = attrs.evolve(task, state=Ended(outcome, cause, at=0.0))
-        self.idle.pop(name, None)
+        self.tasks = self.tasks.put(name, attrs.evolve(task, state=Ended(outcome, cause, at=0.0)))
         self.going.pop(name, None)
-        self.unended[task.spec.wave] -= 1
 
     def has_ended(self, wave: Wave) -> bool:
-        return self.unended[wave.number] == 0
+        count, number = self.tasks.count, wave.number
+        return not (count(TaskKind.PENDING, number) or count(TaskKind.UNDER_WAY, number))
+
+    def has_failed_in(self, wave: Wave) -> bool:
+        return self.tasks.count(TaskKind.FAILED, wave.number) > 0
 
     def needs_met(self, spec: PlanTask) -> bool:
         return all(self.tasks[need].outcome is Outcome.SUCCEEDED for need in spec.needs)
@@ -145,7 +183,7 @@ def _settle(draft: _Draft) -> Cause | None:
     if draft.run.cancel_reason is not None:
         reason = draft.run.cancel_reason
         halt = Cause(CauseKind.RUN_CANCELLED, f"the run was cancelled: {reason}" if reason else "the run was cancelled")
-        for task in tuple(draft.idle.values()):
+        for task in tuple(draft.idle()):
             draft.end(task, Outcome.CANCELLED, halt)
         _end_back_offs(draft, halt)
         return halt
@@ -158,11 +196,11 @@ def _settle(draft: _Draft) -> Cause | None:
             _skip_after_failed_wave(draft)
     if draft.run.settings.on_failure is not OnFailure.FAIL_FAST:
         return None
-    roots = [name for name, task in draft.tasks.items() if has_failed(task) and not is_consequence(task)]
+    roots = [task.spec.id for task in draft.tasks.of_kind(TaskKind.FAILED) if not is_consequence(task)]
     if not roots:
         return None
     halt = Cause(CauseKind.FAIL_FAST, _say(draft, roots), because_of=tuple(roots))
-    for task in tuple(draft.idle.values()):
+    for task in tuple(draft.idle()):
         draft.end(task, Outcome.SKIPPED, halt)
     _end_back_offs(draft, halt)
     return halt
@@ -176,7 +214,8 @@ def _end_back_offs(draft: _Draft, halt: Cause) -> None:
 
 
 def _skip_unmet_needs(draft: _Draft) -> None:
-    for task in [task for task in draft.idle.values() if task.spec.needs]:
+    needy = [draft.tasks[name] for name in draft.run.plan.needy if name in draft.tasks and draft.is_idle(name)]
+    for task in needy:
         unknown = [need for need in task.spec.needs if need not in draft.tasks]
         if unknown:
             message = f"needs task {unknown[0]}, which is not in the plan"
@@ -196,35 +235,35 @@ def _skip_after_failed_wave(draft: _Draft) -> None:
     cause: Cause | None = None
     for wave in draft.run.plan.waves:
         if cause is not None:
-            for spec in wave.tasks:
-                if spec.id in draft.idle:
-                    draft.end(draft.tasks[spec.id], Outcome.SKIPPED, cause)
-        elif draft.has_ended(wave):
-            failed = [spec.id for spec in wave.tasks if has_failed(draft.tasks[spec.id])]
-            if failed:
-                roots = _roots(draft, failed)
-                message = f"wave {wave.number} did not succeed: {_say(draft, roots)}"
-                cause = Cause(CauseKind.WAVE_FAILED, message, because_of=roots)
+            for task in tuple(draft.idle(wave)):
+                draft.end(task, Outcome.SKIPPED, cause)
+        elif draft.has_failed_in(wave) and draft.has_ended(wave):
+            failed = [task.spec.id for task in draft.tasks.of_kind(TaskKind.FAILED, wave.number)]
+            roots = _roots(draft, failed)
+            message = f"wave {wave.number} did not succeed: {_say(draft, roots)}"
+            cause = Cause(CauseKind.WAVE_FAILED, message, because_of=roots)
 
 
 # --- tasks that may start ---------------------------------------------------------
 
 
-def _ready(draft: _Draft) -> list[str]:
-    """Tasks that may start now, slots aside, in document order."""
-    ready = []
+def _ready(draft: _Draft, limit: int) -> list[str]:
+    """The first *limit* tasks that may start now, in document order."""
+    ready: list[str] = []
     barrier_open = True
     held = False
     for wave in draft.run.plan.waves:
-        for spec in wave.tasks:
-            if held or spec.id not in draft.idle:
-                continue
-            if draft.needs_met(spec) if spec.needs else barrier_open:
-                ready.append(spec.id)
+        if held:
+            break
+        for task in draft.idle(wave):
+            if draft.needs_met(task.spec) if task.spec.needs else barrier_open:
+                ready.append(task.spec.id)
+                if len(ready) == limit:
+                    return ready
         barrier_open = barrier_open and draft.has_ended(wave)
         # Needs override the barrier, not the person: what stands after a wave that has not been advanced past
         # waits for `advance`, or it would depend on the speed of siblings what is there to be looked at.
-        held = held or _holds(draft, wave)
+        held = _holds(draft, wave)
     return ready
 
 
@@ -245,7 +284,7 @@ def _gate(draft: _Draft) -> int | None:
             break
         if _holds(draft, wave):
             gate = wave.number
-    return gate if draft.idle else None
+    return gate if next(draft.idle(), None) is not None else None
 
 
 def _unlock(draft: _Draft) -> list[str]:
@@ -254,7 +293,7 @@ def _unlock(draft: _Draft) -> list[str]:
     Comes to pass where tasks wait for later waves. A barrier is there to order the work, not to prevent it,
     so the first task whose needs are met goes ahead. Without one, needs wait for each other.
     """
-    waiting = list(draft.idle.values())
+    waiting = list(draft.idle())
     for task in waiting:
         if draft.needs_met(task.spec):
             return [task.spec.id]
@@ -276,8 +315,9 @@ def _end_waves(draft: _Draft) -> None:
 
 
 def _start_waves(draft: _Draft, starting: Collection[str]) -> None:
+    numbers = {draft.tasks[name].spec.wave for name in starting}
     for wave in draft.run.plan.waves:
-        if wave.number not in draft.run.waves_started and any(spec.id in starting for spec in wave.tasks):
+        if wave.number in numbers and wave.number not in draft.run.waves_started:
             draft.events.append(WaveStarted(draft.run.id, wave.number))
 
 

@@ -4,7 +4,7 @@ Pure: bytes and profiles in, values out. Knows nothing of files, sessions or run
 """
 
 from kasmos.plans.check import Checked, agent_of, check_plan, load_plan
-from kasmos.plans.command import Command, compile_task, first_script, render_prompt
+from kasmos.plans.command import Command, compile_task, first_script, render_prompt, takes_model
 from kasmos.plans.findings import in_document_order
 from kasmos.plans.parse import ParsedPlan, ReadPlan, parse_plan, read_plan
 
@@ -22,4 +22,5 @@ __all__ = [
     "parse_plan",
     "read_plan",
     "render_prompt",
+    "takes_model",
 ]

@@ -53,6 +53,9 @@ def compile_task(plan: Plan, task: PlanTask, profile: AgentProfile, *, peers: in
     script = None
     if profile.prompt is PromptMode.SCRIPT:
         script = first_script(task.body)
+        if script is None and task.single:
+            # Who hands in a task for a shell writes what the shell is to run.
+            script = task.body if task.body.endswith("\n") else f"{task.body}\n"
         if script is None:
             cure = "add a fenced block ```sh to the task, or give it another agent"
             raise _no_command(task, f"agent {profile.name} runs a script and the task has none", cure)
@@ -63,7 +66,12 @@ def compile_task(plan: Plan, task: PlanTask, profile: AgentProfile, *, peers: in
 
 
 def render_prompt(plan: Plan, task: PlanTask, peers: int) -> str:
-    """Write the prompt an agent gets: what the plan is about, where the task stands in it, and its body."""
+    """Write the prompt an agent gets: what the plan is about, where the task stands in it, and its body.
+
+    A task that was handed in by itself is its own prompt, as it was written.
+    """
+    if task.single:
+        return task.body
     return (
         "\n\n".join(
             part for part in (_heading(task), _header_lines(plan), _position(plan, task, peers), task.body) if part
@@ -129,10 +137,11 @@ def _fill(word: str, task: PlanTask, profile: AgentProfile, prompt: str) -> str:
         if name == "prompt":
             return _as_argument(prompt, task, profile)
         if name == "model":
-            if profile.model is None:
+            model = task.model or profile.model
+            if model is None:
                 cure = f'set `model = "..."` in [agents.{profile.name}], or take {{model}} out of its flags'
                 raise _no_command(task, f"agent {profile.name} names no model for {{model}}", cure)
-            return profile.model
+            return model
         if name == "script_file" and profile.prompt is not PromptMode.SCRIPT:
             cure = f'set `prompt = "script"` in [agents.{profile.name}]'
             raise _no_command(task, f"agent {profile.name} has {{script_file}} and runs no script", cure)

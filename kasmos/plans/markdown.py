@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import attrs
 
+from kasmos.model.located import TomlSyntaxError, read_toml
 from kasmos.plans.draft import Draft, DraftTask, DraftWave
 from kasmos.plans.findings import Findings, quote
 from kasmos.plans.headings import TaskHeading, Unclear, WaveHeading, near_miss, read_heading
-from kasmos.plans.locations import TomlSyntaxError, read_toml
 from kasmos.plans.outline import Block, Heading, Outline, read_outline, script_of
 from kasmos.plans.preamble import read_preamble
 from kasmos.plans.settings import (

@@ -9,10 +9,10 @@ from typing import Any
 
 import attrs
 
+from kasmos.model.located import LocatedTable, Path
 from kasmos.model.plan import Check
 from kasmos.model.units import DURATION_EXAMPLES, duration_with_unit
 from kasmos.plans.findings import Findings, did_you_mean, quote
-from kasmos.plans.locations import LocatedTable, Path
 
 TASK_KEYS = ("agent", "needs", "timeout", "retries", "checks", "files", "env")
 """What a settings block in a task may set."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import attrs
 
+from kasmos.model.located import LocatedTable, Path, TomlSyntaxError, read_toml
 from kasmos.plans.command import first_script
 from kasmos.plans.draft import Draft, DraftTask, DraftWave
 from kasmos.plans.findings import Findings
-from kasmos.plans.locations import LocatedTable, Path, TomlSyntaxError, read_toml
 from kasmos.plans.settings import DEFAULT_KEYS, NO_SETTINGS, TASK_KEYS, judge_unknown_key, read_settings
 
 _TOP_KEYS = ("title", "goal", "architecture", "tech_stack", "defaults", "wave")

@@ -13,7 +13,7 @@ import trio
 from kasmos.failpoints import reach
 from kasmos.model import event as ev
 from kasmos.model.session import UNKNOWN_EXIT, ExitStatus
-from kasmos.sessions import processes
+from kasmos.sessions import cgroups, processes
 from kasmos.sessions.hold import Hold
 from kasmos.sessions.processes import ProcessId, lease_is_held
 from kasmos.sessions.reserve import Reserve
@@ -71,9 +71,16 @@ async def clear_up(hold: Hold) -> None:
         await hold.when_swept()
     await _drain(hold)
     await _dismiss_helpers(hold)
-    if lease_is_held(hold.kin.lease):
-        # Somebody hid from the first look, but kept the descriptor.
+    if lease_is_held(hold.kin.lease) or _is_populated(hold):
+        # Somebody hid from the first look, but kept the descriptor, or was born since.
         await sweep(hold)
+    if hold.kin.cgroup:
+        # Not while somebody is in it who was only reported, or cannot be killed: `kas gc` comes later.
+        cgroups.remove(hold.kin.cgroup)
+
+
+def _is_populated(hold: Hold) -> bool:
+    return bool(hold.kin.cgroup) and not hold.spared and cgroups.is_populated(hold.kin.cgroup)
 
 
 async def _dismiss_helpers(hold: Hold) -> None:

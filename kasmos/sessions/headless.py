@@ -22,6 +22,7 @@ from kasmos.model import codec
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import Capabilities, SessionHandle, SessionSpec
 from kasmos.sessions import adoption, layout, spawn
+from kasmos.sessions.cgroups import Cgroups, find_cgroups
 from kasmos.sessions.held import HeldSession
 from kasmos.sessions.hold import Hold
 from kasmos.sessions.launch import Records
@@ -146,6 +147,7 @@ async def open_headless(
     boot_id: str | None = None,
     warn: Callable[[str], None] = lambda text: None,
     claim_grace: float = CLAIM_GRACE,
+    with_cgroups: bool = True,
 ) -> AsyncGenerator[HeadlessBackend, None]:
     """Open the backend on a state root.
 
@@ -155,6 +157,7 @@ async def open_headless(
         boot_id: this boot; read from the kernel when None.
         warn: is told, once each, what does not work as configured on this machine.
         claim_grace: seconds adoption waits for a shim that is on its way to start its program.
+        with_cgroups: whether sessions get control groups of their own, where they can.
 
     Raises:
         BackendUnavailableError: not Linux, or out of inotify instances.
@@ -165,7 +168,11 @@ async def open_headless(
         raise BackendUnavailableError("headless sessions need Linux (pidfd, inotify, /proc)")
     if boot_id is None:
         boot_id = _read_boot_id()
-    async with open_services(terminate=terminate, warn=warn, claim_grace=claim_grace) as services:
+    found = find_cgroups(root) if with_cgroups else None
+    place = found if isinstance(found, Cgroups) else None
+    if place is not None:
+        place.tidy(root / "sessions")
+    async with open_services(terminate=terminate, warn=warn, claim_grace=claim_grace, cgroups=place) as services:
         yield HeadlessBackend(root / "sessions", services, boot_id)
 
 

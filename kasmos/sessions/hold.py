@@ -16,7 +16,7 @@ import trio
 
 from kasmos.model import event as ev
 from kasmos.model.session import SessionSpec
-from kasmos.sessions import layout, processes
+from kasmos.sessions import cgroups, layout, processes
 from kasmos.sessions.doorman import Doorman
 from kasmos.sessions.follow import FollowedLog
 from kasmos.sessions.inotify import Mask
@@ -28,6 +28,8 @@ from kasmos.sessions.tree import Kin, Tree, kill_until_none, signal_all, wait_go
 
 LOOK_LIMIT = 1.0
 """Seconds a signal waits for a look at /proc; then it goes to the program alone."""
+KILL_AGAIN = 1.0
+"""Seconds that the kernel is given to kill a whole control group."""
 POLL_INTERVAL = 0.005
 """Seconds between two looks for a record where the kernel has no watch left for us."""
 
@@ -59,7 +61,7 @@ class Hold:
     def __attrs_post_init__(self) -> None:
         path = os.fspath(self.directory)
         self.records = Records(path)
-        self.kin = Kin(session_id=self.spec.id, lease=f"{path}/{layout.LEASE}")
+        self.kin = Kin(session_id=self.spec.id, lease=f"{path}/{layout.LEASE}", cgroup=self.spec.cgroup)
         self.tree = Tree(self.kin, self.services.scanner, self.spec.leftovers)
 
     @property
@@ -188,9 +190,23 @@ class Hold:
         # At once: it needs neither a look at /proc nor a descriptor.
         self._signal_program(signal.SIGKILL)
         left = await kill_until_none(targets, bound=self.spec.stop.kill_grace, reserve=services.reserve)
+        if left and await self._kill_cgroup():
+            left = await kill_until_none(targets, bound=KILL_AGAIN, reserve=services.reserve)
         if left:
             await self.notify(ev.SessionUnkillable(self.spec.id, tuple(one.pid for one in left)))
         return left == ()
+
+    async def _kill_cgroup(self) -> bool:
+        """Have the kernel kill the whole control group at once, who forks faster than we look included.
+
+        It takes the shim along, so it is the last resort; and who is to be spared must not be in it.
+        """
+        if not self.kin.cgroup:
+            return False
+        members, entries = await self.tree.members()
+        judged = self.tree.judge(members, entries)
+        spared = any(leftover.action == "reported" and m.known_by == "cgroup" for m, leftover in judged)
+        return not spared and cgroups.kill(self.kin.cgroup)
 
     def _signal_program(self, signum: int) -> None:
         if self.pidfd is not None:

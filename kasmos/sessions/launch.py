@@ -11,6 +11,9 @@ Why each line is as it is:
   copier alone ignores signals: it has no program below it, and must outlive what is sent to the whole session.
 * Nothing runs in the background (`&`): the shell would have the program ignore SIGINT and SIGQUIT.
 * `set -C` makes the creation of `shim` exclusive: of any number of shims started for a directory, one goes on.
+* Whoever claimed the directory enters the session's control group, if there is one, and everybody below it is born
+  there. A group that cannot be entered keeps nothing from running: the supervisor sees who is in it. `>|`, because
+  `set -C` counts what the kernel shows as a file among those that are there already.
 * A record is one line; without its final newline it does not exist. If one cannot be written, nothing runs.
 * The program waits at the **gate** (standard input, a socket to the supervisor) until its pid was proven, so that
   even the exit of a program that lives for a microsecond is exact. It knocks (one byte) when its record is written;
@@ -41,7 +44,7 @@ from kasmos.sessions import layout
 from kasmos.sessions.processes import ProcessEntry, parse_stat
 
 SHIM = r"""_kas_t='HUP INT QUIT TERM USR1 USR2 ALRM PIPE'; trap : $_kas_t
-_kas_dir=$1 _kas_in=$2 _kas_cat=$3 _kas_n=$4; shift 4
+_kas_dir=$1 _kas_in=$2 _kas_cat=$3 _kas_n=$4 _kas_group=$5; shift 5
 _kas_run() {
   read -r _kas_s </proc/self/stat; printf '%s\n' "$_kas_s" >pid || exit 125
   trap '' PIPE; printf . >&0; trap - PIPE; read -r _kas_s
@@ -51,6 +54,7 @@ _kas_run() {
 }
 ( trap : $_kas_t; set -C
   read -r _kas_s </proc/self/stat; { printf '%s\n' "$_kas_s" >shim; } 2>/dev/null || exit 125
+  [ -z "$_kas_group" ] || printf 0 2>/dev/null >|"$_kas_group"/cgroup.procs
   if [ -n "$_kas_cat" ]; then
     exec 3<&0
     ( exec 3<&-; trap : $_kas_t
@@ -187,6 +191,8 @@ def prepare(directory: str, spec: SessionSpec, boot_id: str) -> None:
         _write(f"{directory}/{layout.PROMPT}", spec.prompt.encode("utf-8", "surrogateescape"))
         if spec.script is not None:
             _write(f"{directory}/{layout.SCRIPT}", spec.script.encode("utf-8", "surrogateescape"))
+        if spec.context is not None:
+            _write(f"{directory}/{layout.CONTEXT}", spec.context.encode("utf-8", "surrogateescape"))
         # Last: a directory without it was never spawned in.
         _write(f"{directory}/{layout.SPEC}", _stored(spec, boot_id))
     except OSError as error:
@@ -205,9 +211,9 @@ def discard(directory: str) -> None:
 
 def _stored(spec: SessionSpec, boot_id: str) -> bytes:
     # Names of the environment are worth keeping, values may be secrets; so may arguments, and the prompt is one of them
-    # for most programs. Prompt and script have own files.
+    # for most programs. Prompt, script and context have own files.
     env = dict.fromkeys(spec.env, "")
-    plain = attrs.evolve(spec, argv=spec.argv[:1], env=env, prompt="", script=None, boot_id=boot_id)
+    plain = attrs.evolve(spec, argv=spec.argv[:1], env=env, prompt="", script=None, context=None, boot_id=boot_id)
     return codec.encode(plain)
 
 
@@ -230,7 +236,7 @@ def doorman_command(directory: str, spec: SessionSpec, soft_nofile: int) -> list
     argv = program_command(directory, spec)
     source = layout.PROMPT if spec.stdin_prompt else "/dev/null"
     copier = _own_tool("cat") if spec.output is OutputMode.PIPE else ""
-    return ["/bin/sh", "-c", SHIM, "kasmos", spec.cwd, source, copier, str(soft_nofile), *argv]
+    return ["/bin/sh", "-c", SHIM, "kasmos", spec.cwd, source, copier, str(soft_nofile), spec.cgroup, *argv]
 
 
 def program_command(directory: str, spec: SessionSpec) -> list[str]:

@@ -3,6 +3,7 @@
 SPEC = "spec.json"
 PROMPT = "prompt.md"
 SCRIPT = "script.sh"
+CONTEXT = "context.json"
 LEASE = "lease"
 SHIM = "shim"
 PID = "pid"
@@ -14,7 +15,9 @@ EXIT = "exit"
 LOST = "lost"
 GATE = "gate"
 SCREEN = "screen"
-ALL = (SPEC, PROMPT, SCRIPT, LEASE, SHIM, PID, COPIER, OUTPUT, OUTPUT_BASE, SHIM_LOG, EXIT, LOST, GATE, SCREEN)
+ALL = (
+    SPEC, PROMPT, SCRIPT, CONTEXT, LEASE, SHIM, PID, COPIER, OUTPUT, OUTPUT_BASE, SHIM_LOG, EXIT, LOST, GATE, SCREEN
+)  # fmt: skip
 
 EXIT_RECORD_BYTES = 32
 """Size of the records `exit` and `lost`, reserved before the start so that a full disk cannot keep them from being

@@ -29,6 +29,7 @@ from typing import Protocol
 
 import attrs
 
+from kasmos.model.approval import Answer, Ask
 from kasmos.model.event import Event
 from kasmos.model.session import (
     Capabilities,
@@ -195,6 +196,38 @@ class ExecutionSession(Protocol):
 
         Raises:
             InteractiveOnlyError: the backend has no terminal.
+        """
+
+
+class AskSource(Protocol):
+    """**Protocol.** What a session is besides if its capabilities say `asks`: it is seen asking, and answered.
+
+    Guaranteed: an ask has one identity for as long as it stands, also for the next supervisor. One that stands is
+    not lost: whoever looks sees it. Not guaranteed: that every ask is seen that somebody else answers quickly.
+    """
+
+    async def wait_ask(self, seen: str | None) -> Ask | None:
+        """Wait until what the session asks is something else than *seen*; what it asks then, or None for nothing.
+
+        Args:
+            seen: identity of the ask that is known, None for nothing. One that nothing has, such as `""`, gives
+                what is asked at present, as soon as the source can tell.
+
+        Raises:
+            SessionError: nothing can be learnt any more; `wait` says how the session ended.
+
+        Cancellation: no effect.
+        """
+
+    async def answer(self, ask: Ask, answer: Answer) -> None:
+        """Give the answer to this ask. Once it returns, the ask counts as gone; what is asked then is new.
+
+        Raises:
+            StaleApprovalError: this is not asked any more; nothing was given.
+            SessionBusyError: somebody is typing; nothing was given.
+            SessionError: it is not known whether the session has taken it.
+
+        Cancellation: the answer has been given or not; who cannot tell must not give it again.
         """
 
 

@@ -9,7 +9,7 @@ here. In a plan it is a fenced block in the task's body, in which only what diff
     ```
 
 Keys: `output`, `duration`, `exit` (a code or "unknown"), `signal`, `last_words`, `ignores_terminate_for`,
-`ends_on_terminate_with`, `unkillable`, `lost`, `start_fails`, `start_hangs`; seconds are numbers, `inf` is one.
+`ends_on_terminate_with`, `unkillable`, `lost`, `start_fails`, `start_hangs`, `asks`; seconds are numbers, `inf` is one.
 Several attempts are several `[[attempt]]` tables; the last holds for all that follow.
 """
 
@@ -26,6 +26,7 @@ from typing import Any
 import attrs
 
 from kasmos.exceptions import ConfigError, Mistake
+from kasmos.model.approval import Ask, AskKind, Meaning, Option
 from kasmos.model.session import UNKNOWN_EXIT, ExitStatus, Leftover, SessionSpec
 
 
@@ -59,6 +60,24 @@ def _optional_exit_status(value: ExitStatus | int | None) -> ExitStatus | None:
 
 
 @attrs.frozen
+class ScriptedAsk:
+    """The program asks, and does nothing until it is answered; its other times are counted without that wait."""
+
+    ask: Ask
+    """Its identity is the machine's to give."""
+    after: float = 0.0
+    """Seconds since its start, or since the answer to the ask before."""
+    on_allow: bytes = b""
+    """Written when it may, or is answered."""
+    on_deny: bytes = b""
+    """Written when it may not."""
+    deny_exit: ExitStatus | None = attrs.field(default=None, converter=_optional_exit_status)
+    """How it ends when it may not; None means that it goes on."""
+    gone_after: float = math.inf
+    """Seconds after which somebody has answered it elsewhere."""
+
+
+@attrs.frozen
 class Script:
     """What one program does. By default: nothing, successfully, at once."""
 
@@ -82,6 +101,8 @@ class Script:
     """Seconds after which its fate can no longer be learnt."""
     leftovers: tuple[Leftover, ...] = ()
     """What outlives it and is reported when it has ended."""
+    asks: tuple[ScriptedAsk, ...] = ()
+    """What it asks, one after the other."""
 
 
 def script_from_spec(spec: SessionSpec) -> Script:
@@ -200,6 +221,52 @@ def _output_item(item: Any) -> tuple[float, bytes | Truncate]:
     raise ValueError('each a text, { after = 0.5, text = "..." } or { after = 0.5, truncate = true }')
 
 
+_ASK_KEYS: Mapping[str, Callable[[Any], Any]] = {
+    "after": _seconds,
+    "kind": AskKind,
+    "tool": lambda value: _text(value).decode(),
+    "command": lambda value: _text(value).decode(),
+    "path": lambda value: _text(value).decode(),
+    "text": lambda value: _text(value).decode(),
+    "options": lambda value: _options(value),
+    "on_allow": _text,
+    "on_deny": _text,
+    "deny_exit": _exit,
+    "gone_after": _seconds,
+}
+
+
+def _options(value: Any) -> tuple[Option, ...]:
+    if not isinstance(value, list):
+        raise ValueError("a list of options")
+    return tuple(_option(item) for item in value)
+
+
+def _option(item: Any) -> Option:
+    if isinstance(item, dict) and item.keys() <= {"label", "meaning"} and "label" in item:
+        return Option(_text(item["label"]).decode(), Meaning(item.get("meaning", "other")))
+    raise ValueError('each { label = "Yes", meaning = "allow_once" }; other meanings: allow_always, deny, other')
+
+
+def _asks(value: Any) -> tuple[ScriptedAsk, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise ValueError('a list of tables, such as { after = 0.5, tool = "Bash", command = "rm x" }')
+    return tuple(_ask(item) for item in value)
+
+
+def _ask(item: Mapping[str, Any]) -> ScriptedAsk:
+    if unknown := [key for key in item if key not in _ASK_KEYS]:
+        raise ValueError(f"{', '.join(unknown)} is no key of an ask; its keys are {', '.join(_ASK_KEYS)}")
+    said = {}
+    for key, value in item.items():
+        try:
+            said[key] = _ASK_KEYS[key](value)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from error
+    of_ask = {key: said.pop(key) for key in ("kind", "tool", "command", "path", "text", "options") if key in said}
+    return ScriptedAsk(Ask(identity="", evidence="scripted", **of_ask), **said)
+
+
 _KEYS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "output": ("output", _output),
     "duration": ("duration", _seconds),
@@ -210,6 +277,7 @@ _KEYS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "ends_on_terminate_with": ("ends_on_terminate_with", _exit),
     "unkillable": ("unkillable", _flag),
     "lost": ("lost", _seconds),
+    "asks": ("asks", _asks),
     "start_fails": ("start", lambda value: Fail(_text(value).decode())),
     "start_hangs": ("start", lambda value: Hang(_seconds(value))),
 }

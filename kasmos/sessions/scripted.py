@@ -22,21 +22,23 @@ from kasmos.exceptions import (
     SessionError,
     SessionLostError,
     SessionStartError,
+    StaleApprovalError,
 )
+from kasmos.model.approval import Answer, Ask
 from kasmos.model.event import Event, LeftoversFound, OutputLost, SessionUnkillable
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import Capabilities, ExitStatus, SessionHandle, SessionKind, SessionSpec
 from kasmos.sessions.output import OutputBuffer, decode_from, lines_between
 from kasmos.sessions.protocol import Notify, OutputChunk, SessionNeverStarted, Terminate
-from kasmos.sessions.script import Fail, Hang, Script, Truncate, script_from_spec
+from kasmos.sessions.script import Fail, Hang, Script, ScriptedAsk, Truncate, script_from_spec
 from kasmos.sessions.scripted_machine import ScriptedMachine, ScriptedProgram
 
-__all__ = ["Fail", "Hang", "Script", "ScriptedBackend", "ScriptedMachine", "ScriptedProgram", "Truncate"]
+__all__ = ["Fail", "Hang", "Script", "ScriptedAsk", "ScriptedBackend", "ScriptedMachine", "ScriptedProgram", "Truncate"]
 
 Scripts = Mapping[str, Script | Sequence[Script]] | Callable[[SessionSpec], Script]
 """Which script a session has: by pattern, or by a function. See `ScriptedBackend`."""
 
-_CAPABILITIES = Capabilities(interactive=False, adoption=True, detach=True, processes=False)
+_CAPABILITIES = Capabilities(interactive=False, adoption=True, detach=True, processes=False, asks=True)
 
 
 class ScriptedSession:
@@ -169,6 +171,23 @@ class ScriptedSession:
 
     async def set_detached_size(self, width: int, height: int) -> None:
         await self._refuse("set_detached_size")
+
+    async def wait_ask(self, seen: str | None) -> Ask | None:
+        await trio.lowlevel.checkpoint()
+        while True:
+            changed = self._program.changed
+            asking = self._program.asking
+            if (asking.identity if asking is not None else None) != seen:
+                return asking
+            await self._sleep(changed)
+
+    async def answer(self, ask: Ask, answer: Answer) -> None:
+        await trio.lowlevel.checkpoint()
+        asking = self._program.asking
+        if asking is None or asking.identity != ask.identity:
+            raise StaleApprovalError(f"session {self.spec.id} does not ask this any more: {ask.subject}")
+        self._check_open()
+        self._program.answer(answer)
 
     async def leave(self, terminate: Terminate) -> None:
         """End the program unless it was detached; the session is closed then."""

@@ -13,11 +13,13 @@ import threading
 import uuid
 from collections import Counter, deque
 
+import attrs
 import trio
 
+from kasmos.model.approval import Answer, AnswerKind, Ask, Meaning
 from kasmos.model.session import ExitStatus, SessionKind, SessionSpec
 from kasmos.sessions.output import OutputBuffer
-from kasmos.sessions.script import Script, Truncate
+from kasmos.sessions.script import Script, ScriptedAsk, Truncate
 
 _POLITE = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 
@@ -41,13 +43,24 @@ class ScriptedProgram:
         self._lost = False
         self._asked = False
         self._last_words = b""
+        self.answers: list[Answer] = []
+        """Every answer it was given, in order."""
         now = at = self._clock.current_time()
         self._pending: deque[tuple[float, bytes | Truncate]] = deque()
         for delay, item in script.output:
             at += delay
             self._pending.append((at, item))
-        self._end_at = at if script.duration is None else now + script.duration
+        self._asks = deque(script.asks)
+        self._asked_so_far = 0
+        self._ask_at = now + script.asks[0].after if script.asks else math.inf
+        self._asking: ScriptedAsk | None = None
+        self._gone_at = math.inf
+        last = max(at, now + sum(one.after for one in script.asks))
+        self._end_at = last if script.duration is None else now + script.duration
+        """When it ends by itself; like its other instants it moves on by the time it waits for an answer."""
         self._end = script.exit
+        self._stop_at, self._stop_end = math.inf, script.exit
+        """When it ends because of a signal, whether it waits or not."""
         self._lost_at = math.inf if script.lost is None else now + script.lost
 
     @property
@@ -69,25 +82,74 @@ class ScriptedProgram:
         return self._exit is None and not self._lost
 
     @property
+    def asking(self) -> Ask | None:
+        """What it asks at this moment."""
+        self.advance()
+        asking = self._asking
+        if asking is None or not self.running:
+            return None
+        return attrs.evolve(asking.ask, identity=f"ask-{self._asked_so_far}")
+
+    @property
     def next_at(self) -> float:
         """Instant of Trio's clock at which it does the next thing by itself."""
+        if self._asking is not None:
+            return min(self._gone_at, self._stop_at, self._lost_at)
         output_at = self._pending[0][0] if self._pending else math.inf
-        return min(output_at, self._end_at, self._lost_at)
+        # Sums of the same seconds may differ by the last digit: what it asks comes before the end.
+        end_at = math.inf if self._asks and self.script.duration is None else self._end_at
+        return min(output_at, self._ask_at, end_at, self._stop_at, self._lost_at)
 
     def advance(self) -> None:
         """Do what it has done by now. Safe from any thread."""
         with self._lock:
-            if self._exit is not None or self._lost:
-                return
+            while self._exit is None and not self._lost and (at := self.next_at) <= self._clock.current_time():
+                self._do(at)
+
+    def _do(self, at: float) -> None:
+        """Do the next thing, which is due at this instant."""
+        if self._pending and self._asking is None and self._pending[0][0] == at:
+            self._write(self._pending.popleft()[1])
+        elif self._lost_at == at:
+            self._lost = True
+        elif self._stop_at == at:
+            self.log.append(self._last_words)
+            self._exit = self._stop_end
+        elif self._asking is not None:
+            self._go_on(at)
+        elif self._ask_at == at:
+            self._asking = self._asks.popleft()
+            self._asked_so_far += 1
+            self._gone_at = at + self._asking.gone_after
+        else:
+            self._exit = self._end
+
+    def _go_on(self, now: float) -> None:
+        """Take up what it was doing: all its instants come later by the time it has waited."""
+        asking, self._asking, self._gone_at = self._asking, None, math.inf
+        assert asking is not None
+        waited = now - self._ask_at
+        self._pending = deque((at + waited, item) for at, item in self._pending)
+        self._end_at += waited
+        self._ask_at = now + self._asks[0].after if self._asks else math.inf
+
+    def answer(self, answer: Answer) -> None:
+        """Answer what it asks. It must be asking."""
+        asking = self._asking
+        assert asking is not None
+        self.answers.append(answer)
+        meaning = asking.ask.options[answer.option].meaning if answer.option is not None else None
+        denied = answer.kind is AnswerKind.DENY or meaning is Meaning.DENY
+        with self._lock:
             now = self._clock.current_time()
-            until = min(now, self._end_at, self._lost_at)
-            while self._pending and self._pending[0][0] <= until:
-                self._write(self._pending.popleft()[1])
-            if self._lost_at <= until:
-                self._lost = True
-            elif self._end_at <= until:
-                self.log.append(self._last_words)
-                self._exit = self._end
+            self._go_on(now)
+            self._write(asking.on_deny if denied else asking.on_allow)
+            if denied and asking.deny_exit is not None:
+                self._end_at, self._end = now, asking.deny_exit
+                self._asks.clear()
+                self._ask_at = math.inf
+        self.advance()
+        self._wake()
 
     def send(self, signum: int) -> None:
         """Deliver a signal."""
@@ -119,8 +181,8 @@ class ScriptedProgram:
     def _end_by(self, at: float, status: ExitStatus, last_words: bytes) -> None:
         self.advance()
         with self._lock:
-            if at < self._end_at:
-                self._end_at, self._end, self._last_words = at, status, last_words
+            if at < self._stop_at and (self._asking is not None or at < self._end_at):
+                self._stop_at, self._stop_end, self._last_words = at, status, last_words
 
     def _write(self, item: bytes | Truncate) -> None:
         if isinstance(item, bytes):

@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from kasmos.exceptions import BackendUnavailableError
+from kasmos.sessions.cgroups import Cgroups
 from kasmos.sessions.follow import LogFollower
 from kasmos.sessions.inotify import Inotify
 from kasmos.sessions.protocol import Terminate
@@ -39,13 +40,19 @@ class Services:
     """The soft limit on descriptors that programs get."""
     claim_grace: float
     """Seconds a shim that holds the lease has to claim its directory, or to start the program."""
+    cgroups: Cgroups | None = None
+    """Where sessions have control groups of their own, if they can."""
     spawn_limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(8))
     disk_limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(8))
 
 
 @asynccontextmanager
 async def open_services(
-    *, terminate: Terminate, warn: Callable[[str], None], claim_grace: float
+    *,
+    terminate: Terminate,
+    warn: Callable[[str], None],
+    claim_grace: float,
+    cgroups: Cgroups | None = None,
 ) -> AsyncGenerator[Services, None]:
     """Run the services beside the block.
 
@@ -95,12 +102,15 @@ async def open_services(
                     warn=warn_once,
                     soft_nofile=soft,
                     claim_grace=claim_grace,
+                    cgroups=cgroups,
                 )
             finally:
                 scope.cancel()
     finally:
         reserve.close()
         inotify.close()
+        if cgroups is not None:
+            cgroups.close()
 
 
 def _once(warn: Callable[[str], None]) -> Callable[[str], None]:

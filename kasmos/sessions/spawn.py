@@ -11,15 +11,18 @@ import os
 import socket
 from contextlib import ExitStack, suppress
 
+import attrs
 import trio
 
 from kasmos.exceptions import SessionStartError
 from kasmos.failpoints import reach
 from kasmos.model.profile import OutputMode
-from kasmos.sessions import launch, layout
+from kasmos.sessions import cgroups, launch, layout
 from kasmos.sessions.doorman import Descriptors, Doorman
 from kasmos.sessions.hold import Hold
 from kasmos.sessions.threads import in_thread
+
+WITHOUT_CGROUP = "a descendant that hides in every other way will not be found"
 
 
 async def start(hold: Hold, boot_id: str) -> None:
@@ -31,11 +34,17 @@ async def start(hold: Hold, boot_id: str) -> None:
     Cancellation: nothing is left behind, and the program has not run.
     """
     spec, services = hold.spec, hold.services
+    _make_cgroup(hold)
+    spec = hold.spec
     # In a thread: a slow disk must not hold up the other sessions. What it made is its own to undo until it returns.
     try:
         await in_thread(launch.prepare, hold.path, spec, boot_id, limiter=services.disk_limiter)
     except OSError as error:
+        _drop_cgroup(hold)
         raise _cannot_start(hold, error) from error
+    except BaseException:
+        _drop_cgroup(hold)
+        raise
     with ExitStack() as opened:
         gate: socket.socket | None = None
         try:
@@ -52,6 +61,36 @@ async def start(hold: Hold, boot_id: str) -> None:
         except BaseException:
             await _undo(hold, gate)  # noqa: ASYNC102  # it shields itself, within a bound
             raise
+
+
+def _make_cgroup(hold: Hold) -> None:
+    """Give the session a control group where there can be one; everything works without."""
+    place = hold.services.cgroups
+    if place is None:
+        return
+    try:
+        path = place.make(hold.spec.id)
+    except OSError as error:
+        hold.services.warn(f"no control group can be made in {place.home} ({error.strerror}): {WITHOUT_CGROUP}")
+        return
+    hold.spec = attrs.evolve(hold.spec, cgroup=path)
+    hold.kin.cgroup = path
+
+
+def _drop_cgroup(hold: Hold) -> None:
+    if hold.kin.cgroup and cgroups.remove(hold.kin.cgroup):
+        hold.kin.cgroup = ""
+
+
+def _check_cgroup(hold: Hold) -> None:
+    """See whether the shim has entered the session's control group; the program is not in it otherwise."""
+    path = hold.kin.cgroup
+    if not path or hold.program is None or hold.program.pid in cgroups.members(path):
+        return
+    where = os.path.dirname(path)
+    hold.services.warn(f"control groups in {where} cannot be entered: {WITHOUT_CGROUP}")
+    cgroups.remove(path)
+    hold.kin.cgroup = ""
 
 
 def _cannot_start(hold: Hold, error: OSError) -> SessionStartError:
@@ -80,6 +119,7 @@ async def _spawn(hold: Hold, command: list[str], gate: socket.socket, theirs: so
     if not hold.is_ready():
         said = hold.records.shim_log() or "its shell ended before it could run"
         raise SessionStartError(f"cannot start {spec.name}: {said}")
+    _check_cgroup(hold)
     reach("session.proven")
     with suppress(OSError):
         gate.send(b"\n")
@@ -119,6 +159,7 @@ async def _undo(hold: Hold, gate: socket.socket | None) -> None:
             empty = await hold.kill(helpers=True)
     hold.drop()
     if empty:
+        _drop_cgroup(hold)
         launch.discard(hold.path)
         return
     # Somebody may still come: let there be a claim.

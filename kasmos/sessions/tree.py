@@ -1,7 +1,7 @@
 """A session's process tree: who belongs to it, who of them may be stopped, and stopping them.
 
-Membership is proven in one of three ways: the kernel session the doorman opened, the session's id in the
-environment, or the lease. Real agents start their tools in kernel sessions of their own and leave them behind,
+Membership is proven in one of four ways: the kernel session the doorman opened, the session's control group, its id
+in the environment, or the lease. Real agents start their tools in kernel sessions of their own and leave them behind,
 so the first way alone is not enough; the second alone would hit what a user's own daemon started.
 """
 
@@ -17,7 +17,7 @@ import trio
 
 from kasmos.model.profile import LeftoverPolicy, Leftovers
 from kasmos.model.session import Leftover
-from kasmos.sessions import processes
+from kasmos.sessions import cgroups, processes
 from kasmos.sessions.processes import ProcessEntry, ProcessId
 from kasmos.sessions.reserve import RETRY_INTERVAL, Reserve
 from kasmos.sessions.scanner import Scanner
@@ -48,7 +48,7 @@ class Member:
 
     entry: ProcessEntry
     known_by: str
-    """`session`, `marker` or `lease`."""
+    """`session`, `cgroup`, `marker` or `lease`."""
 
 
 @attrs.define
@@ -72,6 +72,8 @@ class Kin:
     """Pid of the tmux server above it all, which is ours: nobody is spared for descending from it."""
     copier: int | None = None
     """Pid of the copier, with `output = "pipe"`."""
+    cgroup: str = ""
+    """The session's control group; empty where it has none."""
 
 
 class Tree:
@@ -87,6 +89,7 @@ class Tree:
         kin = self.kin
         entries = await self._scanner.look(kin.since)
         is_proven = self._is_session_proven(entries)
+        grouped = self._grouped(entries)
         found = []
         for entry in entries:
             if entry.state == "Z" or entry.id.start < kin.since or entry.id.pid == os.getpid():
@@ -95,9 +98,21 @@ class Tree:
                 continue
             if is_proven and entry.sid == kin.sid:
                 found.append(Member(entry, "session"))
+            elif entry.id.pid in grouped:
+                found.append(Member(entry, "cgroup"))
             elif kin.session_id in entry.markers:
                 found.append(Member(entry, "marker"))
         return found, entries
+
+    def _grouped(self, entries: list[ProcessEntry]) -> set[int]:
+        """Pids of those in the session's control group; who was born there since the look is added to *entries*."""
+        pids = set(cgroups.members(self.kin.cgroup)) if self.kin.cgroup else set()
+        for pid in pids - {entry.id.pid for entry in entries}:
+            entry = processes.read_entry(pid)
+            # Between the two looks the pid may have become somebody else's.
+            if entry is not None and pid in cgroups.members(self.kin.cgroup):
+                entries.append(entry)
+        return pids
 
     async def helpers(self) -> list[ProcessId]:
         """Doorman, shim, recorder and copier, as far as they are there."""
@@ -179,6 +194,8 @@ class Tree:
         daemon = next((one for one in line if _is_user_daemon(one)), None)
         if daemon is not None:
             return f"belongs to the user's {daemon.comm}"
+        if member.known_by == "cgroup":
+            return ""
         stranger = next((one for one in line if one.id.pid not in ours and one.comm not in REAPERS), None)
         if stranger is not None:
             return f"was started by {stranger.comm} (pid {stranger.id.pid}), which is not of this session"

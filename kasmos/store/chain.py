@@ -3,6 +3,9 @@
 Every row carries a link: a CRC-32 over its content and the link of the row before it, beginning with
 a seed that belongs to this journal alone. So a journal can prove which prefix of it is intact: a
 damaged row, a missing one, two in the wrong order, and pages of another journal all break the chain.
+
+Rows that were forgotten on purpose are bridged by one row in their place: it has the number and the link of the last of
+them, and in it a seal over the link before them, so that what follows proves itself as before.
 """
 
 from __future__ import annotations
@@ -11,13 +14,16 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 
-from kasmos.model.codec import CodecError, decode_event, event_kinds
-from kasmos.model.event import Record
+from kasmos.model.codec import CodecError, decode_event, encode_event, event_kind, event_kinds
+from kasmos.model.event import EventsPruned, Record
 
 Row = tuple[int, float, float, str, "str | None", "str | None", str, int]
 """`seq, at, mono, kind, run_id, session_id, body, link`, as in the table."""
 
 _HEAD = struct.Struct("<qdd")
+_GAP = struct.Struct("<qqII")
+PRUNED = event_kind(EventsPruned(0, 0))
+"""The kind of a row that bridges a gap."""
 _KINDS = frozenset(event_kinds())
 
 
@@ -39,6 +45,35 @@ def link_of(previous: int, seq: int, at: float, mono: float, kind: str, body: by
     return zlib.crc32(body, zlib.crc32(_HEAD.pack(seq, at, mono) + kind.encode(), previous))
 
 
+def bridge(first: int, last: int, at: float, mono: float, before: int, link: int) -> Row:
+    """The row that takes the place of those from *first* to *last*.
+
+    Args:
+        before: the link of the row before them.
+        link: the link of the last of them.
+    """
+    body = encode_event(EventsPruned(first, _seal(first, last, before, link))).decode()
+    return last, at, mono, PRUNED, None, None, body, link
+
+
+def _seal(first: int, last: int, before: int, link: int) -> int:
+    return zlib.crc32(_GAP.pack(first, last, before, link))
+
+
+def _bridges(row: Row, last: int, link: int) -> bool:
+    """Whether a row takes the place of all that followed row *last*, whose link is *link*."""
+    seq, _, _, _, _, _, body, claimed = row
+    try:
+        event = decode_event(PRUNED, body)
+        return (
+            isinstance(event, EventsPruned)
+            and event.first == last + 1 <= seq
+            and event.seal == _seal(event.first, seq, link, claimed)
+        )
+    except (CodecError, TypeError, struct.error):
+        return False
+
+
 def verified(rows: Iterable[Row], seed: int) -> Iterator[Row]:
     """Pass on *rows*, which begin with the first of the journal, as long as the chain holds.
 
@@ -48,6 +83,12 @@ def verified(rows: Iterable[Row], seed: int) -> Iterator[Row]:
     last, link = 0, seed
     for row in rows:
         seq, at, mono, kind, _, _, body, claimed = row
+        if kind == PRUNED:
+            if not _bridges(row, last, link):
+                raise ChainError(f"what follows event {last} is not what was written there")
+            last, link = seq, claimed
+            yield row
+            continue
         try:
             link = link_of(link, seq, at, mono, kind, body.encode())
         except (AttributeError, TypeError, ValueError, struct.error) as error:

@@ -10,6 +10,7 @@ empty or half-made file under the journal's own name is always damage and never 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import uuid
 from collections.abc import Iterator, Sequence
@@ -20,9 +21,12 @@ import apsw
 
 from kasmos import failpoints
 from kasmos.exceptions import JournalCorruptError, StoreError
-from kasmos.store.chain import Row, seed_of
+from kasmos.store.chain import PRUNED, Row, bridge, seed_of
+from kasmos.store.pruning import Forgotten, Gap, Mark, decide_gaps
 
 SCHEMA_VERSION = 1
+PRUNED_VERSION = 2
+"""Of a journal with gaps that were made on purpose: a kasmos that knows nothing of them would take it for damaged."""
 APPLICATION_ID = 0x6B61736D  # "kasm"
 
 PAGE_SIZE = 4096
@@ -144,6 +148,8 @@ class Database:
                 connection.execute(_SCHEMA)
                 connection.execute("INSERT INTO meta VALUES ('journal_id', ?)", (journal_id or uuid.uuid4().hex,))
                 connection.executemany(_INSERT, rows)
+                if any(row[3] == PRUNED for row in rows):
+                    connection.execute(f"PRAGMA user_version = {PRUNED_VERSION}")
                 connection.execute("COMMIT")
                 # Closing would hide a failure.
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -202,13 +208,13 @@ class Database:
         except BaseException:
             connection.close()
             raise
-        if application == APPLICATION_ID and version == SCHEMA_VERSION:
+        if application == APPLICATION_ID and version in (SCHEMA_VERSION, PRUNED_VERSION):
             return cls(path, connection)
         connection.close()
         if application != APPLICATION_ID or version < SCHEMA_VERSION:
             raise JournalCorruptError(f"the journal {path} is damaged, or not a journal of kasmos at all")
         raise StoreError(
-            f"the journal {path} has version {version}; this kasmos knows version {SCHEMA_VERSION}: "
+            f"the journal {path} has version {version}; this kasmos knows version {PRUNED_VERSION}: "
             "use the newer kasmos that wrote it, or another state root"
         )
 
@@ -292,6 +298,74 @@ class Database:
         if rows and rows[0][0] == 1:
             # From its first event on the journal is never only in the log: without its log it is not empty.
             self._checkpoint()
+
+    def prune(self, forgotten: Forgotten) -> int:
+        """Forget events, in one transaction that is durable when this returns; how many rows that were.
+
+        Raises:
+            UnwritableError: it cannot be done at present; nothing has changed.
+            JournalCorruptError: the file was damaged under us.
+            StoreError: it cannot be written any more.
+        """
+        try:
+            self._require_place()
+            self._connection.execute("BEGIN IMMEDIATE")
+            gaps = decide_gaps(self._marks(forgotten))
+            for gap in gaps:
+                self._replace(gap)
+            if gaps:
+                self._connection.execute(f"PRAGMA user_version = {PRUNED_VERSION}")
+            failpoints.reach("journal.before-prune")
+            self._connection.execute("COMMIT")
+            failpoints.reach("journal.after-prune")
+        except (apsw.Error, OSError) as error:
+            self._roll_back()
+            raise self._refused(error) from error
+        return sum(gap.rows for gap in gaps)
+
+    def _marks(self, forgotten: Forgotten) -> Iterator[Mark]:
+        """The rows to forget, and the gaps that there are, in order."""
+        query = """
+            SELECT seq, at, mono, link, CASE kind WHEN ?1 THEN json_extract(body, '$.first') END FROM events
+            WHERE kind = ?1 OR run_id IN (SELECT value FROM json_each(?2))
+                OR session_id IN (SELECT value FROM json_each(?3))
+                OR (run_id IS NULL AND session_id IS NULL AND at < ?4
+                    AND NOT (kind IN ('supervisor_started', 'supervisor_stopped') AND seq >= ?5))
+            ORDER BY seq
+        """
+        values = (
+            PRUNED,
+            json.dumps(forgotten.run_ids),
+            json.dumps(forgotten.session_ids),
+            forgotten.before,
+            forgotten.keep_supervisors_from,
+        )
+        for row in self._connection.execute(query, values):
+            yield Mark(*row)
+
+    def _replace(self, gap: Gap) -> None:
+        before = self._connection.execute("SELECT link FROM events WHERE seq = ?", (gap.first - 1,)).get
+        link = self.seed()[1] if gap.first == 1 else before
+        self._connection.execute("DELETE FROM events WHERE seq BETWEEN ? AND ?", (gap.first, gap.last))
+        self._connection.execute(_INSERT, bridge(gap.first, gap.last, gap.at, gap.mono, link, gap.link))
+
+    def probe(self) -> None:
+        """Write something that is no event, durably, to know that it can be done.
+
+        Raises:
+            UnwritableError: it cannot be at present.
+            JournalCorruptError: the file was damaged under us.
+            StoreError: it cannot be written any more.
+        """
+        try:
+            self._require_place()
+            self._connection.execute("BEGIN IMMEDIATE")
+            # A random value: writing what is there already would write nothing.
+            self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('probe', hex(randomblob(8)))")
+            self._connection.execute("COMMIT")
+        except (apsw.Error, OSError) as error:
+            self._roll_back()
+            raise self._refused(error) from error
 
     def close(self) -> None:
         """Close. What is in the write-ahead log goes into the file if nobody else has it open."""

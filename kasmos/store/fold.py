@@ -6,7 +6,8 @@ damaged) is passed over, never an error, so that any prefix or suffix of a journ
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import TypeVar
 
 import attrs
 
@@ -25,6 +26,9 @@ from kasmos.model.view import (
     TaskView,
     World,
 )
+from kasmos.store.fold_approvals import ApprovalEvent, apply_approval, end_approvals
+
+V = TypeVar("V")
 
 
 def fold(records: Iterable[Record], world: World | None = None) -> World:
@@ -47,6 +51,8 @@ def apply(world: World, record: Record) -> None:
             world.supervisor_pid = event.pid
         case ev.SupervisorStopped():
             world.supervisor_pid = None
+        case ev.EventsPruned():
+            return
         case ev.RunStarted():
             world.runs[event.run_id] = RunView(
                 id=event.run_id,
@@ -60,6 +66,10 @@ def apply(world: World, record: Record) -> None:
                 started_mono=record.mono,
                 tasks={task.id: TaskView(run_id=event.run_id, spec=task) for task in event.plan.tasks},
                 last_seq=record.seq,
+                origin=event.origin,
+                needs=event.needs,
+                request_key=event.request_key,
+                first_seq=record.seq,
             )
         case ev.SessionStarting():
             _session_starting(world, event, record)
@@ -67,6 +77,35 @@ def apply(world: World, record: Record) -> None:
             _session(world, event, record)
         case _:
             _run(world, event, record)
+
+
+def forget(world: World, run_ids: Iterable[str], session_ids: Iterable[str]) -> World:
+    """Take out of *world*, in place, what is pruned from the journal; what was taken out."""
+    gone = World()
+    for run_id in run_ids:
+        if run_id in world.runs:
+            gone.runs[run_id] = world.runs.pop(run_id)
+    of_runs = [one.id for one in world.sessions.values() if one.run_id in gone.runs]
+    for session_id in (*session_ids, *of_runs):
+        if session_id in world.sessions:
+            gone.sessions[session_id] = world.sessions.pop(session_id)
+    for approval in [one for one in world.approvals.values() if one.session_id in gone.sessions]:
+        gone.approvals[approval.id] = world.approvals.pop(approval.id)
+    return gone
+
+
+def restore(world: World, gone: World) -> None:
+    """Put back, in place, what was taken out: it was older than all that has come since."""
+    _put_first(world.runs, gone.runs)
+    _put_first(world.sessions, gone.sessions)
+    _put_first(world.approvals, gone.approvals)
+
+
+def _put_first(table: MutableMapping[str, V], older: Mapping[str, V]) -> None:
+    newer = dict(table)
+    table.clear()
+    table.update(older)
+    table.update(newer)
 
 
 def _session_starting(world: World, event: ev.SessionStarting, record: Record) -> None:
@@ -84,6 +123,8 @@ def _session_starting(world: World, event: ev.SessionStarting, record: Record) -
         state=SessionState.STARTING,
         starting_at=record.at,
         starting_mono=record.mono,
+        first_seq=record.seq,
+        last_seq=record.seq,
     )
     run = world.runs.get(event.run_id or "")
     task = run.tasks.get(event.task_id or "") if run else None
@@ -157,7 +198,13 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
             )
         case ev.SessionLost():
             session = _over(session, SessionState.LOST, record, reason=event.reason)
-    world.sessions[session.id] = session
+        case _ if isinstance(event, ApprovalEvent):
+            session = apply_approval(world, session, event, record)
+    if session.approvals and not session.state.live:
+        session = end_approvals(world, session, record)
+    # What is said of it after its end changes nothing of when that was.
+    still = world.sessions[session.id].state.live
+    world.sessions[session.id] = attrs.evolve(session, last_seq=record.seq) if still else session
     run = world.runs.get(session.run_id or "")
     if run is not None:
         world.runs[run.id] = attrs.evolve(run, last_seq=record.seq)
@@ -273,7 +320,7 @@ def _ended_earlier(world: World, task: TaskView) -> TaskView:
 
 
 def _put_task(world: World, run: RunView, task: TaskView, record: Record) -> None:
-    world.runs[run.id] = attrs.evolve(run, tasks={**run.tasks, task.spec.id: task}, last_seq=record.seq)
+    world.runs[run.id] = attrs.evolve(run, tasks=run.tasks.put(task.spec.id, task), last_seq=record.seq)
 
 
 def run_outcome(tasks: Iterable[TaskView], cancelled: bool) -> Outcome:

@@ -24,7 +24,8 @@ from kasmos.model.event import Event, Record, SessionStarting
 from kasmos.model.view import World
 from kasmos.store.chain import Row, link_of
 from kasmos.store.database import UnwritableError
-from kasmos.store.fold import apply
+from kasmos.store.fold import apply, forget, restore
+from kasmos.store.pruning import Forgotten
 from kasmos.store.reader import read_records, read_world
 from kasmos.store.salvage import Opened, open_or_salvage
 
@@ -59,6 +60,8 @@ class Journal:
         """The fold of everything that is durable. Read it; only the journal advances it."""
         self.healthy = True
         """False while nothing can be written."""
+        self.measure: Callable[[int, float], None] = _measure_nothing
+        """Told of each transaction: how many events, and the seconds from its beginning until it was durable."""
         self._database = opened.database
         self._clock = clock
         self._on_commit = on_commit
@@ -99,6 +102,37 @@ class Journal:
         """
         self._enqueue(events, None)
 
+    async def prune(self, decide: Callable[[World], Forgotten]) -> int:
+        """Forget what is over; how many events that were. Their numbers are never given out again.
+
+        Args:
+            decide: given the world when nothing is on its way that could contradict it. Must not block.
+
+        Raises:
+            StoreError: it cannot be done at present, and nothing has changed; or the journal is closed.
+
+        Cancellation: before it is decided, nothing is done; after that, no effect.
+        """
+        while self._waiting or self._writing:
+            await self.flush()
+        if self._over:
+            raise StoreError("the journal is closed")
+        forgotten = decide(self.world)
+        # At once, so that nobody takes up what is being forgotten.
+        gone = forget(self.world, forgotten.run_ids, forgotten.session_ids)
+        try:
+            with trio.CancelScope(shield=True):
+                rows = await trio.to_thread.run_sync(self._database.prune, forgotten, limiter=self._thread)
+        except UnwritableError as error:
+            restore(self.world, gone)
+            raise StoreError(f"the journal cannot be pruned: {error}") from error
+        except BaseException:
+            restore(self.world, gone)
+            raise
+        for session_id in gone.sessions:
+            self._run_of.pop(session_id, None)
+        return rows
+
     async def flush(self) -> None:
         """Return when everything that has been appended so far is durable and folded.
 
@@ -108,6 +142,25 @@ class Journal:
         Cancellation: only the waiting is given up.
         """
         await self._wait(self._enqueue((), trio.Event()))
+
+    async def probe(self) -> None:
+        """Write something that is no event, to know that the disk takes it.
+
+        Raises:
+            StoreError: it does not, with the reason; or the journal is closed.
+
+        Cancellation: no effect while the disk is at work; it is waited for.
+        """
+        if self._over:
+            raise StoreError("the journal is closed")
+        try:
+            await trio.to_thread.run_sync(self._database.probe, limiter=self._thread)
+        except UnwritableError as error:
+            raise StoreError(f"the journal cannot be written: {error}") from error
+        except RuntimeError as error:
+            if not _is_no_thread(error):
+                raise
+            raise StoreError(f"the journal cannot be written: {error}") from error
 
     def _enqueue(self, events: Sequence[Event], over: trio.Event | None) -> _Job:
         if self._over:
@@ -163,7 +216,9 @@ class Journal:
             rows = [row for job in self._writing for row in job.rows]
             try:
                 if rows:
+                    begun = self._clock.mono()
                     await self._append_in_thread(rows, again=bool(delay))
+                    self.measure(len(rows), self._clock.mono() - begun)
                 break
             except UnwritableError as error:
                 if self.healthy:
@@ -219,6 +274,10 @@ class Journal:
 def _is_no_thread(error: RuntimeError) -> bool:
     """Whether this is how `threading` says that the kernel gave no thread; it has no class of its own."""
     return "can't start new thread" in str(error)
+
+
+def _measure_nothing(events: int, seconds: float) -> None:
+    """Nobody wants to know."""
 
 
 def _ignore(records: Sequence[Record]) -> None:

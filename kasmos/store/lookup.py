@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from kasmos.exceptions import SupervisionError
+from kasmos.model.plan import Origin
 from kasmos.model.session import SessionKind
 from kasmos.model.task import Outcome
 from kasmos.model.view import Ended, RunView, SessionView, TaskView, World
@@ -18,13 +19,17 @@ from kasmos.model.view import Ended, RunView, SessionView, TaskView, World
 T = TypeVar("T")
 
 _SHOWN = 5
+_SINGLE = "task_"
+"""What the ids of tasks begin with that were handed in by themselves."""
 
 
 def match_runs(world: World, name: str) -> tuple[RunView, ...]:
     """Runs that *name* may mean: an id, or all whose ids begin with it, newest first."""
     if name in world.runs:
         return (world.runs[name],)
-    return tuple(run for run in _newest_first(world.runs.values()) if name and run.id.startswith(name))
+    begun = (run for run in _newest_first(world.runs.values()) if name and run.id.startswith(name))
+    # A task that was handed in by itself is a run as well, but not what the beginning of a run's id means.
+    return tuple(run for run in begun if run.origin is Origin.PLAN or name.startswith(_SINGLE))
 
 
 def match_tasks(world: World, name: str) -> tuple[TaskView, ...]:
@@ -36,6 +41,9 @@ def match_tasks(world: World, name: str) -> tuple[TaskView, ...]:
 
 
 def _called_tasks(world: World, name: str) -> tuple[TaskView, ...]:
+    single = world.runs.get(name)
+    if single is not None and name in single.tasks:
+        return (single.tasks[name],)
     for run_name, task_id in _splits(name):
         found = [run.tasks[task_id] for run in match_runs(world, run_name) if task_id in run.tasks]
         if found:
@@ -43,8 +51,8 @@ def _called_tasks(world: World, name: str) -> tuple[TaskView, ...]:
     for run in _newest_first(world.runs.values()):
         if name in run.tasks:
             return (run.tasks[name],)
-        # Only the newest run is meant by a bare number; names are looked for in all.
-        if _is_number(name):
+        # Only the newest run of a plan is meant by a bare number; names are looked for in all.
+        if _is_number(name) and run.origin is Origin.PLAN:
             break
         for task in run.tasks.values():
             if task.spec.name == name:
@@ -58,6 +66,9 @@ def _begun_tasks(world: World, name: str) -> tuple[TaskView, ...]:
         found = {task.spec.name: task for task in run.tasks.values()}
         if names := _begun(found, name):
             return tuple(found[one] for one in names)
+    if name.startswith(_SINGLE):
+        runs = (run for run in _newest_first(world.runs.values()) if run.id.startswith(name))
+        return tuple(run.tasks[run.id] for run in runs if run.origin is Origin.TASK)
     return ()
 
 

@@ -39,6 +39,8 @@ class StateRoot:
     """The project it belongs to, if it belongs to one."""
     runtime_dir: Path | None = None
     """Where the socket may go if the path is too long for one: `$XDG_RUNTIME_DIR`."""
+    socket_wanted: Path | None = None
+    """Where its supervisor puts the socket instead. Absolute; whoever looks for it need not know."""
 
     @property
     def db(self) -> Path:
@@ -62,14 +64,12 @@ class StateRoot:
 
     @property
     def socket(self) -> Path:
-        """The API's socket: here, or where `prepare` wrote down that it is, if this path is too long for a socket."""
-        inside = self.path / "kas.sock"
-        if len(os.fsencode(inside)) <= _SOCKET_LIMIT:
-            return inside
+        """The API's socket: where `place_socket` wrote down that it is; if it wrote nothing down, here."""
         try:
             return Path(os.fsdecode(self._socket_record.read_bytes().rstrip(b"\n")))
         except FileNotFoundError:
-            return self._short_socket()
+            inside = self.path / "kas.sock"
+            return inside if len(os.fsencode(inside)) <= _SOCKET_LIMIT else self._short_socket()
 
     @property
     def _socket_record(self) -> Path:
@@ -100,13 +100,23 @@ class StateRoot:
             for directory in (self.sessions, self.logs):
                 directory.mkdir(mode=0o700, exist_ok=True)
             self._require_space()
-            self._place_socket()
         except OSError as error:
             raise StoreError(
                 f"the state root {self.path} cannot be used: {error.strerror or error}; "
                 "choose another one with --state-root or KASMOS_STATE_ROOT"
             ) from error
         self._link_project_logs(announce)
+
+    def place_socket(self) -> None:
+        """Write down where the socket is, if that is not in the state root. For who holds the lock.
+
+        Raises:
+            StoreError: it cannot be there; with the reason and the cure.
+        """
+        try:
+            self._place_socket()
+        except OSError as error:
+            raise StoreError(f"the state root {self.path} cannot be used: {error.strerror or error}") from error
 
     def acquire_lock(self, wait: float) -> AbstractAsyncContextManager[StateLock]:
         """Hold the lock for an `async with`, after waiting for it up to *wait* seconds. See `kasmos.store.lock`."""
@@ -140,13 +150,29 @@ class StateRoot:
 
     def _place_socket(self) -> None:
         inside = self.path / "kas.sock"
-        if len(os.fsencode(inside)) <= _SOCKET_LIMIT:
+        if self.socket_wanted is not None:
+            elsewhere = self._require_fit(self.socket_wanted)
+        elif len(os.fsencode(inside)) <= _SOCKET_LIMIT:
+            # An earlier supervisor may have had it elsewhere.
+            self._socket_record.unlink(missing_ok=True)
             return
-        short = self._short_socket()
-        _make_private(short.parent)
+        else:
+            elsewhere = self._short_socket()
+            _make_private(elsewhere.parent)
         record = self._socket_record.with_name("socket.new")
-        record.write_bytes(os.fsencode(short) + b"\n")
+        record.write_bytes(os.fsencode(elsewhere) + b"\n")
         record.replace(self._socket_record)
+
+    def _require_fit(self, socket: Path) -> Path:
+        length = len(os.fsencode(socket))
+        if length > _SOCKET_LIMIT:
+            raise StoreError(
+                f"the socket's path {socket} is too long: {length} bytes, and {_SOCKET_LIMIT} is the most; "
+                f"use a shorter one, such as {self._short_socket()}, or none: then it is in the state root"
+            )
+        if not socket.parent.is_dir():
+            raise StoreError(f"the socket {socket} cannot be made: there is no directory {socket.parent}")
+        return socket
 
     def _short_socket(self) -> Path:
         name = f"{_digest(self.path)}.sock"

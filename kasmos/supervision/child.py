@@ -8,7 +8,7 @@ supervisor after a crash does exactly what the old one would have done.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import attrs
 import trio
@@ -16,14 +16,19 @@ import trio
 from kasmos.exceptions import BackendUnavailableError, KasmosError, SessionLostError, SessionStartError
 from kasmos.failpoints import reach
 from kasmos.model import event as ev
-from kasmos.model.event import Event, Record
+from kasmos.model.approval import ApprovalPolicy
+from kasmos.model.event import Event
 from kasmos.model.profile import RestartPolicy
 from kasmos.model.session import ExitStatus, SessionHandle, SessionKind, SessionSpec, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
-from kasmos.model.view import SessionView, TaskView, World
-from kasmos.sessions.protocol import Backend, ExecutionSession, SessionNeverStarted
+from kasmos.model.view import SessionView, TaskView
+from kasmos.sessions.protocol import AskSource, Backend, ExecutionSession, SessionNeverStarted
 from kasmos.supervision import transitions
+from kasmos.supervision.desk import Desk, DeskTerms, asks_left
+from kasmos.supervision.ledger import Ledger
 from kasmos.supervision.termination import stop
+
+__all__ = ["STOP_CAUSES", "Child", "Ledger", "Recipe", "Surroundings", "tail_of"]
 
 START_PATIENCE = 10.0
 """Seconds a start may take at least, however short the limit of what is started: the machine may be busy."""
@@ -34,22 +39,9 @@ STOP_CAUSES = {
     StopReason.REQUESTED: Cause(CauseKind.STOPPED, "stopped by request"),
     StopReason.CANCELLED: Cause(CauseKind.RUN_CANCELLED, "its run was ended"),
     StopReason.FAIL_FAST: Cause(CauseKind.FAIL_FAST, "stopped because another task of the run failed"),
+    StopReason.UNANSWERED: Cause(CauseKind.UNANSWERED, "nobody answered what it asked"),
 }
 """What a task ends with that was stopped before, or between, its sessions."""
-
-
-class Ledger(Protocol):
-    """**Protocol.** What a child needs of the journal."""
-
-    @property
-    def world(self) -> World:
-        """The present, as of the last commit."""
-
-    async def append(self, *events: Event) -> tuple[Record, ...]:
-        """Make events durable; see `Journal.append`."""
-
-    def append_nowait(self, *events: Event) -> None:
-        """Make events durable soon, in order; see `Journal.append_nowait`."""
 
 
 class Recipe(Protocol):
@@ -60,6 +52,9 @@ class Recipe(Protocol):
     checks: int
     retry_lost: bool
     timeout: float | None
+    approvals: ApprovalPolicy
+    cwd: str
+    """Where the task's programs begin. Absolute."""
 
     def agent(self, attempt: int) -> SessionSpec:
         """The session of an attempt."""
@@ -111,6 +106,10 @@ class Child:
         """Cancelled when a stop is asked for while a session starts."""
         self._patience: trio.CancelScope | None = None
         """Cancelled when a stop is asked for while the child waits for its session's end."""
+        self._deadline = float("inf")
+        """When the session's time is over, by CLOCK_MONOTONIC, not counting the time it waits for people."""
+        self._desk: Desk | None = None
+        """Sees to what the session asks."""
 
     # --- what others ask of it -------------------------------------------------------
 
@@ -123,6 +122,16 @@ class Child:
             for scope in (self._starting, self._patience):
                 if scope is not None:
                     scope.cancel()
+
+    def answered(self) -> None:
+        """Something that the session asks has been answered; the journal says what. Never blocks."""
+        if self._desk is not None:
+            self._desk.wake()
+
+    async def wait_settled(self, approval_id: str) -> None:
+        """Wait until the session has taken this answer, or never will. Cancellation: no effect."""
+        if self._desk is not None:
+            await self._desk.wait_settled(approval_id)
 
     def hurry(self) -> None:
         """Cut the grace of the stop to nothing. Never blocks."""
@@ -301,27 +310,29 @@ class Child:
     async def _supervise(self, session: ExecutionSession, deadline: float, view: SessionView | None) -> None:
         """Stay with a session until it has ended, or nothing more can be done."""
         self._session = session
+        self._deadline = deadline
         self._around.started(session)
         try:
-            ended = await self._until_ended(session, deadline, view)
+            ended = await self._until_ended(session, view)
+            given = self._desk.given if self._desk is not None else None
         finally:
-            self._session = self._patience = None
+            if self._desk is not None:
+                self._desk.close()
+            self._session = self._patience = self._desk = None
             self._around.ended(session.spec.id)
-        await self._ledger.append(ended)
+        await self._ledger.append(*asks_left(self._ledger.world, session.spec.id, given), ended)
         reach("session.ended")
 
     async def _until_ended(
-        self, session: ExecutionSession, deadline: float, view: SessionView | None
+        self, session: ExecutionSession, view: SessionView | None
     ) -> ev.SessionEnded | ev.SessionLost:
-        status = session.exit or await self._end_or_stop(session, deadline, view)
+        status = session.exit or await self._end_or_stop(session, view)
         if isinstance(status, SessionLostError):
             return ev.SessionLost(session.spec.id, str(status))
         tail = tail_of(session, 1 if status.succeeded else TAIL_LINES)
         return ev.SessionEnded(session.spec.id, status, session.output_bytes, tail)
 
-    async def _end_or_stop(
-        self, session: ExecutionSession, deadline: float, view: SessionView | None
-    ) -> ExitStatus | SessionLostError:
+    async def _end_or_stop(self, session: ExecutionSession, view: SessionView | None) -> ExitStatus | SessionLostError:
         """Wait for the end; when the time is over or a stop is asked for, bring it about."""
         try:
             if view is not None and view.stop_reason is not None:
@@ -331,9 +342,9 @@ class Child:
                 status = await stop(session, reason=view.stop_reason, hurry=self._hurry, grace=left, requested=True)
             else:
                 # No Trio task of its own for the stop: a thousand sessions are a thousand tasks fewer.
-                with trio.move_on_after(max(0.0, deadline - self._around.now())) as self._patience:
+                with trio.CancelScope(deadline=self._patience_deadline(session)) as self._patience:
                     if self._stop_reason is None:
-                        return await session.wait()
+                        return await self._wait_end(session)
                 status = await stop(session, reason=self._stop_reason or StopReason.TIMEOUT, hurry=self._hurry)
         except SessionLostError as error:
             return error
@@ -342,6 +353,60 @@ class Child:
             session.detach()
             return SessionLostError("its processes survived SIGKILL")
         return status
+
+    def _patience_deadline(self, session: ExecutionSession) -> float:
+        """When the session's time is over, by Trio's clock."""
+        view = self._ledger.world.sessions.get(session.spec.id)
+        deadline = transitions.decide_deadline(self._deadline, view)
+        return trio.current_time() + max(0.0, deadline - self._around.now())
+
+    async def _wait_end(self, session: ExecutionSession) -> ExitStatus:
+        """Wait for the end; where the session can ask, see to that meanwhile."""
+        if not session.capabilities.asks:
+            return await session.wait()
+        desk = self._desk = self._make_desk(session)
+        failed: Exception | None = None
+        found: ExitStatus | SessionLostError | None = None
+        async with trio.open_nursery() as nursery:
+
+            async def see_to_asks() -> None:
+                nonlocal failed
+                try:
+                    await desk.run()
+                # As a value: out of the nursery it would come as a group, and be taken for somebody else's.
+                except Exception as error:
+                    failed = error
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(see_to_asks)
+            try:
+                found = await session.wait()
+            except SessionLostError as error:
+                found = error
+            nursery.cancel_scope.cancel()
+        if failed is not None and found is None:
+            raise failed
+        if not isinstance(found, ExitStatus):
+            assert found is not None
+            raise found
+        return found
+
+    def _make_desk(self, session: ExecutionSession) -> Desk:
+        def reset_clock() -> None:
+            if self._patience is not None and self._stop_reason is None:
+                self._patience.deadline = self._patience_deadline(session)
+
+        terms = DeskTerms(
+            session_id=session.spec.id,
+            policy=self._recipe.approvals,
+            cwd=self._recipe.cwd,
+            now=self._around.now,
+            rand=self._around.rand,
+            clock=reset_clock,
+            unanswered=lambda: self.request_stop(StopReason.UNANSWERED),
+        )
+        # What says of itself that it asks is a source of asks.
+        return Desk(cast(AskSource, session), self._ledger, terms)
 
     async def _notify(self, event: Event) -> None:
         await self._ledger.append(event)

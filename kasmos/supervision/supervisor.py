@@ -89,6 +89,13 @@ class Supervisor:
         for entry in self._entries.values():
             entry.child.hurry()
 
+    def detach(self, run_id: str, task_id: str) -> None:
+        """Leave a task to the next supervisor, its program too if one runs. Never blocks."""
+        entry = self._entries.get((run_id, task_id))
+        if entry is not None:
+            entry.child.detach()
+            entry.scope.cancel()
+
     def detach_all(self) -> None:
         """Leave every running program to the next supervisor. Never blocks."""
         for entry in list(self._entries.values()):

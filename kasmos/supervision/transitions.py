@@ -138,6 +138,18 @@ def decide_task(
             return _after(task, counted, rules) if counted else StartAgent(task.attempts + 1)
 
 
+def decide_deadline(deadline: float, session: SessionView | None) -> float:
+    """When a session's time is over: the time it waits for people is not its own.
+
+    Args:
+        deadline: the monotonic instant, as if it never waited.
+        session: the session as folded; None before its start is recorded.
+    """
+    if session is None:
+        return deadline
+    return float("inf") if session.waiting_since_mono is not None else deadline + session.waited
+
+
 def _counted(task: TaskView, sessions: Mapping[str, SessionView]) -> list[SessionView]:
     return [sessions[session_id] for session_id in task.sessions[task.epoch :]]
 
@@ -169,7 +181,8 @@ def _after_loss(task: TaskView, lost: SessionView, rules: _Rules) -> Step:
     cause = Cause(CauseKind.LOST, f"{_subject(task, lost)}lost: {lost.reason}", lost.id, tail=lost.tail)
     # Even where losses are tried again: not what was to end for good, and not what may still be there,
     # since it was killed and nobody saw it go.
-    if not rules.retry_lost or lost.stop_reason in _ENDED_BY_STOP or lost.killed:
+    over = lost.stop_reason in _ENDED_BY_STOP or lost.stop_reason is StopReason.UNANSWERED
+    if not rules.retry_lost or over or lost.killed:
         return Finish(Outcome.LOST, cause)
     # How long it ran is as unknown as how it ended, so the loss never counts as a quiet period.
     return _failed(task, Outcome.LOST, cause, 0.0, rules)
@@ -190,6 +203,10 @@ def _after_stop(task: TaskView, counted: list[SessionView], reason: StopReason, 
             message = f"{_subject(task, stopped)}timed out{_after_how_long(task, stopped)}"
             cause = _cause(CauseKind.TIMEOUT, message, stopped)
             return _failed(task, Outcome.TIMED_OUT, cause, _ran_for(counted), rules)
+        case StopReason.UNANSWERED:
+            # Not tried again: it would only ask once more, and nobody is there.
+            message = f"{_subject(task, stopped)}stopped because nobody answered what it asked"
+            return Finish(Outcome.TIMED_OUT, _cause(CauseKind.UNANSWERED, message, stopped))
         case _:
             kind, message = _ENDED_BY_STOP[reason]
             return Finish(Outcome.CANCELLED, _cause(kind, message, stopped))
@@ -271,5 +288,5 @@ def _after_how_long(task: TaskView, stopped: SessionView) -> str:
         return f" after its limit of {render_duration(limit)}"
     if stopped.started_mono is None:
         return ""
-    ran = _elapsed(stopped.started_mono, stopped.stop_mono)
+    ran = max(0.0, _elapsed(stopped.started_mono, stopped.stop_mono) - stopped.waited)
     return f" after {f'{ran:.1f}s' if ran < 10 else render_duration(round(ran))}"

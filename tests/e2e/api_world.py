@@ -19,14 +19,22 @@ from kasmos.api import create_app, serve_api
 from kasmos.api.app import KasmosApp
 from kasmos.daemon.bus import Bus
 from kasmos.daemon.service import Service, Surroundings
-from kasmos.exceptions import ConfigError, InteractiveOnlyError, Mistake, SessionClosedError, SupervisionError
+from kasmos.exceptions import (
+    ConfigError,
+    InteractiveOnlyError,
+    Mistake,
+    SessionClosedError,
+    StaleApprovalError,
+    SupervisionError,
+)
 from kasmos.model import event as ev
+from kasmos.model.approval import Answer, ApprovalState, ResolvedBy
 from kasmos.model.event import Event, Record
 from kasmos.model.plan import Plan, PlanTask, RunSettings, Wave
 from kasmos.model.profile import AgentProfile, ExecutionMode, PromptMode
 from kasmos.model.session import Capabilities, ExitStatus, SessionKind
 from kasmos.model.task import Cause, CauseKind, Outcome
-from kasmos.model.view import SessionView, World
+from kasmos.model.view import ApprovalView, SessionView, World
 from kasmos.sessions.protocol import ExecutionSession, OutputChunk
 from kasmos.store.fold import apply
 
@@ -194,6 +202,14 @@ class FakeOrchestrator:
 
     async def stop_session(self, session_id: str) -> None:
         self.asked.append(("stop_session", session_id))
+
+    async def resolve_approval(self, approval_id: str, answer: Answer, who: str, *, patience: float) -> ApprovalView:
+        self.asked.append(("resolve_approval", approval_id, answer, who))
+        view = self.world.approvals[approval_id]
+        if view.state is ApprovalState.WITHDRAWN:
+            raise StaleApprovalError(f"approval {approval_id} is stale")
+        self.commit(ev.ApprovalResolved(view.session_id, approval_id, answer, ResolvedBy.PERSON, who))
+        return self.world.approvals[approval_id]
 
     def live_session(self, session_id: str) -> ExecutionSession | None:
         return cast("ExecutionSession | None", self.live.get(session_id))

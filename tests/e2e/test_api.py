@@ -502,7 +502,7 @@ async def test_events_of_one_task_end_with_it(api: Api) -> None:
 
 async def test_a_silent_stream_has_heartbeats(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """When nothing happens, a stream carries heartbeats, which have no number."""
-    monkeypatch.setattr("kasmos.api.events.HEARTBEAT_INTERVAL", 0.02)
+    monkeypatch.setattr("kasmos.api.streams.HEARTBEAT_INTERVAL", 0.02)
     async with api.http.stream("GET", "/v1/events") as response:
         assert json.loads((await Events(response).take(1))[0]) == {"type": "heartbeat"}
     async with api.http.stream("GET", "/v1/events", headers={"Accept": "text/event-stream"}) as response:

@@ -258,3 +258,16 @@ def test_trying_again_what_had_ended(scene: Scene) -> None:
     assert result.code == 0, result.stderr
     assert f"trying again in run {scene.only_run().id} (Plan): tasks 1, 3" in result.stdout
     assert "killed" not in result.stdout + result.stderr
+
+
+# --- what it costs -------------------------------------------------------------------
+
+
+def test_nobody_is_served_before_they_come(scene: Scene) -> None:
+    """A run that nobody asks anything of never imports the web stack."""
+    scene.write_plan([Task("done_")])
+    result = scene.run(env={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert result.code == 0, result.stderr
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert "kasmos.daemon.door" in imported
+    assert not imported & {"hypercorn", "quart", "kasmos.api.app"}

@@ -306,6 +306,7 @@ def testable(tools: Checkout) -> Checkout:
     for name in ("git", "tmux", "flock", "unshare", "ssh-agent"):
         if shutil.which(name) is None:
             write_program(tools.path / ".venv" / "bin" / name, "#!/bin/sh\n")
+    write_program(tools.script("test-agents"), '#!/bin/sh\necho "agents $*"; exit "${FAKE_AGENTS:-0}"\n')
     return tools
 
 
@@ -321,16 +322,68 @@ def test_test_passes_arguments(testable: Checkout) -> None:
 
 
 def test_test_runs_everything(testable: Checkout) -> None:
-    """Without arguments the checks run, then the suite on every core, whose closing line is the last one."""
+    """Without arguments the checks run, then the real agents, then the suite, whose closing line is the last one."""
     result = testable.run(testable.script("test"), PATH=path_of(testable))
     assert result.stdout.splitlines()[-1].startswith(f"{testable.path}: -m pytest -n ")
     assert result.stdout.startswith("ok ")
+    assert "\nagents \n" in result.stdout
     assert result.returncode == 0
 
 
-@pytest.mark.parametrize(("lint", "suite", "status"), [("1", "0", 1), ("0", "5", 5), ("1", "5", 5)])
-def test_test_status(testable: Checkout, lint: str, suite: str, status: int) -> None:
-    """The suite runs even when a check failed, and either failure shows in the status."""
-    result = testable.run(testable.script("test"), PATH=path_of(testable), FAKE_LINT=lint, FAKE_EXIT=suite)
+@pytest.mark.parametrize(
+    ("lint", "agents", "suite", "status"),
+    [("1", "0", "0", 1), ("0", "1", "0", 1), ("0", "0", "5", 5), ("1", "1", "5", 5)],
+)
+def test_test_status(testable: Checkout, lint: str, agents: str, suite: str, status: int) -> None:
+    """The suite runs even when a check or an agent failed, and every failure shows in the status."""
+    fakes = {"FAKE_LINT": lint, "FAKE_AGENTS": agents, "FAKE_EXIT": suite}
+    result = testable.run(testable.script("test"), PATH=path_of(testable), **fakes)
     assert " -m pytest " in result.stdout.splitlines()[-1]
     assert result.returncode == status
+
+
+FAKE_NPM = r"""#!/bin/sh
+for package; do :; done
+echo "$package" >>"$FAKE_LOG.npm"
+case $package in *broken*) echo "no such thing on the moon"; exit 1 ;; esac
+"""
+
+
+@pytest.fixture
+def agents(ready: Checkout) -> Checkout:
+    """A checkout with two agent programs to install, one of which cannot be, and stand-ins for npm and Node."""
+    for name, text in (
+        ("npm", FAKE_NPM),
+        ("node", "#!/bin/sh\necho v22.1.0\n"),
+        ("nice", '#!/bin/sh\nshift 2\n"$@"\n'),
+    ):
+        write_program(ready.path / ".venv" / "bin" / name, text)
+    versions = ready.path / "tests" / "agents" / "versions.txt"
+    versions.parent.mkdir(parents=True)
+    versions.write_text("# programs\nfine  npm  fine-agent  1.2\nworse npm broken-agent 3.4\n")
+    return ready
+
+
+def run_agents(checkout: Checkout, *arguments: str) -> subprocess.CompletedProcess[str]:
+    cache = str(checkout.path.parent / "cache")
+    return checkout.run(checkout.script("test-agents"), *arguments, PATH=path_of(checkout), KASMOS_AGENTS_CACHE=cache)
+
+
+def test_agents_are_installed_once(agents: Checkout) -> None:
+    """A program is installed once; one that cannot be is named with what npm said, and tried again the next time."""
+    npm = agents.path.parent / "log.npm"
+    first = run_agents(agents, "--install")
+    assert first.returncode == 1
+    assert "no such thing on the moon" in first.stderr
+    assert "not installed: worse 3.4" in first.stderr
+    assert sorted(npm.read_text().split()) == ["broken-agent@3.4", "fine-agent@1.2"]
+    run_agents(agents, "--install")
+    assert sorted(npm.read_text().split()) == ["broken-agent@3.4", "broken-agent@3.4", "fine-agent@1.2"]
+
+
+def test_agents_tests_run_though_one_is_missing(agents: Checkout) -> None:
+    """The tests run even when a program could not be installed; the last line and the status tell of it."""
+    result = run_agents(agents, "-k", "fine")
+    assert result.stdout == f"{agents.path}: -m pytest tests/agents -n 2 -k fine\n"
+    assert result.stderr.splitlines()[-1].endswith("NOT INSTALLED, their tests failed: worse 3.4")
+    assert result.returncode == 1

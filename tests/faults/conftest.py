@@ -39,7 +39,8 @@ class Ground:
     warnings: list[str] = attrs.field(factory=list)
 
     def backend(self, **options: Any) -> AbstractAsyncContextManager[HeadlessBackend]:
-        """A supervisor's backend, as each new supervisor opens its own."""
+        """A supervisor's backend, as each new supervisor opens its own; without control groups unless asked for."""
+        options.setdefault("with_cgroups", False)
         return open_headless(self.root / "root", terminate=terminate, warn=self.warnings.append, **options)
 
     def spec(self, *argv: str | Path, **changes: Any) -> SessionSpec:

@@ -42,10 +42,13 @@ SLOW = ((Task("until_exists go; count 3; done_"), Task("until_exists go; count 3
 
 LOG_POINTS = ("log.base-written", "log.punched")
 STOP_POINTS = ("session.stop-requested", "session.stop-signalled", "session.kill-requested", "session.killed")
+PRUNING_POINTS = ("journal.before-prune", "journal.after-prune")  # tests/faults/test_pruning.py
 SIGNALLED_POINTS = ("task.put-back",)
 RECOVERY_POINTS = {"recovery.adopted": "session.released", "recovery.tombstone": "session.prepared"}
 """What a second supervisor passes, and where the first one was killed before."""
-FIRST_POINTS = [point for point in failpoints.POINTS if point not in (*SIGNALLED_POINTS, *RECOVERY_POINTS)]
+FIRST_POINTS = [
+    point for point in failpoints.POINTS if point not in (*PRUNING_POINTS, *SIGNALLED_POINTS, *RECOVERY_POINTS)
+]
 AGAIN = {
     "session.intent": (4,),
     "session.spawned": (3,),

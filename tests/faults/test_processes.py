@@ -116,7 +116,7 @@ async def test_leftover_without_any_mark(ground: Ground) -> None:
 async def test_leftover_that_never_stops_writing(ground: Ground, output: OutputMode) -> None:
     """A spared child that writes for ever cannot keep the session from ending, and is not cut off."""
     log = ground.root / "after"
-    script = f"(while echo more; do sleep 0.3; done; echo $? >{log}) & echo $!"
+    script = f"(while sleep 0.3; echo more; do :; done; echo $? >{log}) & echo $!"
     async with ground.opened(ground.sh(script, output=output, leftovers=REPORT)) as session:
         with trio.fail_after(LIMIT):
             assert await session.wait() == ExitStatus(code=0)

@@ -154,6 +154,8 @@ def test_layers_lie_above_each_other(load: Loader) -> None:
         "on_failure": f"{load.file}:4",
         "task_timeout": f"{load.user_dir / 'config.toml'}:5",
         "auto_advance_waves": "default",
+        "max_queued": "default",
+        "cgroups": "default",
     }
     assert loaded.files == (load.user_dir / "config.toml", load.file)
 
@@ -328,7 +330,8 @@ WRONG = [
     ("[orchestration]\nmax_concurent = 1", "orchestration.max_concurent", "unknown", 'mean "max_concurrent"?'),
     ("max_concurrent = 1", "max_concurrent", "unknown", "it belongs in [orchestration]"),
     ("[agents.a]\nprogram = 'a'\nnice = 1", "agents.a.nice", "unknown", "it belongs in [agents.NAME.limits]"),
-    ("[daemon]\nlisten = 'x'", "daemon", "unknown table", "known here: state_root, orchestration"),
+    ("[deamon]\nlisten = 'x'", "deamon", "unknown table", 'did you mean "daemon"?'),
+    ("[daemon]\nlisten = 'x'", "daemon.listen", "must be HOST:PORT", "127.0.0.1:7878"),
     ("orchestration = 1", "orchestration", "must be a table, not a number", "write [orchestration]"),
     ("[[agents]]\nprogram = 'a'", "agents", "must be a table, not a list", ""),
     ("[logs]\nmax_bytes = 'huge'", "logs.max_bytes", "must be a size", "1GiB"),

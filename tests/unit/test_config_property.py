@@ -14,10 +14,10 @@ from kasmos.config.assemble import assemble
 from kasmos.config.jsonschema import render_schema
 from kasmos.config.keys import BUILT_IN, KEYS
 from kasmos.config.layers import Findings, read_built_in, read_flags, read_table, read_variables
-from kasmos.config.lines import TomlError, parse_toml
 from kasmos.config.origin import Origin, OriginKind
 from kasmos.config.render import render_value
 from kasmos.config.schema import Config
+from kasmos.model.located import TomlSyntaxError, read_toml
 
 WORDS = st.sampled_from(
     [
@@ -126,7 +126,7 @@ def test_schema_accepts_whatever_is_accepted(path: tuple[str, ...], value: objec
         {"agents": {"a": {"program": "a", "env": {"A": 1}}}},
         {"orchestration": {"max_concurrent": True}},
         {"orchestration": {"task_timeout": "10 m"}},
-        {"daemon": {}},
+        {"deamon": {}},
     ],
 )
 def test_schema_refuses_what_is_refused(document: dict[str, Any]) -> None:
@@ -141,7 +141,7 @@ def test_rendered_value_is_read_back(value: object) -> None:
     """A value that is rendered as TOML is the same when it is parsed."""
     if re.search(r"\\ud[89a-f]|nan|inf", ascii(value)) or "{" in ascii(value):
         return  # no TOML has surrogates, and tables are rendered for keys that are plain
-    assert parse_toml(f"x = {render_value(value)}").values == {"x": value}
+    assert read_toml(f"x = {render_value(value)}").values == {"x": value}
 
 
 @given(st.text(alphabet="abc.[]{}=\"'#\n\r\t ,1\\", max_size=40))
@@ -149,8 +149,8 @@ def test_scanner_agrees_with_the_parser(text: str) -> None:
     """Any TOML text gives lines within the text for all of its keys; any other is refused with a line."""
     lines = text.split("\n")
     try:
-        document = parse_toml(text)
-    except TomlError as error:
+        document = read_toml(text)
+    except TomlSyntaxError as error:
         places = {error.line: ""}
     else:
         places = {document.line((name,)): name for name in document.values}
@@ -162,7 +162,7 @@ def test_scanner_agrees_with_the_parser(text: str) -> None:
 def test_every_committed_example_is_right() -> None:
     """The configuration of the examples loads without a warning."""
     text = (Path(__file__).parents[2] / "examples" / "agents" / "config.toml").read_text()
-    config, findings = read(parse_toml(text).values)
+    config, findings = read(read_toml(text).values)
     assert config is not None
     assert findings.warnings == []
 

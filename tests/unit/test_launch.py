@@ -67,7 +67,7 @@ def test_the_doorman_runs_the_program_behind_its_limits(bin_dir: Path) -> None:
     """What the doorman is given is where, from what, to what and with how many descriptors, and the whole command."""
     command = doorman_command("/state/s", spec(bin_dir, "agent", "-x", limits=Limits(nice=3)), 1024)
     assert command[:3] == ["/bin/sh", "-c", SHIM]
-    assert command[4:] == [str(bin_dir.parent), "/dev/null", "", "1024", "nice", "-n", "3", "agent", "-x"]
+    assert command[4:] == [str(bin_dir.parent), "/dev/null", "", "1024", "", "nice", "-n", "3", "agent", "-x"]
 
 
 def test_the_prompt_as_standard_input(bin_dir: Path) -> None:

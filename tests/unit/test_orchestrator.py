@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import attrs
 import pytest
@@ -18,7 +19,9 @@ from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import StopReason
 from kasmos.model.task import CauseKind, Outcome
 from kasmos.model.view import Ended, RunState
+from kasmos.orchestration import driver
 from kasmos.orchestration.orchestrator import Accepted
+from kasmos.orchestration.scheduler import RunDecision, decide_run
 from kasmos.sessions.script import Script
 from tests.simulation import WRITE_TIME, Life, Town, plan, profile, task, town
 
@@ -671,3 +674,56 @@ async def test_live_sessions_are_known_by_their_id(autojump_clock: MockClock) ->
         assert session.spec.task_id == "1"
         await life.orchestrator.wait_idle()
         assert life.orchestrator.live_session("run1-1a1-s0") is None
+
+
+# --- slots ------------------------------------------------------------------------
+
+
+async def test_slots_are_given_in_the_order_in_which_they_were_asked_for(autojump_clock: MockClock) -> None:
+    """Runs that wait for a slot get it first come, first served, however the run that has it goes on."""
+    here = town({name: Script(duration=1.0) for name in ("1", "2", "3")}, max_concurrent=1)
+    async with here.life() as life:
+        for number in range(1, 5):
+            await life.submit(plan(task(1), task(2)), key=f"/{number}.md")
+        await life.orchestrator.wait_idle()
+    starts = [event.run_id for event in here.events if isinstance(event, ev.SessionStarting)]
+    # The first one asked for its second slot before the others were there; they share the rest in turns.
+    assert starts == [f"run{number}" for number in (1, 1, 2, 3, 4, 2, 3, 4)]
+    assert here.machine.peak == 1
+
+
+async def test_a_slot_that_becomes_free_wakes_one_run(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many runs wait for a slot, one that becomes free is decided about a bounded number of times."""
+    decided = 0
+
+    def counting(*args: Any, **facts: Any) -> RunDecision:
+        nonlocal decided
+        decided += 1
+        return decide_run(*args, **facts)
+
+    monkeypatch.setattr(driver, "decide_run", counting)
+    here = town({"1": Script(duration=1.0)}, max_concurrent=2)
+    async with here.life() as life:
+        for number in range(60):
+            await life.submit(ONE, key=f"/{number}.md")
+        await life.orchestrator.wait_idle()
+        assert all(run.outcome is Outcome.SUCCEEDED for run in life.world.runs.values())
+    assert decided <= 60 * 5
+
+
+async def test_a_run_that_leaves_the_queue_does_not_keep_a_slot_from_others(autojump_clock: MockClock) -> None:
+    """A run that is cancelled while it waits for a slot leaves it to the next one."""
+    here = town({"1": Script(duration=5.0)}, max_concurrent=1)
+    async with here.life() as life:
+        for number in range(1, 4):
+            await life.submit(ONE, key=f"/{number}.md")
+        await running(life)
+        await life.orchestrator.cancel_run("run2")
+        await life.orchestrator.wait_idle()
+        assert [life.run(f"run{n}").outcome for n in (1, 2, 3)] == [
+            Outcome.SUCCEEDED,
+            Outcome.CANCELLED,
+            Outcome.SUCCEEDED,
+        ]

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kasmos.model.located import TomlSyntaxError, read_toml
 from kasmos.model.plan import Check
 from kasmos.plans.findings import Findings
-from kasmos.plans.locations import TomlSyntaxError, read_toml
 from kasmos.plans.settings import TASK_KEYS, Settings, parse_duration, read_settings
 
 

@@ -197,6 +197,7 @@ def test_socket_of_a_long_path(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as runtime:
         root = long_root(tmp_path, runtime_dir=Path(runtime))
         root.prepare()
+        root.place_socket()
         assert root.socket.parent == Path(runtime, "kasmos")
         assert root.socket.parent.stat().st_mode & 0o777 == 0o700
         assert len(bytes(root.socket)) <= 107

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 
 from kasmos.cli.render.text import clean
 from kasmos.daemon.wire import run_status, task_status
+from kasmos.model.approval import AskKind
 from kasmos.model.event import Event, Record
 from kasmos.model.plan import Wave
 from kasmos.model.task import Cause
@@ -41,6 +42,16 @@ def concerns(record: Record, world: World, run_id: str) -> bool:
 def _run_of(event: Event, world: World) -> str | None:
     session = session_of(event, world)
     return session.run_id if session is not None else getattr(event, "run_id", None)
+
+
+def waits_for(world: World, task: TaskView) -> str:
+    """What a task waits for a person to answer, and how to; nothing if it does not."""
+    name = task.state.approval_id if isinstance(task.state, Active) else None
+    view = world.approvals.get(name or "")
+    if view is None:
+        return ""
+    verb = f"kas answer {view.id} TEXT" if view.ask.kind is AskKind.QUESTION else f"kas approve {view.id}"
+    return f"waiting for you: {verb}  ({clean(view.ask.subject)})"
 
 
 def session_of(event: Event, world: World) -> SessionView | None:

@@ -178,6 +178,8 @@ class Frame:
         session = facts.active_session(self._world, task)
         if session is None:
             return Text("")
+        if said := facts.waits_for(self._world, task):
+            return Text(said, style="bold yellow")
         parts: list[str | tuple[str, str]] = []
         if session.attempt > 1:
             parts.append((f"attempt {session.attempt}  ", "yellow"))

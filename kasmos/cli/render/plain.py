@@ -21,10 +21,12 @@ from kasmos.cli.render.text import (
 from kasmos.cli.render.writer import Writer
 from kasmos.daemon.wire import task_status
 from kasmos.model import event as ev
+from kasmos.model.approval import AskKind
 from kasmos.model.event import Event, Record
 from kasmos.model.session import SessionKind
 from kasmos.model.task import Cause
 from kasmos.model.view import RunView, SessionView, TaskView, World
+from kasmos.orchestration.approvals import told
 
 TAIL_LINES = 30
 """Lines of output that are shown when a task did not succeed."""
@@ -106,7 +108,7 @@ def tell(event: Event, world: World, run: RunView) -> Told | None:
     session = facts.session_of(event, world)
     if session is not None:
         subject, prefix = _session_subject(world, run, session)
-        said = _about_session(event, session)
+        said = _about_session(event, session) or _about_approval(event, world)
         return (subject, prefix + said[0], said[1]) if said is not None else None
     task = facts.task_of(event, world)
     if task is not None:
@@ -156,6 +158,19 @@ def _about_session(event: Event, session: SessionView) -> tuple[str, str | None]
             return f"{status}{taken}, {plural(size, 'byte')} of output", None if status.succeeded else "failed"
         case ev.SessionLost(reason=reason):
             return f"lost: {clean(reason)}", "lost"
+    return None
+
+
+def _about_approval(event: Event, world: World) -> tuple[str, str | None] | None:
+    match event:
+        case ev.ApprovalRequested(approval_id=name, ask=ask, waits=True):
+            verb = f"kas answer {name} TEXT" if ask.kind is AskKind.QUESTION else f"kas approve {name}"
+            return f"waits for you: {clean(ask.subject)} ({verb}, or kas deny {name})", "waiting"
+        case ev.ApprovalResolved(approval_id=name) if name in world.approvals:
+            view = world.approvals[name]
+            return f"{clean(view.ask.subject)}: {clean(told(view))}", None
+        case ev.ApprovalWithdrawn(approval_id=name, reason=reason) if name in world.approvals:
+            return f"{clean(world.approvals[name].ask.subject)}: {clean(reason)}", None
     return None
 
 

@@ -114,6 +114,8 @@ def describe(world: World, task: TaskView) -> str:
     session = facts.active_session(world, task)
     if session is None:
         return f"needs {', '.join(task.spec.needs)}" if task.spec.needs else ""
+    if said := facts.waits_for(world, task):
+        return said
     check = facts.check_command(world, session)
     parts = [session.state.value, again, f"check `{check}`" if check else ""]
     return ", ".join(part for part in parts if part)

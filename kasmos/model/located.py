@@ -22,7 +22,7 @@ _TOKEN = re.compile(
     r"|#[^\n]*+|[\[\]{}\n]",
     re.S,
 )
-_AT_LINE = re.compile(r" \(at (?:line (?P<line>[0-9]+), column [0-9]+|end of document)\)$")
+_AT_LINE = re.compile(r" \(at (?:line (?P<line>[0-9]+), column (?P<column>[0-9]+)|end of document)\)$")
 _IN_VALUE = re.compile("Invalid value|Unclosed|Unterminated|Expected \"'")
 """What tomllib says of a value that is cut short, when it says it of the end of the document."""
 
@@ -30,9 +30,11 @@ _IN_VALUE = re.compile("Invalid value|Unclosed|Unterminated|Expected \"'")
 class TomlSyntaxError(ValueError):
     """The text is not TOML; translated by the reader of the document."""
 
-    def __init__(self, line: int, problem: str) -> None:
+    def __init__(self, line: int, problem: str, column: int | None = None) -> None:
         self.line = line
         """From 1."""
+        self.column = column
+        """From 1; None where it is the document that ends too early."""
         self.problem = problem
         super().__init__(problem)
 
@@ -71,11 +73,11 @@ def read_toml(text: str, what: str = "document") -> LocatedTable:
         message = str(error)
         where = _AT_LINE.search(message)
         last = text.rstrip("\n").count("\n") + 1
-        line = int(where["line"]) if where and where["line"] else last
-        cut_short = where is not None and not where["line"] and _IN_VALUE.match(message) is not None
+        line, column = (int(where["line"]), int(where["column"])) if where and where["line"] else (last, None)
+        cut_short = where is not None and column is None and _IN_VALUE.match(message) is not None
         problem = f"the {what} ends inside a value" if cut_short else _AT_LINE.sub("", message)
-        raise TomlSyntaxError(line, problem) from error
-    return LocatedTable(values, _Locator(text).lines())
+        raise TomlSyntaxError(line, problem, column) from error
+    return LocatedTable(values, _Locator(text.replace("\r\n", "\n")).lines())
 
 
 @attrs.define(eq=False)

@@ -1,0 +1,155 @@
+"""Streams that can be resumed anywhere: the journal's records as lines, for as long as somebody reads."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+from quart import Response, request
+from quart.wrappers.response import IterableBody
+
+from kasmos.api.app import this_app
+from kasmos.api.lines import HEARTBEATS, pieces, render_gap
+from kasmos.api.questions import Query
+from kasmos.daemon.bus import Subscription
+from kasmos.exceptions import Mistake
+from kasmos.model.event import Record
+
+HEARTBEAT_INTERVAL = 15.0
+"""Seconds of silence after which a reader is told that we are still there."""
+
+MAX_SEQ = 2**62
+
+
+class Stream:
+    """The body of a stream. Closed by Quart, however the stream ends.
+
+    Every event that is wanted, in order. Where events are missing between two, because history was pruned or cannot
+    be read, that is said.
+    """
+
+    def __init__(self, subscription: Subscription, kind: str) -> None:
+        self._app = this_app()
+        self.lines = self._app.lines
+        self.kind = kind
+        self._subscription = subscription
+        self._seen = subscription.cursor
+        self._pieces: deque[bytes] = deque()
+        self._over = False
+        self._put_off_heartbeat()
+
+    # --- what a kind of stream decides ------------------------------------------------
+
+    @property
+    def heartbeat(self) -> bytes:
+        """What is sent when nothing happens. It has no number: a reader that resumes never sees it as its place."""
+        return HEARTBEATS[self.kind]
+
+    async def render(self, record: Record) -> bytes:
+        """What is told of an event; nothing if it is not wanted."""
+        return self.lines.render(record, self.kind)
+
+    def is_last(self, record: Record) -> bool:
+        """Whether the stream ends with this event."""
+        return False
+
+    async def beside(self) -> bytes:
+        """What is to be told beside the events, as far as it is there already."""
+        return b""
+
+    def waits_beside(self) -> Callable[[], Awaitable[None]] | None:
+        """Waits until there is more to be told beside the events."""
+        return None
+
+    # --- the body ---------------------------------------------------------------------
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._pieces:
+            if self._over:
+                raise StopAsyncIteration
+            await self._refill()
+        return self._pieces.popleft()
+
+    async def aclose(self) -> None:
+        """Stop listening."""
+        self._subscription.close()
+
+    async def _refill(self) -> None:
+        parts = [await self.beside()]
+        for record in await self._next(patient=not parts[0]):
+            if record.seq > self._seen + 1:
+                parts.append(render_gap(self._seen, record.seq, self.kind))
+            self._seen = record.seq
+            parts.append(await self.render(record))
+            if self.is_last(record):
+                self._over = True
+                break
+        text = b"".join(parts)
+        if text or trio.current_time() >= self._beat_at:
+            self._pieces.extend(pieces(text or self.heartbeat))
+            self._put_off_heartbeat()
+
+    def _put_off_heartbeat(self) -> None:
+        self._beat_at = trio.current_time() + HEARTBEAT_INTERVAL
+
+    async def _next(self, *, patient: bool) -> Sequence[Record]:
+        """The next records; none when it is time for something else."""
+        records: Sequence[Record] = await self._subscription.receive_ready()
+        if records or not patient:
+            return records
+        with self._app.waiting(self._beat_at - trio.current_time()):
+            records = await self._wait()
+        if not records and self._app.closing:
+            # What has happened until now is still handed out: a follower sees its run's end.
+            records = await self._subscription.receive_ready()
+            self._over = not records
+        return records
+
+    async def _wait(self) -> Sequence[Record]:
+        beside = self.waits_beside()
+        if beside is None:
+            records = await self._subscription.receive()
+            # Empty only when the bus is closed.
+            self._over = not records
+            return records
+        found: list[Sequence[Record]] = []
+        async with trio.open_nursery() as nursery:
+
+            async def listen() -> None:
+                found.append(await self._subscription.receive())
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(listen)
+            await beside()
+            nursery.cancel_scope.cancel()
+        self._over = bool(found) and not found[0]
+        return found[0] if found else ()
+
+
+def stream_answer(stream: Stream, *, status: int = 200, location: str | None = None) -> Response:
+    """The answer whose body is this stream; without one for HEAD."""
+    response = Response(status=status, content_type=stream.kind)
+    response.timeout = None
+    response.headers["X-Accel-Buffering"] = "no"
+    if location is not None:
+        response.headers["Location"] = location
+    if request.method == "HEAD":
+        stream._subscription.close()
+    else:
+        response.response = IterableBody(stream)
+    return response
+
+
+def read_cursor(query: Query) -> int:
+    """Where to resume: the query counts, else what a browser sends by itself, else the beginning."""
+    after = query.integer("after", -1, 0, MAX_SEQ)
+    cursor = query.integer("cursor", -1, 0, MAX_SEQ)
+    if after >= 0 and cursor >= 0 and after != cursor:
+        query.mistakes.append(Mistake("query.cursor", "it means the same as after", "one of them"))
+    header = request.headers.get("Last-Event-ID", "")
+    seen = int(header) if header.isascii() and header.isdecimal() and len(header) < 19 else 0
+    return next((number for number in (after, cursor) if number >= 0), seen)

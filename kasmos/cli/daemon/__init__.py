@@ -1,0 +1,1 @@
+"""`kas daemon`: the supervisor that stays."""

@@ -1,0 +1,303 @@
+"""Who may do what over TCP: tokens, addresses, hosts. Light, and without the web stack.
+
+Over the Unix socket the kernel says who is there. Over TCP it is said by a token, or by the address alone: on loopback,
+whoever is on this machine, unless a token is configured. A web page in a browser on this machine is neither: it is kept
+out by what browsers say of themselves (`Host`, `Origin`, `Sec-Fetch-Site`).
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import hmac
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import attrs
+
+from kasmos.exceptions import ConfigError, Mistake, RequestError
+
+ATTEMPTS = 10
+"""Failed attempts of one address within `WINDOW` after which it is not listened to until the window is over."""
+
+WINDOW = 60.0
+"""Seconds."""
+
+MAX_ADDRESSES = 1024
+"""Addresses whose failed attempts are remembered."""
+
+SHORTEST_TOKEN = 16
+"""Characters."""
+
+
+class AuthMode(enum.StrEnum):
+    """How a client over TCP says who it is."""
+
+    AUTO = "auto"
+    """By a token if one is configured; else anybody on loopback, and no other address is listened on."""
+    BEARER = "bearer"
+    """By a token, always."""
+    NONE = "none"
+    """Not at all: something in front of us does that."""
+
+
+class Needs(enum.StrEnum):
+    """What a route needs."""
+
+    NOTHING = "nothing"
+    """Anybody may ask: probes."""
+    READ = "read"
+    ADMIN = "admin"
+
+
+@attrs.frozen
+class Bind:
+    """An address to listen on."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def loopback(self) -> bool:
+        """Whether nobody from elsewhere gets there."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def parse_bind(text: str) -> Bind:
+    """Read `HOST:PORT`, `[IPV6]:PORT` or `:PORT`, which is loopback.
+
+    Raises:
+        ValueError: it is something else; the message says what would be right.
+    """
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]*)):([0-9]{1,5})", text.strip())
+    if match is None or int(match[3]) > 65_535:
+        raise ValueError("expected HOST:PORT, such as 127.0.0.1:7878 or [::1]:7878")
+    return Bind(match[1] or match[2] or "127.0.0.1", int(match[3]))
+
+
+@attrs.frozen
+class TokenSource:
+    """A token, or the file that has it. A file is read again when it has changed."""
+
+    value: str | None = attrs.field(default=None, repr=False)
+    path: str | None = None
+
+    def __bool__(self) -> bool:
+        return self.value is not None or self.path is not None
+
+
+@attrs.frozen
+class AccessPolicy:
+    """What holds for clients over TCP."""
+
+    mode: AuthMode = AuthMode.AUTO
+    admin: TokenSource = TokenSource()
+    readonly: TokenSource = TokenSource()
+    hosts: tuple[str, ...] = ()
+    """Names by which we may be asked, beside addresses and `localhost`."""
+    origins: tuple[str, ...] = ()
+    """Origins of web pages that may ask, beside our own."""
+
+    @property
+    def needs_token(self) -> bool:
+        """Whether a client has to have a token."""
+        return self.mode is AuthMode.BEARER or (self.mode is AuthMode.AUTO and bool(self.admin or self.readonly))
+
+
+def check_policy(policy: AccessPolicy, binds: tuple[Bind, ...]) -> None:
+    """Refuse what would let anybody in, before anything is listened on. Reads the files with tokens.
+
+    Raises:
+        ConfigError: with every mistake.
+    """
+    mistakes = []
+    tokens = {}
+    for name, source in (("admin", policy.admin), ("readonly", policy.readonly)):
+        try:
+            tokens[name] = read_token(source)
+        except ValueError as error:
+            mistakes.append(Mistake(f"http_{name}_token", str(error)))
+    if tokens.get("admin") and tokens.get("admin") == tokens.get("readonly"):
+        problem = "it is the same as the admin token, so it would not be for reading only"
+        mistakes.append(Mistake("http_readonly_token", problem, "two different tokens"))
+    if policy.mode is AuthMode.BEARER and not (policy.admin or policy.readonly):
+        mistakes.append(Mistake("http_auth_mode", "it asks for tokens and there are none", "set http_admin_token_file"))
+    if policy.mode is AuthMode.AUTO and not policy.needs_token:
+        for bind in binds:
+            if not bind.loopback:
+                problem = f"{bind} can be reached from elsewhere, and no token is configured"
+                cure = "set http_admin_token_file; or listen on 127.0.0.1"
+                mistakes.append(Mistake("listen", problem, cure))
+    if mistakes:
+        raise ConfigError(mistakes)
+
+
+def read_token(source: TokenSource) -> str | None:
+    """The token as it is now; None if there is to be none. Blocks on the disk.
+
+    Raises:
+        ValueError: it cannot be read, or is no token; the message does not have it.
+    """
+    if not source:
+        return None
+    token = source.value
+    if source.path is not None:
+        if token is not None:
+            raise ValueError("it is given as a value and as a file: one of them")
+        try:
+            with open(source.path, encoding="ascii") as file:
+                token = file.read(4096).strip()
+        except OSError as error:
+            raise ValueError(f"{source.path} cannot be read: {error.strerror}") from error
+        except ValueError:
+            raise ValueError(f"{source.path} has something else than ASCII in it") from None
+    if token is None or not re.fullmatch(r"[\x21-\x7e]+", token) or len(token) < SHORTEST_TOKEN:
+        raise ValueError(f"a token has at least {SHORTEST_TOKEN} printable characters and no blanks")
+    return token
+
+
+# --- one request ----------------------------------------------------------------------
+
+
+class _Secret:
+    """The digest of a token that may change."""
+
+    def __init__(self, source: TokenSource) -> None:
+        self._source = source
+        self._seen: tuple[int, int, int] | None = None
+        self._digest: bytes | None = None if source.path else _digest(source.value)
+
+    def matches(self, digest: bytes) -> bool:
+        """Whether this is its digest; takes the same time whatever it is."""
+        self._refresh()
+        return self._digest is not None and hmac.compare_digest(self._digest, digest)
+
+    def _refresh(self) -> None:
+        if self._source.path is None:
+            return
+        try:
+            found = os.stat(self._source.path)
+            seen = (found.st_mtime_ns, found.st_size, found.st_ino)
+            if seen != self._seen:
+                self._digest = _digest(read_token(self._source))
+                self._seen = seen
+        except (OSError, ValueError):
+            # A file that is gone or damaged lets nobody in.
+            self._seen, self._digest = None, None
+
+
+def _digest(token: str | None) -> bytes | None:
+    return None if token is None else hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+@attrs.define
+class _Attempts:
+    since: float
+    count: int = 0
+
+
+@attrs.frozen
+class Refusal:
+    """A failed attempt that is worth a record: the first of an address, and the last that is listened to."""
+
+    address: str
+    reason: str
+    attempts: int
+
+
+class Guard:
+    """Judges requests over TCP. Blocks for a `stat` of the token's file, no longer."""
+
+    def __init__(self, policy: AccessPolicy) -> None:
+        self._policy = policy
+        self._admin, self._readonly = _Secret(policy.admin), _Secret(policy.readonly)
+        self._attempts: dict[str, _Attempts] = {}
+        self.failures = 0
+        """Failed attempts so far."""
+        self.news: list[Refusal] = []
+        """Those that are worth a record and have not been fetched."""
+
+    def judge(self, needs: Needs, headers: Mapping[str, str], address: str, now: float) -> None:
+        """Let a request through, or not.
+
+        Args:
+            needs: what its route needs.
+            headers: of the request; looked up in any case.
+            address: where it comes from.
+            now: by a monotonic clock.
+
+        Raises:
+            RequestError: 403 `forbidden_host` or `forbidden_origin`, 401 `unauthorized`, 403 `read_only`, 429
+                `too_many_attempts`.
+        """
+        self._judge_host(headers)
+        if needs is Needs.NOTHING or not self._policy.needs_token:
+            return
+        if self._is_shut_out(address, now):
+            raise RequestError(429, "too_many_attempts", "too many failed attempts: try again in a minute")
+        scheme, _, token = headers.get("Authorization", "").partition(" ")
+        digest = _digest(token.strip() if scheme.lower() == "bearer" else "")
+        assert digest is not None
+        admin, readonly = self._admin.matches(digest), self._readonly.matches(digest)
+        if admin or (readonly and needs is Needs.READ):
+            return
+        if readonly:
+            raise RequestError(403, "read_only", "this token is for reading only")
+        self._failed(address, "wrong token" if token else "no token", now)
+        raise RequestError(401, "unauthorized", "a token is needed: Authorization: Bearer TOKEN")
+
+    def _judge_host(self, headers: Mapping[str, str]) -> None:
+        host = headers.get("Host", "")
+        if not _is_our_name(_host_of(host), self._policy.hosts):
+            detail = f"we are not called {host!r} (http_hosts): an address or localhost is"
+            raise RequestError(403, "forbidden_host", detail)
+        origin = headers.get("Origin")
+        if origin is not None and origin not in self._policy.origins and urlsplit(origin).netloc != host:
+            raise RequestError(403, "forbidden_origin", f"web pages of {origin!r} may not ask")
+        if origin is None and headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+            raise RequestError(403, "forbidden_origin", "web pages of other sites may not ask")
+
+    def _is_shut_out(self, address: str, now: float) -> bool:
+        found = self._attempts.get(address)
+        if found is not None and now - found.since > WINDOW:
+            del self._attempts[address]
+            return False
+        return found is not None and found.count >= ATTEMPTS
+
+    def _failed(self, address: str, reason: str, now: float) -> None:
+        self.failures += 1
+        if address not in self._attempts and len(self._attempts) >= MAX_ADDRESSES:
+            del self._attempts[next(iter(self._attempts))]
+        attempts = self._attempts.setdefault(address, _Attempts(now))
+        attempts.count += 1
+        if attempts.count in (1, ATTEMPTS):
+            self.news.append(Refusal(address, reason, attempts.count))
+
+
+def _host_of(host: str) -> str:
+    """A `Host` without its port."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.rpartition(":")[0] if ":" in host else host
+
+
+def _is_our_name(name: str, hosts: tuple[str, ...]) -> bool:
+    if name.lower() == "localhost" or name.lower() in (host.lower() for host in hosts):
+        return True
+    # An address cannot be made to mean us by whoever owns a name.
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,87 @@
+"""The desk where tasks are handed in by themselves: checked whole, bounded in number, each accepted once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from kasmos.daemon.shapes import TaskSubmittedWire
+from kasmos.daemon.single import Prepared, TaskRequest, prepare_task
+from kasmos.daemon.terms import OrchestratorLike, Surroundings
+from kasmos.daemon.wire import task_status
+from kasmos.exceptions import Mistake, RequestError
+from kasmos.model.view import TaskView
+from kasmos.orchestration.intake import TaskAccepted, TaskSubmission
+
+
+class TaskDesk:
+    """Takes tasks for one supervisor.
+
+    Args:
+        get_task: finds a task by what it is called; `RequestError` if there is none.
+    """
+
+    def __init__(
+        self, orchestrator: OrchestratorLike, surroundings: Surroundings, get_task: Callable[[str], TaskView]
+    ) -> None:
+        self._orchestrator = orchestrator
+        self._surroundings = surroundings
+        self._get_task = get_task
+        self._in_hand = 0
+
+    async def submit(self, request: TaskRequest, key: str) -> TaskSubmittedWire:
+        """Accept a task; see `Service.submit_task`."""
+        digest = request.digest()
+        cursor = self._orchestrator.world.seq
+        # Also while the supervisor leaves, or the queue is full: what was accepted is there, and is told of.
+        found = self._orchestrator.find_submitted(key, digest) if key else None
+        if found is not None:
+            return self._answer(found, cursor, ())
+        self._refuse_when_draining()
+        if self._orchestrator.queued_tasks + self._in_hand >= self._surroundings.max_queued:
+            detail = f"{self._surroundings.max_queued} tasks wait already; try again when some of them have begun"
+            raise RequestError(429, "queue_full", detail)
+        self._in_hand += 1
+        try:
+            prepared, needs = await self._prepare(request)
+            submission = TaskSubmission(
+                prepared.task, prepared.settings, self._surroundings.project, digest, needs, key
+            )
+            self._refuse_when_draining()
+            accepted = await self._orchestrator.submit_task(submission)
+        finally:
+            self._in_hand -= 1
+        return self._answer(accepted, cursor, prepared.warnings)
+
+    async def _prepare(self, request: TaskRequest) -> tuple[Prepared, tuple[str, ...]]:
+        def check() -> tuple[Prepared | None, tuple[Mistake, ...]]:
+            return prepare_task(request, self._surroundings.configure({}), self._surroundings.project)
+
+        # In a thread: the configuration is read as it is now.
+        prepared, found = await trio.to_thread.run_sync(check)
+        mistakes = list(found)
+        needs = []
+        for index, name in enumerate(request.needs):
+            try:
+                needs.append(self._get_task(name).id)
+            except RequestError as error:
+                mistakes.append(Mistake(f"$.needs[{index}]", error.detail, "the id of a task that was handed in"))
+        if prepared is None or mistakes:
+            raise RequestError(400, "invalid_body", "the task cannot be run as it was asked for", mistakes)
+        return prepared, tuple(dict.fromkeys(needs))
+
+    def _answer(self, accepted: TaskAccepted, cursor: int, warnings: tuple[Mistake, ...]) -> TaskSubmittedWire:
+        if not accepted.same:
+            detail = f"task {accepted.task_id} was handed in with this Idempotency-Key, and it was another task"
+            raise RequestError(409, "idempotency_conflict", detail)
+        run = self._orchestrator.world.runs[accepted.task_id]
+        if accepted.repeated:
+            # Its events, from the first on, come after the one before it was accepted.
+            cursor = min(cursor, run.first_seq - 1)
+        status = task_status(run.tasks[accepted.task_id])
+        return TaskSubmittedWire(accepted.task_id, status, accepted.repeated, cursor, warnings)
+
+    def _refuse_when_draining(self) -> None:
+        if not self._orchestrator.accepting:
+            raise RequestError(503, "draining", "the supervisor is shutting down and takes no new work")

@@ -1,0 +1,54 @@
+"""The configuration a daemon goes by: what was loaded last and was right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from kasmos.config.load import Loaded, with_flags
+from kasmos.config.reload import decide_change
+from kasmos.config.schema import Config
+from kasmos.daemon.life import Reloaded
+
+
+class Held:
+    """Holds a configuration until a right one takes its place. Methods that load block on the disk.
+
+    Args:
+        load: reads files, variables and flags.
+
+    Raises:
+        ConfigError: there is nothing right to begin with.
+    """
+
+    def __init__(self, load: Callable[[], Loaded]) -> None:
+        self._load = load
+        loaded = load()
+        self.warnings = tuple(map(str, loaded.warnings))
+        """What the loader had to say."""
+        self.config: Config = loaded.config.for_daemon()
+        """What is in force."""
+
+    def present(self) -> Config:
+        """What is in force."""
+        return self.config
+
+    def configure(self, flags: Mapping[str, object]) -> Config:
+        """What is in force, with the settings of one submission on top.
+
+        A file that was changed, and may be half written, plays no part in it until it was reloaded.
+
+        Raises:
+            ConfigError: a setting of the submission is wrong.
+        """
+        return with_flags(self.config, flags)
+
+    def reload(self) -> Reloaded:
+        """Read everything again, and put in force what can change while sessions run.
+
+        Raises:
+            ConfigError: it is wrong; nothing has changed.
+        """
+        loaded = self._load()
+        change = decide_change(self.config, loaded.config.for_daemon())
+        self.config = change.config
+        return Reloaded(change.applied, change.restart, tuple(map(str, loaded.warnings)))

@@ -1,0 +1,97 @@
+"""Which harness a program has: named by its profile, else told by its name, else the generic one."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from importlib import metadata
+
+from kasmos.harnesses.facts import BUILT_IN, Facts, load_facts
+
+GROUP = "kasmos.harnesses"
+"""Entry points by which third parties add harnesses: each names a `Facts`, or a function that gives one."""
+
+_RUNNERS = frozenset({"npx", "bunx", "pnpx", "uvx", "pipx", "node", "bun", "deno", "npm", "pnpm", "yarn", "uv"})
+_PYTHONS = ("python",)
+_WRAPPERS = frozenset({"env", "nice", "ionice", "timeout", "stdbuf", "nohup", "setsid", "sudo", "doas", "xvfb-run"})
+_WORDS = frozenset({"exec", "dlx", "run", "tool", "x"})
+_TAKE_VALUE = frozenset({"-p", "--package", "-u", "--user", "-n", "-c", "-s", "-k", "--from", "--with"})
+
+
+@functools.cache
+def _third_parties() -> dict[str, Facts]:
+    found: dict[str, Facts] = {}
+    for point in metadata.entry_points(group=GROUP):
+        made = point.load()
+        facts = made() if callable(made) else made
+        if isinstance(facts, Facts):
+            found[facts.name] = facts
+    return found
+
+
+def harness_names() -> tuple[str, ...]:
+    """Every harness there is, those of third parties last."""
+    return (*BUILT_IN, *sorted(name for name in _third_parties() if name not in BUILT_IN))
+
+
+def find_harness(name: str) -> Facts | None:
+    """The harness of this name, or None."""
+    if name in BUILT_IN:
+        return load_facts(name)
+    return _third_parties().get(name)
+
+
+def recognise(program: Sequence[str]) -> Facts:
+    """The harness of a command, by the name of its program; `generic` where no name is known.
+
+    Sees through `npx`, `node .../codex`, `python -m aider`, `env`, `timeout` and their like, absolute paths, and
+    versions after a package's name.
+    """
+    for word in _candidates(program):
+        for name in harness_names():
+            facts = find_harness(name)
+            if facts is not None and _is_of(word, facts):
+                return facts
+    return load_facts("generic")
+
+
+def _candidates(program: Sequence[str]) -> list[str]:
+    """The words of a command that may name its program: the first, and behind a wrapper what it runs."""
+    words = list(program)
+    while words:
+        word = words.pop(0)
+        name = _basename(word)
+        if not (name in _RUNNERS or name in _WRAPPERS or name.startswith(_PYTHONS)):
+            return [word]
+        # What a wrapper is told: its flags, its own words, settings and durations.
+        while words and _is_told(words[0]):
+            taken = words.pop(0)
+            if taken == "-m" and name.startswith(_PYTHONS) and words:
+                return [words[0]]
+            if taken in _TAKE_VALUE and words:
+                words.pop(0)
+    return []
+
+
+def _is_told(word: str) -> bool:
+    if word.startswith("-") or word in _WORDS:
+        return True
+    return "=" in word.split("/", 1)[0] or word.rstrip("smhd").replace(".", "", 1).isdigit()
+
+
+def _basename(word: str) -> str:
+    return word.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _is_of(word: str, facts: Facts) -> bool:
+    package = word
+    if word.rfind("@") > 0:
+        package = word[: word.rfind("@")]
+    if package.split("==")[0] in facts.packages:
+        return True
+    name = _basename(word)
+    stem = name.removesuffix(".js").removesuffix(".mjs").removesuffix(".cmd").removesuffix(".exe")
+    if name in facts.programs or stem in facts.programs:
+        return True
+    # node .../@openai/codex/bin/cli.js
+    return any(f"/{one}/" in word for one in facts.packages)

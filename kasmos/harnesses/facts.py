@@ -1,0 +1,216 @@
+"""What is known of each program, read from the TOML that ships beside this module.
+
+The one place of this room that reads files: those of the package itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+import attrs
+
+from kasmos.harnesses.conclusion import FailureKind
+
+BUILT_IN = ("claude", "codex", "opencode", "gemini", "qwen", "aider", "mini", "generic")
+"""The harnesses that ship with kasmos."""
+
+
+@attrs.frozen
+class Rule:
+    """Words of an error, and what kind of failure they mean."""
+
+    kind: FailureKind
+    pattern: re.Pattern[str]
+
+
+@attrs.frozen
+class ExitMeaning:
+    """What a program means by an exit code of its own."""
+
+    kind: FailureKind
+    message: str
+
+
+@attrs.frozen
+class Launch:
+    """How a program is started. Each is a list of words with one placeholder; empty where there is no such thing."""
+
+    headless: tuple[str, ...] = ()
+    interactive: tuple[str, ...] = ()
+    structured: tuple[str, ...] = ()
+    """For its stream of events."""
+    prompt: tuple[str, ...] = ("{prompt}",)
+    prompt_file: tuple[str, ...] = ()
+    model: tuple[str, ...] = ()
+    effort: tuple[str, ...] = ()
+    system: tuple[str, ...] = ()
+    """Text added to its own system prompt."""
+    tools: tuple[str, ...] = ()
+    """Tools it may use without asking, comma-separated."""
+    directory: tuple[str, ...] = ()
+    """One more directory it may work in."""
+    cwd: tuple[str, ...] = ()
+    budget: tuple[str, ...] = ()
+    """Of money, in USD."""
+    turns: tuple[str, ...] = ()
+    quiet: tuple[str, ...] = ()
+    """No questions about updates and the like."""
+    outside_repository: tuple[str, ...] = ()
+    untrusted: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class Conversation:
+    """How a conversation's id is chosen, gone on with and forked."""
+
+    choose: tuple[str, ...] = ()
+    resume: tuple[str, ...] = ()
+    latest: tuple[str, ...] = ()
+    fork: tuple[str, ...] = ()
+    same_directory: bool = False
+    """Whether it can be resumed only where it began."""
+    verbs: bool = False
+    """Whether these are words after the headless verb, before the other flags."""
+
+
+@attrs.frozen
+class Permissions:
+    """How a program is told what it may do."""
+
+    prompt: tuple[str, ...] = ()
+    bypass: tuple[str, ...] = ()
+    spelled: tuple[str, ...] = ()
+    """Flags that speak of permissions: a profile that has one of them has decided already."""
+    root_needs: str = ""
+    """An environment variable without which the program refuses the bypass to root."""
+    can_ask_headless: bool = False
+    """Whether it can ask its supervisor without a terminal."""
+
+
+@attrs.frozen
+class Facts:
+    """Everything known of one program."""
+
+    name: str
+    title: str = ""
+    programs: tuple[str, ...] = ()
+    """Names of its executable."""
+    packages: tuple[str, ...] = ()
+    """Names by which `npx` and the like run it."""
+    dialect: str = "generic"
+    terminal_result: bool = False
+    """Whether its stream ends with an event that says so."""
+    reference: str = ""
+    """The version these facts were found with."""
+    versions: str = ""
+    """The versions they are believed for, such as `>=2.0,<3`."""
+    login: tuple[str, ...] = ()
+    """Arguments with which it says whether it is logged in."""
+    launch: Launch = Launch()
+    conversation: Conversation = Conversation()
+    permissions: Permissions = Permissions()
+    environment: Mapping[str, str] = attrs.field(factory=dict)
+    """Variables that keep it quiet."""
+    unset: tuple[str, ...] = ()
+    """Variables of a surrounding agent that must not reach it."""
+    stop_signals: tuple[str, ...] = ("SIGTERM",)
+    """The best first signal, then what follows it."""
+    leaves_tools: tuple[str, ...] = ()
+    """Signals after which its tools go on."""
+    exits: Mapping[int, ExitMeaning] = attrs.field(factory=dict)
+    rules: tuple[Rule, ...] = ()
+    """Its own first, then those of all programs."""
+    error_line: re.Pattern[str] | None = None
+    denied: re.Pattern[str] | None = None
+
+
+def knows_version(facts: Facts, version: str) -> bool | None:
+    """Whether these facts are believed for a version; None if there is nothing to compare."""
+    found = _numbers(version)
+    if not found or not facts.versions:
+        return None
+    for clause in facts.versions.split(","):
+        bound = _numbers(clause)
+        width = max(len(bound), len(found))
+        left, right = (part + (0,) * (width - len(part)) for part in (found, bound))
+        if clause.startswith(">=") and left < right:
+            return False
+        if clause.startswith("<") and left >= right:
+            return False
+    return True
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    match = re.search(r"\d+(?:\.\d+)*", text)
+    return () if match is None else tuple(int(part) for part in match[0].split("."))
+
+
+@functools.cache
+def load_facts(name: str) -> Facts:
+    """The facts of a built-in harness."""
+    return parse_facts(name, _read(name), _common())
+
+
+def parse_facts(name: str, document: Mapping[str, Any], common: tuple[Rule, ...] = ()) -> Facts:
+    """Make facts of a document with the keys of `facts/*.toml`; third parties use it too.
+
+    Raises:
+        KeyError, TypeError, ValueError: the document has keys or values that are none of these.
+    """
+    lines = document.get("lines", {})
+    environment = document.get("environment", {})
+    stop = document.get("stop", {})
+    exits = {
+        int(one["code"]): ExitMeaning(FailureKind(one["kind"]), one["message"]) for one in document.get("exits", ())
+    }
+    return Facts(
+        name=name,
+        title=document.get("title", name),
+        programs=tuple(document.get("programs", (name,))),
+        packages=tuple(document.get("packages", ())),
+        dialect=document.get("dialect", "generic"),
+        terminal_result=document.get("terminal_result", False),
+        reference=document.get("reference", ""),
+        versions=document.get("versions", ""),
+        login=tuple(document.get("login", ())),
+        launch=Launch(**_tuples(document.get("launch", {}))),
+        conversation=Conversation(**_tuples(document.get("conversation", {}))),
+        permissions=Permissions(**_tuples(document.get("permissions", {}))),
+        environment=dict(environment.get("set", {})),
+        unset=tuple(environment.get("unset", ())),
+        stop_signals=tuple(stop.get("signals", ("SIGTERM",))),
+        leaves_tools=tuple(stop.get("leaves_tools", ())),
+        exits=exits,
+        rules=_rules(document) + common,
+        error_line=re.compile(lines["error"]) if lines.get("error") else None,
+        denied=re.compile(lines["denied"]) if lines.get("denied") else None,
+    )
+
+
+@functools.cache
+def _common() -> tuple[Rule, ...]:
+    return _rules(_read("common"))
+
+
+def common_rules() -> tuple[Rule, ...]:
+    """What servers of models say whatever program passes it on."""
+    return _common()
+
+
+def _read(name: str) -> dict[str, Any]:
+    text = resources.files("kasmos.harnesses").joinpath("facts").joinpath(f"{name}.toml").read_text("utf-8")
+    return tomllib.loads(text)
+
+
+def _rules(document: Mapping[str, Any]) -> tuple[Rule, ...]:
+    found = document.get("failures", ())
+    return tuple(Rule(FailureKind(one["kind"]), re.compile(one["pattern"], re.IGNORECASE)) for one in found)
+
+
+def _tuples(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}

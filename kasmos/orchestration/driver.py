@@ -1,0 +1,264 @@
+"""The drive: one Trio task per run that decides from the journal, makes it durable, acts, and waits for news.
+
+It keeps nothing that a new supervisor would miss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import attrs
+import trio
+
+from kasmos.failpoints import reach
+from kasmos.model import event as ev
+from kasmos.model.plan import Origin
+from kasmos.model.session import StopReason
+from kasmos.model.task import CauseKind
+from kasmos.model.view import RunState, RunView, World, find_task_view, parts_of_task_id
+from kasmos.orchestration.assembly import Kitchen, TaskRecipe
+from kasmos.orchestration.scheduler import RunDecision, decide_outer_needs, decide_run
+from kasmos.orchestration.slots import Slots, is_pending
+from kasmos.supervision.child import Child, Ledger
+from kasmos.supervision.supervisor import Supervisor
+
+STOP_REASONS = {
+    CauseKind.FAIL_FAST: StopReason.FAIL_FAST,
+    CauseKind.RUN_CANCELLED: StopReason.CANCELLED,
+}
+
+
+@attrs.define(eq=False)
+class _Drive:
+    """A run that this supervisor is at work on."""
+
+    wake: trio.Event = attrs.field(factory=trio.Event)
+    """Set when something has changed that may matter to the run."""
+    over: trio.Event = attrs.field(factory=trio.Event)
+
+
+class Driver:
+    """Drives runs until they have ended, or until it is time to leave."""
+
+    def __init__(
+        self, nursery: trio.Nursery, ledger: Ledger, supervisor: Supervisor, kitchen: Kitchen, max_concurrent: int
+    ) -> None:
+        self._nursery = nursery
+        self._ledger = ledger
+        self._supervisor = supervisor
+        self._kitchen = kitchen
+        self._slots = Slots(max_concurrent, supervisor, lambda: ledger.world)
+        self._drives: dict[str, _Drive] = {}
+        self._locks: dict[str, trio.Lock] = {}
+        """By run: held from a look at it to the commit of what follows, so that nobody decides by what is past."""
+        self._dependents: dict[str, set[str]] = {}
+        """By run: those that wait for a task of it."""
+        self._singles: set[str] = set()
+        self._busy_singles = 0
+        self._submissions = 0
+        self._idle = trio.Event()
+        self._idle.set()
+        self.leaving: str | None = None
+        """Why nothing is begun any more."""
+        self.handing_on = False
+        """Whether what is unfinished then is left as it is, so that the next supervisor goes on with it by itself."""
+
+    @property
+    def world(self) -> World:
+        """The present, as of the last commit."""
+        return self._ledger.world
+
+    @property
+    def max_concurrent(self) -> int:
+        """How many tasks run side by side, of all runs; what runs already goes on when it is lowered."""
+        return self._slots.limit
+
+    @max_concurrent.setter
+    def max_concurrent(self, tasks: int) -> None:
+        self._slots.limit = tasks
+        self._wake_heads()
+
+    def is_driven(self, run_id: str) -> bool:
+        """Whether this supervisor is at work on the run."""
+        return run_id in self._drives
+
+    @property
+    def queued_tasks(self) -> int:
+        """How many tasks that were handed in by themselves wait for a slot, or for other tasks."""
+        return len(self._singles) - self._busy_singles
+
+    def lock(self, run_id: str) -> trio.Lock:
+        """The lock of a run: held from a look at it to the commit of what follows."""
+        return self._locks.setdefault(run_id, trio.Lock())
+
+    def drive(self, run_id: str) -> None:
+        """Be at work on a run; one that is driven already looks for news. Never blocks."""
+        if self.is_driven(run_id):
+            self.wake(run_id)
+            return
+        drive = self._drives[run_id] = _Drive()
+        if self.world.runs[run_id].origin is Origin.TASK:
+            self._singles.add(run_id)
+        self._stir()
+        self._nursery.start_soon(self._drive_run, run_id, drive)
+
+    def wake(self, run_id: str) -> None:
+        """Something has changed that may matter to a run. Never blocks."""
+        if run_id in self._drives:
+            self._drives[run_id].wake.set()
+        self._wake_dependents(run_id)
+
+    def wake_all(self) -> None:
+        """Something has changed that matters to every run. Never blocks."""
+        for drive in self._drives.values():
+            drive.wake.set()
+
+    async def wait_over(self, run_id: str) -> None:
+        """Wait until this supervisor is not at work on the run any more."""
+        drive = self._drives.get(run_id)
+        if drive is not None:
+            await drive.over.wait()
+
+    @contextmanager
+    def submitting(self) -> Iterator[None]:
+        """It is being decided what is driven next: whoever waits until nothing is under way waits for that, too."""
+        self._submissions += 1
+        self._stir()
+        try:
+            yield
+        finally:
+            self._submissions -= 1
+            self._rest()
+
+    async def wait_idle(self) -> None:
+        """Wait until no run is under way, and none is being submitted."""
+        while self._drives or self._submissions:
+            await self._idle.wait()
+
+    def _stir(self) -> None:
+        """Somebody who waits until nothing is under way has to wait again."""
+        if self._idle.is_set():
+            self._idle = trio.Event()
+
+    def _rest(self) -> None:
+        if not self._drives and not self._submissions:
+            self._idle.set()
+
+    # --- one run -----------------------------------------------------------------------
+
+    async def _drive_run(self, run_id: str, drive: _Drive) -> None:
+        try:
+            while True:
+                async with self.lock(run_id):
+                    over = await self._turn(run_id)
+                self._wake_dependents(run_id)
+                self._wake_heads()
+                if over:
+                    break
+                await drive.wake.wait()
+                drive.wake = trio.Event()
+        finally:
+            del self._drives[run_id]
+            self._singles.discard(run_id)
+            self._forget_lock(run_id)
+            self._slots.leave(run_id)
+            drive.over.set()
+            self._rest()
+
+    def _forget_lock(self, run_id: str) -> None:
+        lock = self._locks.get(run_id)
+        if lock is not None and not lock.locked() and not lock.statistics().tasks_waiting:
+            del self._locks[run_id]
+
+    async def _turn(self, run_id: str) -> bool:
+        """Decide once and act; True when this supervisor is done with the run."""
+        children = self._supervisor.children(run_id)
+        if self.leaving is not None:
+            if children:
+                return False
+            run = self.world.runs[run_id]
+            # A task that was handed in by itself is a promise: the next supervisor keeps it without being asked.
+            if run.unfinished and not self.handing_on and run.origin is not Origin.TASK:
+                await self._ledger.append(ev.RunInterrupted(run_id, self.leaving))
+            return True
+        held = await self._look_at_needs(self.world.runs[run_id])
+        run = self.world.runs[run_id]
+        own = 0 if held else max(0, run.settings.max_concurrent - len(children))
+        shared = self._slots.free_for(run_id)
+        decision = decide_run(run, busy=frozenset(children), free_slots=min(own, shared))
+        await self._commit(decision)
+        started = [task_id for task_id in decision.start if self._start_if_may(run_id, task_id)]
+        if len(started) < len(decision.start) or (decision.left_over and shared < own):
+            self._slots.queue(run_id, served=bool(started))
+        else:
+            self._slots.leave(run_id)
+        children = self._supervisor.children(run_id)
+        for task_id, cause in decision.stop:
+            if task_id in children:
+                children[task_id].request_stop(STOP_REASONS.get(cause.kind, StopReason.REQUESTED), cause)
+        return self.world.runs[run_id].state is RunState.ENDED and not self._supervisor.children(run_id)
+
+    async def _look_at_needs(self, run: RunView) -> bool:
+        """Whether the run waits for tasks of other runs; what follows from their ends is committed."""
+        if not run.needs:
+            return False
+        runs = self.world.runs
+        outer = decide_outer_needs(run, {name: find_task_view(runs, name) for name in run.needs})
+        if outer.events:
+            await self._ledger.append(*outer.events)
+        for name in outer.waiting_for:
+            self._dependents.setdefault(parts_of_task_id(name)[0], set()).add(run.id)
+        return bool(outer.waiting_for)
+
+    async def _commit(self, decision: RunDecision) -> None:
+        if not decision.events:
+            return
+        await self._ledger.append(*decision.events)
+        for event in decision.events:
+            match event:
+                case ev.WaveStarted():
+                    reach("wave.started")
+                case ev.WaveEnded():
+                    reach("wave.ended")
+                case ev.RunEnded():
+                    reach("run.ended")
+
+    def _start_if_may(self, run_id: str, task_id: str) -> bool:
+        """Give a task its child, unless that may not be any more now that the decision has been committed."""
+        # 1. The supervisor has begun to leave.
+        if self.leaving is not None:
+            return False
+        # 2. Another run may have taken the slot. What is under way already is taken up in any case.
+        if is_pending(self.world.runs[run_id].tasks[task_id]) and not self._slots.free_for(run_id):
+            return False
+        self.start(run_id, task_id)
+        return True
+
+    def start(self, run_id: str, task_id: str) -> None:
+        """Give a task a child, whether there is a slot or not. Never blocks."""
+        run = self.world.runs[run_id]
+        self._slots.taken_up(run_id, task_id)
+        recipe = TaskRecipe(run, run.tasks[task_id], self._kitchen)
+        child = Child(run_id, task_id, recipe, self._supervisor.surroundings)
+        single = run_id in self._singles
+        self._busy_singles += single
+
+        def ended() -> None:
+            self._busy_singles -= single
+            self.wake(run_id)
+            self._wake_heads()
+
+        self._supervisor.start(child, ended)
+
+    def _wake_dependents(self, run_id: str) -> None:
+        """Something of a run may have ended: those that wait for it look, and wait on if it was something else."""
+        for one in self._dependents.pop(run_id, ()):
+            if one in self._drives:
+                self._drives[one].wake.set()
+
+    def _wake_heads(self) -> None:
+        """A slot may have become free: whoever has waited longest is next."""
+        if self.leaving is None:
+            for run_id in self._slots.heads():
+                self.wake(run_id)

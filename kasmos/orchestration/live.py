@@ -1,0 +1,28 @@
+"""The sessions that run at this moment, in this process."""
+
+from __future__ import annotations
+
+from kasmos.sessions.protocol import ExecutionSession
+
+
+class LiveSessions:
+    """The sessions that run at this moment, by id."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, ExecutionSession] = {}
+
+    def started(self, session: ExecutionSession) -> None:
+        """A session runs."""
+        self._sessions[session.spec.id] = session
+
+    def ended(self, session_id: str) -> None:
+        """A session has ended."""
+        self._sessions.pop(session_id, None)
+
+    def all(self) -> list[ExecutionSession]:
+        """Every session that runs."""
+        return list(self._sessions.values())
+
+    def get(self, session_id: str) -> ExecutionSession | None:
+        """The live session with this id."""
+        return self._sessions.get(session_id)

@@ -1,0 +1,96 @@
+"""What becomes of a task when the model's side fails, or a tool is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kasmos.model.task import CauseKind, Outcome
+from kasmos.model.view import Ended
+
+from .conftest import LIMIT, Workshop
+from .programs import RECIPES
+
+UNAUTHORISED = {"claude": 1, "codex": 1, "opencode": 1, "gemini": 145, "qwen": 0, "aider": 0, "mini": 1}
+"""How each program exits when its key is wrong."""
+DONE = 'checks = ["test -e done.txt"]'
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_wrong_key(shop: Workshop, name: str) -> None:
+    """A task whose program is told that its key is wrong fails: by its exit, or by its check where it exits with 0."""
+    shop.equip(name)
+    shop.write_tasks({name: "fail 401"}, settings=DONE)
+    result = shop.kas("run", "plan.md", timeout=LIMIT)
+    assert result.code == 1, shop.output()
+    status = shop.session().exit
+    assert status is not None
+    assert status.code == UNAUTHORISED[name], shop.output()
+    assert shop.outcome() is Outcome.FAILED
+    assert {entry["status"] for entry in shop.asked(name)} == {401}
+    failure = shop.conclusion(name)["failure"]
+    assert failure is not None
+    assert failure["kind"] == "auth", failure
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_passing_overload(shop: Workshop, name: str) -> None:
+    """A program that gets over an overloaded model by itself has done its task at the first attempt."""
+    shop.equip(name)
+    shop.write_tasks({name: f"fail {529 if name == 'claude' else 503} 1 ;; say done"})
+    result = shop.kas("run", "plan.md", timeout=LIMIT)
+    assert result.code == 0, shop.output()
+    assert shop.only_run().tasks["1"].attempts == 1
+    assert [entry["step"] for entry in shop.asked(name)] == ["fail", "say"]
+
+
+@pytest.mark.parametrize("name", ["claude", "codex", "opencode", "gemini", "qwen"])
+def test_denied_tool(shop: Workshop, name: str) -> None:
+    """A program that is refused a tool exits with 0 and has not done it: the task's check tells."""
+    shop.equip(name, may="nothing")
+    path = shop.kas.cwd / "done.txt"
+    step = {
+        "opencode": f"run touch {path}",
+        # It does not even offer the tool; a model that calls it all the same is told so.
+        "gemini": f"call write_file {json.dumps({'file_path': str(path), 'content': 'x'})}",
+    }.get(name, f"write {path} x")
+    shop.write_tasks({name: f"{step} ;; say done"}, settings=DONE)
+    result = shop.kas("run", "plan.md", timeout=LIMIT)
+    assert result.code == 1, shop.output()
+    assert not path.exists()
+    status = shop.session().exit
+    assert status is not None
+    assert status.code == 0, shop.output()
+    state = shop.only_run().tasks["1"].state
+    assert isinstance(state, Ended)
+    assert state.cause.kind is CauseKind.CHECK
+    failure = shop.conclusion(name)["failure"]
+    assert failure is not None
+    assert failure["kind"] == "tool_denied", failure
+
+
+@pytest.mark.parametrize("name", ["claude", "codex", "gemini"])
+def test_quota(shop: Workshop, name: str) -> None:
+    """A program whose account has used up what it may use says so in its output, and its task fails."""
+    shop.equip(name)
+    shop.write_tasks({name: "quota 3600"})
+    result = shop.kas("run", "plan.md", timeout=LIMIT)
+    assert result.code == 1, shop.output()
+    assert shop.outcome() is Outcome.FAILED
+    failure = shop.conclusion(name)["failure"]
+    assert failure is not None
+    assert failure["kind"] in ("quota", "rate_limit") if name == "claude" else failure["kind"] == "quota", failure
+
+
+@pytest.mark.parametrize("name", ["claude", "codex"])
+def test_cut_stream(shop: Workshop, name: str) -> None:
+    """A program that asks again after a cut stream has done its task at once; claude does not stream then."""
+    shop.equip(name)
+    shop.write_tasks({name: "cut 1 ;; say done"})
+    result = shop.kas("run", "plan.md", timeout=LIMIT)
+    assert result.code == 0, shop.output()
+    assert [(entry["ended"], entry["stream"]) for entry in shop.asked(name)] == [
+        ("cut", True),
+        ("sent", name == "codex"),
+    ]

