@@ -182,7 +182,7 @@ def start(place: Place, environ: Mapping[str, str]) -> None:
     """See to it that the server runs and is set up. In a thread: runs processes.
 
     Raises:
-        BackendUnavailableError: it does not start.
+        BackendUnavailableError: it does not start, or does not answer.
     """
     plain = server_environment(environ)
     prefix = scope_prefix(environ, os.geteuid(), has_manager=_has_manager())
@@ -190,8 +190,9 @@ def start(place: Place, environ: Mapping[str, str]) -> None:
     command = [*place.command, "new-session", "-d", "-s", KEEPER, "exec sleep infinity"]
     command += [";", "set-option", "-t", f"={KEEPER}:", TOKEN, place.token]
     surroundings = {**plain, **{k: v for k, v in environ.items() if k.startswith(("XDG_", "DBUS_"))}}
+    serving = is_serving(place)
     try:
-        if not is_serving(place):
+        if not serving:
             _run([*prefix, *clean, *command], surroundings)
         _set_up(place, plain)
     except (OSError, subprocess.SubprocessError) as error:
@@ -235,8 +236,22 @@ def _set_up(place: Place, given: Mapping[str, str]) -> None:
 
 
 def is_serving(place: Place) -> bool:
-    """Whether a server answers on the socket."""
-    return os.path.exists(place.socket) and _server(place).is_alive()
+    """Whether a server answers on the socket.
+
+    Raises:
+        BackendUnavailableError: there is one, and it does not answer. libtmux would wait for it without end.
+    """
+    if not os.path.exists(place.socket):
+        return False
+    try:
+        _run([*place.command, "-N", "display-message", "-p", "here"], server_environment(os.environ))
+    except subprocess.TimeoutExpired as error:
+        raise BackendUnavailableError(
+            f"the tmux server on {place.socket} does not answer within {COMMAND_TIMEOUT:.0f} s: is it stopped?"
+        ) from error
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return True
 
 
 @attrs.frozen
