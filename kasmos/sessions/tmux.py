@@ -16,6 +16,7 @@ import re
 import secrets
 import select
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -194,6 +195,8 @@ def start(place: Place, environ: Mapping[str, str]) -> None:
     try:
         if not serving:
             _run([*prefix, *clean, *command], surroundings)
+        else:
+            _end_stale_clients(place)
         _set_up(place, plain)
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None)
@@ -233,6 +236,28 @@ def _set_up(place: Place, given: Mapping[str, str]) -> None:
     done = server.cmd(words[0], *words[1:])
     if done.stderr:
         raise OSError("; ".join(done.stderr))
+
+
+def _end_stale_clients(place: Place) -> None:
+    """End the control connections of supervisors that were killed.
+
+    tmux 3.3 waits without end until it has told such a client all that was on its way, and nobody reads that any more:
+    neither client nor server would ever end.
+    """
+    form = "#{client_control_mode} #{client_pid}"
+    for line in _server(place).cmd("list-clients", "-t", f"={KEEPER}", "-F", form).stdout:
+        control, _, pid = line.partition(" ")
+        if control != "1":
+            continue
+        with contextlib.suppress(OSError):
+            pidfd = os.pidfd_open(int(pid))
+            try:
+                with open(f"/proc/{pid}/cmdline", "rb") as file:
+                    if os.fsencode(place.socket) in file.read().split(b"\0"):
+                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                        select.select([pidfd], [], [], 1.0)
+            finally:
+                os.close(pidfd)
 
 
 def is_serving(place: Place) -> bool:
@@ -289,8 +314,12 @@ def end_if_unused(place: Place, *, wait: float = 5.0) -> bool:
     pid = server.cmd("display-message", "-p", "#{pid}").stdout
     pidfd = os.pidfd_open(int(pid[0]))
     try:
+        _end_stale_clients(place)
         server.kill()
-        select.select([pidfd], [], [], wait)
+        if not select.select([pidfd], [], [], wait)[0]:
+            # It was told to end and waits for a client that does not: nothing of anybody's is in it any more.
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            select.select([pidfd], [], [], wait)
     finally:
         os.close(pidfd)
     with contextlib.suppress(OSError):
