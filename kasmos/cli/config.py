@@ -174,7 +174,10 @@ def _refuse(lines: Iterable[object]) -> NoReturn:
 
 def _order(path: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
     """Tables in the order of the manual, keys by name."""
-    tables = ("state_root", "orchestration", "logs", "phases", "agents")
+    from kasmos.config.keys import KEYS
+
+    # The one place that has the order; agents are last there, too.
+    tables = list(dict.fromkeys(key.path[0] for key in KEYS))
     return tables.index(path[0]), path
 
 

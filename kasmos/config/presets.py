@@ -64,6 +64,34 @@ PRESETS: tuple[Preset, ...] = (
         },
     ),
     Preset(
+        "gemini",
+        (
+            "Gemini CLI (0.61). When the API fails it ends with the HTTP status modulo 256. It would start itself once",
+            "more and ignore SIGTERM then; the variable keeps it from that.",
+        ),
+        {
+            "program": "gemini",
+            "flags": ["--skip-trust", "--output-format", "stream-json", "--approval-mode", "auto_edit"],
+            "prompt": "stdin",
+            "env_pass": ["GEMINI_API_KEY", "GOOGLE_*"],
+            "env": {"GEMINI_CLI_NO_RELAUNCH": "true"},
+        },
+    ),
+    Preset(
+        "qwen",
+        (
+            "Qwen Code (0.15). It ends with 0 even when the API has failed: a task without a check proves nothing.",
+            "The variable keeps it from starting itself once more, and leaving its real self behind when it is stopped.",
+        ),
+        {
+            "program": "qwen",
+            "flags": ["--output-format", "stream-json", "--approval-mode", "auto-edit"],
+            "prompt": "stdin",
+            "env_pass": ["OPENAI_*", "DASHSCOPE_API_KEY"],
+            "env": {"QWEN_CODE_NO_RELAUNCH": "true"},
+        },
+    ),
+    Preset(
         "aider",
         (
             "aider (0.86). It ends with 0 when the API has failed, too: a task without a check proves nothing.",

@@ -108,6 +108,8 @@ class Child:
         """Cancelled when a stop is asked for while the child waits for its session's end."""
         self._deadline = float("inf")
         """When the session's time is over, by CLOCK_MONOTONIC, not counting the time it waits for people."""
+        self._detached = False
+        """Said once, however often it is asked for while `run` is still on its way out."""
         self._desk: Desk | None = None
         """Sees to what the session asks."""
 
@@ -139,7 +141,8 @@ class Child:
 
     def detach(self) -> None:
         """Leave the running program to the next supervisor. Cancel `run` afterwards. Never blocks."""
-        if self._session is not None and self._session.exit is None:
+        if self._session is not None and self._session.exit is None and not self._detached:
+            self._detached = True
             self._session.detach()
             self._ledger.append_nowait(ev.SessionDetached(self._session.spec.id))
 
