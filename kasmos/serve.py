@@ -441,12 +441,21 @@ def _service_surroundings(
         project=str(options.workspace_root or options.project),
         configure=options.configure,
         read_ended=read_ended,
+        last_output_at=partial(_last_output_at, options.root),
         life=options.life,
         health=health,
         record=record,
         max_queued=config.orchestration.max_queued,
         environ=options.environ,
     )
+
+
+def _last_output_at(root: StateRoot, session_id: str) -> float | None:
+    try:
+        found = os.stat(root.session_dir(session_id) / layout.OUTPUT)
+    except OSError:
+        return None
+    return found.st_mtime if found.st_size else None
 
 
 async def _recover(

@@ -108,4 +108,5 @@ async def post_permission(name: str) -> Response:
 
 
 def _render(session: SessionView) -> object:
-    return session_wire(session, the_service().output_bytes(session))
+    service = the_service()
+    return session_wire(session, service.output_bytes(session), service.last_output_at(session))

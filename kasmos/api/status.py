@@ -48,7 +48,7 @@ async def get_ready() -> Response:
 async def get_status() -> Response:
     """The compact snapshot, with an `ETag`."""
     Query(()).done()
-    return answer_with_tag(this_app().board.encoded())
+    return answer_with_tag(*this_app().board.encoded())
 
 
 @routes.post("/v1/stop", Needs.ADMIN)

@@ -116,6 +116,15 @@ class Service:
         return [run for run in reversed(self.world.runs.values()) if origin in (None, run.origin)]
 
     @property
+    def queue_limit(self) -> int:
+        """How many of them may wait."""
+        return self._surroundings.max_queued
+
+    def last_output_at(self, session: SessionView) -> float | None:
+        """When a live session last wrote something."""
+        return self._surroundings.last_output_at(session.id) if session.state.live else None
+
+    @property
     def queue_depth(self) -> int:
         """How many tasks that were handed in by themselves wait."""
         return self._orchestrator.queued_tasks

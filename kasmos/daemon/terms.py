@@ -109,6 +109,8 @@ class Surroundings:
     """Loads the configuration anew, with these key paths on top. Blocks on the disk."""
     read_ended: Callable[[SessionView, int, int], OutputChunk]
     """Reads the output of a session that is not held open. Blocks on the disk; `OSError` when it is gone."""
+    last_output_at: Callable[[str], float | None] = lambda session_id: None
+    """When the session with this id last wrote something; wall clock. Looks at one file."""
     life: Life = attrs.field(factory=Life)
     health: Health = attrs.field(factory=lambda: Health(always_well, lambda: True))
     record: Callable[[Event], object] = lambda event: None

@@ -306,6 +306,7 @@ def _task(task: TaskView, event: ev.TaskRetryScheduled | ev.TaskPutBack | ev.Tas
             return attrs.evolve(
                 task,
                 state=Ended(outcome=event.outcome, cause=event.cause, at=record.at),
+                ended_seq=record.seq,
                 ended_at=record.at,
                 ended_mono=record.mono,
             )

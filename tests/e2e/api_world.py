@@ -150,6 +150,7 @@ class FakeOrchestrator:
     def __init__(self) -> None:
         self.world = World()
         self.accepting = True
+        self.queued_tasks = 0
         self.records: list[Record] = []
         self.asked: list[tuple[Any, ...]] = []
         self.live: dict[str, FakeSession] = {}
