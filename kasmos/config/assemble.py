@@ -89,6 +89,7 @@ class _Agent:
             retry_lost=self._get("retry_lost"),
             enabled=self._get("enabled"),
             limits=self._limits(),
+            harness=self._get("harness"),
             permission_default=self._get("permission_default"),
             rules=self._rules(),
             approval_timeout=self._get("approval_timeout"),

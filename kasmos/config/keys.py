@@ -37,6 +37,7 @@ from kasmos.model.profile import (
     PromptMode,
     RestartCondition,
 )
+from kasmos.model.session import CgroupUse
 
 Path = tuple[str, ...]
 
@@ -189,9 +190,9 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         ("orchestration", "cgroups"),
-        Flag(),
-        "Whether each session gets a control group (v2) of its own, where the machine lets us: `kas doctor` says.",
-        True,
+        Choice(CgroupUse),
+        "Where each session gets a control group (v2): where one is `delegated` to us, `always`, or `never`.",
+        "delegated",
         variable="KASMOS_CGROUPS",
     ),
     # --- [logs]
@@ -316,6 +317,20 @@ KEYS: tuple[Key, ...] = (
         flag="--http-readonly-token-file",
     ),
     Key(
+        ("daemon", "http_hosts"),
+        Words(Text("a host's name", r"[A-Za-z0-9_.-]+"), example='["build.example"]'),
+        "TCP: names the API may be asked by, beside addresses and localhost; others are refused.",
+        [],
+        variable="KASMOS_HTTP_HOSTS",
+    ),
+    Key(
+        ("daemon", "http_origins"),
+        Words(Text("an origin", r"https?://[A-Za-z0-9_.:\[\]-]+"), example='["https://board.example"]'),
+        "TCP: origins of web pages that may ask; others are refused.",
+        [],
+        variable="KASMOS_HTTP_ORIGINS",
+    ),
+    Key(
         ("daemon", "log_format"),
         Choice(LogFormat),
         "The daemon's own log: `json`, `console`, or `auto` (console on a terminal, else json).",
@@ -360,6 +375,12 @@ KEYS: tuple[Key, ...] = (
         Words(),
         "Further arguments; {prompt}, {prompt_file}, {script_file}, {model}, {effort}, {temperature} are filled in.",
         [],
+    ),
+    Key(
+        (*AGENT, "harness"),
+        Text("the name of a harness", r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"),
+        "Which harness knows its program: `claude`, `codex`, ... `generic`; without it, told by the program's name.",
+        example='"claude"',
     ),
     Key((*AGENT, "model"), Text(), "What {model} in flags becomes.", example='"opus"'),
     Key((*AGENT, "effort"), Text(), "What {effort} in flags becomes.", example='"high"'),

@@ -91,6 +91,8 @@ class AiderDialect(Dialect):
 
     def _other(self, line: str) -> list[AgentEvent]:
         pattern = self.evidence.facts.error_line
+        if line.startswith("Empty response received from LLM"):
+            return [*self._end_error(), report(self.evidence.judge(line, final=False))]
         if line.startswith("^C again to exit"):
             self.evidence.interrupted = True
             return [*self._flush(), *self._end_error()]
@@ -118,7 +120,8 @@ class AiderDialect(Dialect):
         if self._error and line.startswith("The API provider"):
             self._error.append(line)
             return []
-        events = self._end_error()
+        # What was said before an error is no answer to it.
+        events = [*self._end_error(), *self._flush()]
         self._error = [line]
         self._banner = False
         return events
