@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from kasmos.exceptions import BackendUnavailableError
+from kasmos.sessions import layout
 
 if TYPE_CHECKING:
     import libtmux
@@ -286,25 +287,45 @@ class Found:
     name: str
     session_id: str
     ours: bool
+    dead: bool
+    """Whether everybody has let go of its terminal."""
 
 
 def list_sessions(place: Place) -> list[Found]:
     """Every tmux session on our socket, and whether it is ours. In a thread: runs a process."""
-    form = f"#{{session_name}}\t#{{{SESSION}}}\t#{{{TOKEN}}}"
+    form = f"#{{session_name}}\t#{{{SESSION}}}\t#{{{TOKEN}}}\t#{{pane_dead}}"
     found = []
     for line in _server(place).cmd("list-sessions", "-F", form).stdout:
-        name, session_id, token = [*line.split("\t"), "", ""][:3]
-        found.append(Found(name, session_id, token == place.token))
+        name, session_id, token, dead = [*line.split("\t"), "", "", ""][:4]
+        found.append(Found(name, session_id, token == place.token, dead == "1"))
     return found
 
 
-def end_if_unused(place: Place, *, wait: float = 5.0) -> bool:
+def clear_dead(place: Place, sessions: Path) -> list[str]:
+    """End those tmux sessions of ours that nobody needs any more. In a thread: runs processes.
+
+    These are the dead ones whose last screen was kept, or whose records have been removed: others are still to be
+    taken over. Returns: ids of the sessions they were of.
+    """
+    over = [
+        one
+        for one in list_sessions(place)
+        if one.ours and one.dead and one.session_id
+        and ((sessions / one.session_id / layout.SCREEN).exists() or not (sessions / one.session_id).exists())
+    ]  # fmt: skip
+    for one in over:
+        _server(place).cmd("kill-session", "-t", f"={one.name}")
+    return [one.session_id for one in over]
+
+
+def end_if_unused(place: Place, records: Path, *, wait: float = 5.0) -> bool:
     """End the server if nothing but the keeper is left in it. In a thread: runs processes.
 
     Otherwise it ends by itself with the last session in it.
     """
     if not is_serving(place):
         return True
+    clear_dead(place, records)
     sessions = list_sessions(place)
     keeper = [one for one in sessions if one.ours and one.name == KEEPER]
     server = _server(place)

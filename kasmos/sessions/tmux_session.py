@@ -239,7 +239,7 @@ class TmuxSession(HeldSession):
 
     async def _end_pane(self) -> None:
         """Keep the last screen, then give the terminal up, so that the logger meets the end of the output."""
-        await end_pane(self._hold, self._pane, self._save_screen)
+        await end_pane(self._pane, self._save_screen)
 
     def _save_screen(self, lines: tuple[str, ...]) -> None:
         with suppress(OSError):
@@ -417,8 +417,11 @@ class TmuxSession(HeldSession):
             raise SessionClosedError(f"{self.spec.name} has ended")
 
 
-async def end_pane(hold: Hold, pane: Pane, keep: Callable[[tuple[str, ...]], None]) -> None:
-    """Keep a pane's last screen and end it, once everybody has let go of its terminal. Bounded; never fails."""
+async def end_pane(pane: Pane, keep: Callable[[tuple[str, ...]], None]) -> None:
+    """Keep a pane's last screen and end it, once its terminal has hung up. Bounded; never fails.
+
+    It hangs up when the doorman, the leader of its kernel session, has ended, whoever else has it open.
+    """
     if not pane.id:
         return
     with trio.move_on_after(PANE_LIMIT):
@@ -433,15 +436,14 @@ async def end_pane(hold: Hold, pane: Pane, keep: Callable[[tuple[str, ...]], Non
                 if pane.host.dead.is_set() or not await pane.find(None):
                     return
                 continue
-            if state == (b"1",) or hold.spared:
+            if state == (b"1",):
                 break
             # tmux does not tell reliably when a terminal has been given up (it may miss SIGCHLD); it is soon.
             await trio.sleep(delay)
             delay = min(0.1, delay * 2)
         keep(tuple(map(_text, lines)))
-        if not hold.spared:
-            with suppress(ControlError, ControlLost):
-                await pane.host.control.command(["kill-session", "-t", f"={pane.name}"])
+        with suppress(ControlError, ControlLost):
+            await pane.host.control.command(["kill-session", "-t", f"={pane.name}"])
 
 
 def save_screen(directory: str, lines: tuple[str, ...]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,14 +17,16 @@ import attrs
 import pytest
 import trio
 
+from kasmos.cli.gc import clear_terminals
 from kasmos.exceptions import BackendUnavailableError, SessionError, SessionLostError
-from kasmos.model.profile import ExecutionMode, StopPolicy
+from kasmos.model.profile import ExecutionMode, LeftoverPolicy, Leftovers, StopPolicy
 from kasmos.model.session import ExitStatus, SessionHandle, SessionSpec
 from kasmos.sessions import tmux
 from kasmos.sessions.headless import open_headless
 from kasmos.sessions.tmux_backend import TmuxBackend, open_tmux
 from kasmos.sessions.tmux_host import children_of, resident
 from kasmos.sessions.tmux_session import TmuxSession
+from kasmos.store.stateroot import StateRoot
 from kasmos.supervision.termination import terminate
 from tests.faults.conftest import BOOT, LIMIT, PROGRAMS, Ground, alive, everything, until, wrote
 
@@ -213,7 +216,7 @@ async def test_supervisor_killed_with_fifty(desk: Desk) -> None:
 SUPERVISOR = """
 import os, sys, trio
 from pathlib import Path
-from kasmos.model.profile import ExecutionMode, StopPolicy
+from kasmos.model.profile import ExecutionMode, LeftoverPolicy, Leftovers, StopPolicy
 from kasmos.model.session import SessionHandle, SessionSpec
 from kasmos.sessions.headless import open_headless
 from kasmos.sessions.tmux_backend import open_tmux
@@ -306,6 +309,37 @@ async def test_server_ends_with_the_last_session(desk: Desk) -> None:
     async with desk.backend() as backend, backend.adopt(spec, handle, notify=desk.ground.notify):
         pass
     assert not alive(pid)
+    assert not Path(desk.socket).exists()  # noqa: ASYNC240  # a look
+
+
+async def test_spared_process_loses_its_terminal(desk: Desk) -> None:
+    """A process that is spared outlives its program, but not on its terminal: nothing is kept for it."""
+    spec = desk.sh("echo ready; trap '' HUP; sleep 1000 & exit 3", leftovers=Leftovers(LeftoverPolicy.REPORT))
+    async with desk.opened(spec) as session:
+        assert await ended(session) == ExitStatus(code=3)
+        assert await session.screen() == "ready"
+    (left,) = desk.ground.left(spec)
+    assert not Path(desk.socket).exists()  # noqa: ASYNC240  # a look
+    os.kill(left.id.pid, signal.SIGKILL)
+
+
+async def test_dead_terminals_are_cleared(desk: Desk) -> None:
+    """A dead terminal waits for the supervisor that takes its session over; when its records are gone, it goes too."""
+    spec = desk.sh("echo last words; read x; exit 5")
+    async with desk.opened(spec) as session:
+        session.detach()
+    await desk.tmux("send-keys", "-t", f"={spec.id}:", "Enter")
+    with trio.fail_after(LIMIT):
+        while "1" not in (await desk.tmux("list-panes", "-a", "-F", "#{pane_dead}")).split():  # noqa: ASYNC110
+            await trio.sleep(0.02)
+    async with desk.backend():
+        pass
+    assert spec.id in await desk.tmux("list-sessions", "-F", "#{session_name}")
+    shutil.rmtree(desk.ground.directory(spec))
+    clear_terminals(StateRoot(desk.state), os.environ)
+    assert spec.id not in await desk.tmux("list-sessions", "-F", "#{session_name}")
+    async with desk.backend():
+        pass
     assert not Path(desk.socket).exists()  # noqa: ASYNC240  # a look
 
 
