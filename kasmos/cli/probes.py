@@ -159,7 +159,7 @@ def _cgroups() -> Iterator[Finding]:
     from kasmos.sessions.cgroups import NoCgroups, find_cgroups
 
     # Any path will do: it only gives the group its name.
-    found = find_cgroups(Path("/"))
+    found = find_cgroups(Path("/"), delegated=True)
     if isinstance(found, NoCgroups):
         text = (
             f"sessions get no control groups: {found.reason}; a descendant that hides in every other way is not found"

@@ -37,6 +37,7 @@ from kasmos.model.profile import (
     PromptMode,
     RestartCondition,
 )
+from kasmos.model.session import CgroupUse
 
 Path = tuple[str, ...]
 
@@ -189,9 +190,9 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         ("orchestration", "cgroups"),
-        Flag(),
-        "Whether each session gets a control group (v2) of its own, where the machine lets us: `kas doctor` says.",
-        True,
+        Choice(CgroupUse),
+        "Where each session gets a control group (v2): where one is `delegated` to us, `always`, or `never`.",
+        "delegated",
         variable="KASMOS_CGROUPS",
     ),
     # --- [logs]

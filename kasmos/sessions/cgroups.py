@@ -85,17 +85,25 @@ class Cgroups:
             os.rmdir(self.home)
 
 
-def find_cgroups(root: Path, *, proc: str = "/proc", systemd: str = "/run/systemd/system") -> Cgroups | NoCgroups:
+def find_cgroups(
+    root: Path, *, delegated: bool = False, proc: str = "/proc", systemd: str = "/run/systemd/system"
+) -> Cgroups | NoCgroups:
     """Where the sessions of a state root may have their groups, found out by trying.
 
     Args:
         root: the state root; its sessions are told from others' by its path.
+        delegated: whether only a group counts that a service manager has given to us to be divided.
         proc: where the kernel tells of us.
         systemd: what exists while systemd runs.
     """
     own = _own_group(proc)
     if isinstance(own, NoCgroups):
         return own
+    if delegated and not _is_delegated(own):
+        return NoCgroups(
+            f"no service manager has delegated {own} to us",
+            'start kasmos as a service with Delegate=yes, or say orchestration.cgroups = "always"',
+        )
     if os.path.exists(systemd) and not _is_delegated(own):
         return NoCgroups(
             f"systemd has not delegated {own} to us",

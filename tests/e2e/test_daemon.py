@@ -421,7 +421,7 @@ def test_service_manager(scene: Scene, root: Path, abstract: bool) -> None:
 
 def test_log_tells_no_secrets(scene: Scene) -> None:
     """The daemon's log tells what happened by ids; it has neither output of agents nor values of secrets."""
-    start(scene, "--http-admin-token", "sesame-of-admin")
+    start(scene, "--http-admin-token", "sesame-of-the-admin")
     scene.write_plan([Task("echo words-of-an-agent; done_")])
     assert scene.run().code == 0
     scene.kas("daemon", "stop")
@@ -438,9 +438,10 @@ def test_log_tells_no_secrets(scene: Scene) -> None:
 
 
 def test_log_is_followed(scene: Scene) -> None:
-    """`kas daemon logs -f` prints what is logged from then on."""
+    """`kas daemon logs -f` prints what was logged, and what is logged from then on."""
     start(scene)
-    with scene.start("daemon", "logs", "-f", "-n", "0") as following:
+    with scene.start("daemon", "logs", "-f") as following:
+        scene.wait(lambda: "daemon ready" in following.stdout, following)
         scene.kas("daemon", "reload")
         scene.wait(lambda: "configuration reloaded" in following.stdout, following)
         following.signal(signal.SIGINT)

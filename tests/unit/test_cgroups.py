@@ -100,6 +100,13 @@ def test_what_systemd_has_delegated_is_ours(machine: Machine, monkeypatch: pytes
     assert isinstance(machine.find(), Cgroups)
 
 
+def test_delegated_only(tmp_path: Path, machine: Machine) -> None:
+    """Asked for a group that was delegated, one that may merely be written is none."""
+    found = find_cgroups(tmp_path / "root", delegated=True, proc=str(machine.path / "proc"), systemd="/nowhere")
+    assert isinstance(found, NoCgroups)
+    assert "delegated" in found.reason
+
+
 def test_without_cgroups(machine: Machine) -> None:
     """Where no control group can be used, it is said why."""
     (machine.path / "proc/self/mountinfo").write_text("24 1 254:0 / / rw - ext4 /dev/vda rw\n")
