@@ -147,11 +147,11 @@ async def test_server_killed_while_nobody_watched(desk: Desk) -> None:
 
 async def test_server_that_stands_still(desk: Desk) -> None:
     """A server that is stopped for seconds is slow and not dead: nothing is lost, and what ended meanwhile is exact."""
-    notify = desk.ground.notify
+    notify, much = desk.ground.notify, r"head -c 12000 /dev/zero | tr '\000' %"
     async with (
         desk.backend() as backend,
         backend.open(desk.sh("echo ready; read x; echo got $x; exit 7"), notify=notify) as one,
-        backend.open(desk.sh("echo ready; sleep 1; echo last words; exit 8"), notify=notify) as other,
+        backend.open(desk.sh(f"echo ready; sleep 1; {much}; echo last words; exit 8"), notify=notify) as other,
     ):
         await wrote(one, b"ready")
         await wrote(other, b"ready")
@@ -169,7 +169,10 @@ async def test_server_that_stands_still(desk: Desk) -> None:
         assert await ended(one) == ExitStatus(code=7)
         assert await ended(other) == ExitStatus(code=8)
         assert b"got hello" in await everything(one)
-        assert b"last words" in await everything(other)
+        said = await everything(other)
+        assert b"last words" in said
+        # More than the terminal's own buffer holds.
+        assert said.count(b"%") == 12_000
 
 
 async def test_control_connection_killed(desk: Desk) -> None:
