@@ -43,6 +43,8 @@ class Document:
     query: Mapping[str, Schema] = attrs.field(factory=dict)
     headers: Mapping[str, Schema] = attrs.field(factory=dict)
     body: Schema | None = None
+    takes: tuple[str, ...] = ()
+    """Media types other than JSON that its body may have."""
     streams: tuple[str, ...] = ()
     """Media types other than JSON that it may answer with."""
     says: Mapping[int, str] = attrs.field(factory=dict)
@@ -161,7 +163,7 @@ DOCUMENTS: Mapping[tuple[str, str], Document] = {
     ),
     ("GET", "/v1/agents"): _get(_list_of("agents", AgentWire), uses=(AgentWire,)),
     ("GET", "/v1/runs"): _pages("runs", RunWire, origin=_word("plan", "task", "all")),
-    ("POST", "/v1/runs"): _post(Submitted, RUN_BODY),
+    ("POST", "/v1/runs"): _post(Submitted, RUN_BODY, takes=("text/markdown",)),
     ("GET", "/v1/runs/<name>"): _get(RunDetailWire),
     ("POST", "/v1/runs/<name>/advance"): _post(RunWire),
     ("POST", "/v1/runs/<name>/continue"): _post(RunWire),

@@ -97,7 +97,10 @@ def _operation(each: Operation, document: Document) -> dict[str, Any]:
     if document.body is not None:
         found["requestBody"] = {
             "required": bool(document.body.get("required")),
-            "content": {"application/json": {"schema": document.body}},
+            "content": {
+                "application/json": {"schema": document.body},
+                **{kind: {"schema": {"type": "string"}} for kind in document.takes},
+            },
         }
     return found
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import os.path
-from typing import Any
+from typing import Any, cast
 
-from quart import Response
+from quart import Response, request
 
 from kasmos.api.access import Routes
 from kasmos.api.answers import answer, page_of
@@ -29,6 +29,9 @@ from kasmos.exceptions import Mistake, RequestError
 from kasmos.model.plan import Origin
 
 routes = Routes("runs")
+
+MARKDOWN = "text/markdown"
+"""A body of this type is the document itself, as if from standard input, with everything as configured."""
 
 _SUBMISSION = {
     "document": a_text,
@@ -55,9 +58,13 @@ async def get_runs() -> Response:
 
 @routes.post("/v1/runs", Needs.ADMIN)
 async def post_run() -> Response:
-    """Start, continue or join the run of a plan document."""
+    """Start, continue or join the run of a plan document: as JSON, or the Markdown itself."""
     Query(()).done()
-    body = await read_body(_SUBMISSION)
+    if request.mimetype == MARKDOWN:
+        document = cast(bytes, await request.get_data(as_text=False))
+        body: dict[str, Any] = {"document_base64": base64.b64encode(document).decode()}
+    else:
+        body = await read_body(_SUBMISSION)
     submitted = await the_service().submit_run(
         _document(body),
         _source(body),

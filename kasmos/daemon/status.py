@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -44,7 +45,7 @@ class StatusBoard:
     def __init__(self, service: Service, started_at: float) -> None:
         self._service = service
         self._started_at = format_instant(started_at)
-        self._began = trio.current_time()
+        self._began = time.monotonic()
         self._body, self._tag = b"", ""
         self._made_for: tuple[int, bool] | None = None
         self._made_at = 0.0
@@ -79,7 +80,7 @@ class StatusBoard:
             started_at=self._started_at,
             accepting=service.accepting,
             seq=world.seq,
-            uptime=round(trio.current_time() - self._began, 3),
+            uptime=round(time.monotonic() - self._began, 3),
             queue_depth=service.queue_depth,
             queue_limit=service.queue_limit,
             tasks=tuple(wire.task_wire(world, task) for task in tasks[:MAX_TASKS]),

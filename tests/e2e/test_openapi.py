@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kasmos.api.documents import DOCUMENTS
-from tests.e2e.api_world import Api, FakeOrchestrator, make_app, open_api
+from tests.e2e.api_world import PLAN, Api, FakeOrchestrator, make_app, open_api
 
 
 @pytest.fixture
@@ -76,3 +76,14 @@ async def test_the_page_loads_nothing_from_anywhere(api: Api) -> None:
     assert not re.search(r"(src|href)=|https?://|@import|<script", response.text)
     assert "/v1/tasks/{name}/cancel" in response.text
     assert json.dumps(response.text)
+
+
+async def test_a_plan_as_markdown(root: Path) -> None:
+    """A plan may be handed in as the Markdown it is; what is wrong with it is told as for JSON."""
+    async with open_api(root) as api:
+        head = {"Content-Type": "text/markdown; charset=utf-8"}
+        response = await api.http.post("/v1/runs", content=PLAN.encode(), headers=head)
+        assert response.status_code == 202
+        assert len((await api.get(response.headers["Location"])).json()["tasks"]) == 2
+        response = await api.http.post("/v1/runs", content=b"no plan", headers=head)
+        assert (response.status_code, response.json()["code"]) == (400, "invalid_plan")
