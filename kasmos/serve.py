@@ -350,7 +350,8 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                     awaited,
                     began_at,
                 )
-                journal.append_nowait(ev.SupervisorStopped(options.life.farewell))
+        # The very last thing: until it is there, an outcome counts as untold (`find_untold`).
+        journal.append_nowait(ev.SupervisorStopped(options.life.farewell))
 
 
 @asynccontextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 MODES = ("headless", "tmux", "scripted")
@@ -61,7 +59,7 @@ def run(
     request = foreground.Request(
         plan=plan, overrides=overrides, fresh=fresh, as_json=as_json, junit=junit, summary=summary
     )
-    sys.exit(foreground.execute(foreground.place_of(ctx), request))
+    foreground.leave(foreground.execute(foreground.place_of(ctx), request))
 
 
 @click.command("resume")
@@ -75,4 +73,4 @@ def resume(ctx: click.Context, run_id: str | None, as_json: bool, junit: str | N
     from kasmos.cli import foreground
 
     request = foreground.Request(resume=run_id or "", as_json=as_json, junit=junit, summary=summary)
-    sys.exit(foreground.execute(foreground.place_of(ctx), request))
+    foreground.leave(foreground.execute(foreground.place_of(ctx), request))
