@@ -9,15 +9,7 @@ import attrs
 
 from kasmos.exceptions import Mistake
 from kasmos.harnesses.facts import Facts
-
-
-class PermissionDefault(enum.StrEnum):
-    """What a program may do without being allowed to."""
-
-    PROMPT = "prompt"
-    """It asks. Headless, only a program that can ask its supervisor may be started so."""
-    BYPASS = "bypass"
-    """Everything."""
+from kasmos.model.approval import PermissionDefault
 
 
 class Continuation(enum.StrEnum):

@@ -160,6 +160,9 @@ class AgentProfile:
         default = self.permission_default or PermissionDefault.PROMPT
         return ApprovalPolicy(self.rules, default, self.approval_timeout, self.on_unanswered)
 
+    harness: str | None = None
+    """What is known of its program; None means: told by the program's name."""
+
     @property
     def output_mode(self) -> OutputMode:
         """The output mode in effect."""
