@@ -107,8 +107,9 @@ def tail_offset(log: LogFile, lines: int) -> int:
 
 def _tell_transcript(place: Place, session: SessionView, log: LogFile, *, as_json: bool) -> None:
     """Print the log as its program means it, and what it comes to once the session has ended."""
-    from kasmos.cli.agents import show_conclusion, show_events, zone_of_name
+    from kasmos.cli.agents import show_conclusion, show_events
     from kasmos.harnesses.parser import TranscriptParser
+    from kasmos.harnesses.zones import zone_of_name
 
     facts = _facts_of(place, session)
     parser = TranscriptParser(facts, now=session.ended_at or time.time(), zone_of=zone_of_name)
