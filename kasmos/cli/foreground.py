@@ -73,15 +73,20 @@ async def _until_over(errand: Errand, supervising: Supervising) -> int:
     while True:
         if errand.signals.exit_code is not None:
             return errand.signals.exit_code
-        try:
-            return await supervising.run()
-        except StateLockedError as locked:
-            refusal: KasmosError = locked
-        except BaseExceptionGroup as group:
-            error = _single(group)
-            if not isinstance(error, StateLockedError):
-                raise
-            refusal = error
+        refusal: KasmosError = ClientError(
+            "the daemon has gone, and none has come back; its run waits for the next one"
+        )
+        # What a daemon has begun is for the next daemon to go on with: in its place we would only be in its way.
+        if not errand.of_daemon:
+            try:
+                return await supervising.run()
+            except StateLockedError as locked:
+                refusal = locked
+            except BaseExceptionGroup as group:
+                error = _single(group)
+                if not isinstance(error, StateLockedError):
+                    raise
+                refusal = error
         try:
             code = await follow(errand)
             if code is not None:
@@ -89,7 +94,7 @@ async def _until_over(errand: Errand, supervising: Supervising) -> int:
             # It died under us: perhaps we can take over.
             give_up = trio.current_time() + TAKEOVER_TIMEOUT
         except ClientError:
-            # It holds the lock and does not answer: it is just coming up, or just leaving.
+            # It does not answer: it is just coming up, or just leaving.
             if trio.current_time() > give_up:
                 raise refusal from None
         await trio.sleep(TAKEOVER_INTERVAL)
