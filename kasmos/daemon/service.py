@@ -28,16 +28,19 @@ from kasmos.exceptions import (
     ConfigError,
     InteractiveOnlyError,
     Mistake,
+    PlanError,
     RequestError,
     SessionClosedError,
     SupervisionError,
 )
+from kasmos.harnesses.equip import equip_all
 from kasmos.model.approval import Answer, ApprovalState
 from kasmos.model.event import AccessRefused, Record
 from kasmos.model.plan import Origin, Plan, RunSettings
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.view import ApprovalView, RunView, SessionView, TaskView, World
 from kasmos.orchestration.approvals import told, wrong_with
+from kasmos.orchestration.assembly import refusals
 from kasmos.plans import load_plan
 from kasmos.sessions.protocol import ExecutionSession
 from kasmos.store.lookup import match_runs, match_sessions, match_tasks, newest_session
@@ -320,7 +323,13 @@ class Service:
         settings = config.run_settings()
         if overrides.mode is not None:
             settings = attrs.evolve(settings, execution_mode=_mode(overrides.mode))
-        parsed = load_plan(document, source, config.agents, settings.default_agent)
+        wanted = settings.execution_mode
+        mode = None if wanted is None else ExecutionMode(wanted)
+        parsed = load_plan(document, source, equip_all(config.agents, mode), settings.default_agent)
+        names = dict.fromkeys(task.agent or settings.default_agent or "" for task in parsed.plan.tasks)
+        refused = refusals(config.agents, names, os.environ, mode)
+        if refused:
+            raise PlanError(refused)
         return _Prepared(
             plan=parsed.plan,
             source=source if source == STDIN else os.path.realpath(source),

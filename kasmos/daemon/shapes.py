@@ -35,6 +35,8 @@ class CauseWire:
     session_id: str | None
     exit: ExitWire | None
     because_of: tuple[str, ...]
+    failure: str | None
+    """What kind of failure the program met with, where it is understood."""
     tail: str
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os.path
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +11,11 @@ import attrs
 
 from kasmos.config.schema import Config
 from kasmos.exceptions import Mistake, PlanError
+from kasmos.harnesses.equip import equip
 from kasmos.model.codec import encode
 from kasmos.model.plan import Check, Plan, PlanTask, RunSettings, Wave
 from kasmos.model.profile import AgentProfile
+from kasmos.orchestration.assembly import refusals
 from kasmos.plans import compile_task, takes_model
 
 TITLE_LENGTH = 80
@@ -82,6 +84,9 @@ def prepare_task(request: TaskRequest, config: Config, project: str) -> tuple[Pr
         context=None if request.context is None else encode(request.context).decode(),
     )
     if profile is not None:
+        if profile.enabled:
+            mistakes += [attrs.evolve(one, place="$.agent") for one in _refusals(profile, task)]
+        profile = equip(attrs.evolve(profile, model=request.model or profile.model)).profile
         if request.model is not None and not takes_model(profile):
             problem = f"agent {profile.name} has no place for a model, so it runs with its own"
             warnings.append(Mistake("$.model", problem, f"{{model}} in flags of [agents.{profile.name}]"))
@@ -104,6 +109,10 @@ def _profile(
         mistakes.append(Mistake("$.agent", problem, f"one of {usable}"))
         return None
     return profile
+
+
+def _refusals(profile: AgentProfile, task: PlanTask) -> list[Mistake]:
+    return refusals({profile.name: profile}, [profile.name], os.environ, env=task.env)
 
 
 def _not_runnable(task: PlanTask, profile: AgentProfile) -> list[Mistake]:

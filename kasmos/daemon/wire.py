@@ -273,6 +273,7 @@ def _cause(cause: Cause) -> CauseWire:
         session_id=cause.session_id,
         exit=exit_wire(cause.exit),
         because_of=cause.because_of,
+        failure=cause.failure.value if cause.failure is not None else None,
         tail=cause.tail,
     )
 

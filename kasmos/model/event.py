@@ -13,6 +13,7 @@ from kasmos.model.plan import Origin, Plan, RunSettings
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason
 from kasmos.model.task import Cause, Outcome
+from kasmos.model.usage import Failure, Usage
 
 
 @attrs.frozen
@@ -191,6 +192,10 @@ class SessionStarting:
     check: int | None = None
     """Index of the check, from 0, for sessions of kind `check`."""
     profile: str = ""
+    harness: str = ""
+    """Whose word decides how it ended, by the harness's name; empty where only the exit status counts."""
+    conversation: str = ""
+    """The program's conversation, where it was chosen up front or is gone on with."""
 
 
 @attrs.frozen
@@ -279,6 +284,20 @@ class EndFound:
     session_id: str
     ended_mono: float
     """CLOCK_MONOTONIC seconds of this boot."""
+
+
+@attrs.frozen
+class SessionConcluded:
+    """What a session's program said of its own end; `SessionEnded` follows."""
+
+    session_id: str
+    outcome: Outcome
+    failure: Failure | None = None
+    conversation: str = ""
+    """The id by which the program resumes it, where it has told one."""
+    usage: Usage = Usage()
+    """What the program told of it, unknown where it has not."""
+    model: str = ""
 
 
 @attrs.frozen
@@ -382,6 +401,7 @@ SessionEvent = (
     | LeftoversFound
     | OutputLost
     | EndFound
+    | SessionConcluded
     | SessionEnded
     | SessionLost
     | ApprovalRequested

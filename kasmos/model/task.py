@@ -7,6 +7,7 @@ import enum
 import attrs
 
 from kasmos.model.session import ExitStatus
+from kasmos.model.usage import FailureKind
 
 
 class Outcome(enum.StrEnum):
@@ -43,6 +44,8 @@ class CauseKind(enum.StrEnum):
     """Skipped because an earlier wave had a failure."""
     UNANSWERED = "unanswered"
     """It waited for a person for longer than `approval_timeout`, and was stopped."""
+    AGENT = "agent"
+    """Its program said that it did not succeed, whatever it exited with."""
     CONFIG = "config"
     """The task cannot be run with the present configuration."""
     INTERNAL = "internal"
@@ -61,3 +64,5 @@ class Cause:
     """Ids of the tasks whose end led to this."""
     tail: str = ""
     """The last lines of the output, decoded with replacement."""
+    failure: FailureKind | None = None
+    """What kind of failure the program met with, where it is understood."""

@@ -19,6 +19,7 @@ from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason
 from kasmos.model.table import Table, table_of
 from kasmos.model.task import Cause, Outcome
+from kasmos.model.usage import Failure
 
 # --- sessions ---------------------------------------------------------------------
 
@@ -89,6 +90,21 @@ class SessionView:
     """Since when it waits for a person; its clock stands still."""
     waited: float = 0.0
     """Seconds it waited for people before."""
+    harness: str = ""
+    """Whose word decides how it ended; empty where only the exit status counts."""
+    conversation: str = ""
+    """The program's own id of the conversation, as far as it is known."""
+    conclusion: Conclusion | None = None
+    """What its program said of its end; None where nothing but its exit status counts, or nothing is known yet."""
+
+
+@attrs.frozen
+class Conclusion:
+    """What a session's program said of its own end."""
+
+    outcome: Outcome
+    failure: Failure | None = None
+    conversation: str = ""
 
 
 # --- approvals --------------------------------------------------------------------

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 
 from kasmos.config.schema import profile_digest
 from kasmos.exceptions import ConfigError, Mistake
+from kasmos.harnesses.equip import Equipped, equip, judge_profile
 from kasmos.model.approval import ApprovalPolicy
 from kasmos.model.profile import AgentProfile, ExecutionMode, OutputMode, RestartPolicy
 from kasmos.model.session import SessionKind, SessionSpec
@@ -49,6 +52,30 @@ def agent_name(run: RunView, task: TaskView) -> str | None:
     return task.spec.agent or run.settings.default_agent
 
 
+def refusals(
+    profiles: Mapping[str, AgentProfile],
+    names: Iterable[str],
+    environ: Mapping[str, str],
+    mode: ExecutionMode | None = None,
+    env: Mapping[str, str] | None = None,
+) -> list[Mistake]:
+    """What programs would refuse, told before anything is started.
+
+    Args:
+        profiles: the configuration's.
+        names: the agents that are to be used; those that are missing or disabled are not looked at.
+        environ: the supervisor's own environment.
+        mode: where they run; None means where each profile says.
+        env: variables of the task.
+    """
+    used = [profiles[name] for name in names if name in profiles and profiles[name].enabled]
+    found = []
+    for profile in used:
+        whole = child_environment(environ, env_pass=profile.env_pass, env=env or {}, own={})
+        found += judge_profile(profile, mode, environment=whole, is_root=os.geteuid() == 0)
+    return found
+
+
 class TaskRecipe:
     """How one task's sessions are made; see `kasmos.supervision.child.Recipe`."""
 
@@ -62,6 +89,8 @@ class TaskRecipe:
         self.checks = len(task.spec.checks)
         self.retry_lost = profile is not None and profile.retry_lost
         self.approvals = profile.approvals if profile is not None else ApprovalPolicy()
+        self.accept = frozenset(profile.accept if profile is not None else ())
+        self.exit_grace = profile.exit_grace if profile is not None else math.inf
         self.cwd = run.project
         first = (task.spec.timeout, profile.timeout if profile is not None else None, run.settings.task_timeout)
         self.timeout = next((seconds for seconds in first if seconds is not None), None)
@@ -82,8 +111,10 @@ class TaskRecipe:
         """The session of an attempt."""
         profile = self._profile()
         wave = next(wave for wave in self._run.plan.waves if wave.number == self._task.spec.wave)
-        command = compile_task(self._run.plan, self._task.spec, profile, peers=len(wave.tasks) - 1)
         mode = mode_of(self._run, profile)
+        equipped = self._equip(profile, mode)
+        profile = equipped.profile
+        command = compile_task(self._run.plan, self._task.spec, profile, peers=len(wave.tasks) - 1)
         session_id = self._session_id(f"a{attempt}")
         return SessionSpec(
             id=session_id,
@@ -107,7 +138,19 @@ class TaskRecipe:
             attempt=attempt,
             profile=profile.name,
             profile_digest=profile_digest(profile),
+            harness=equipped.facts.name if equipped.decides else "",
         )
+
+    def _equip(self, profile: AgentProfile, mode: ExecutionMode) -> Equipped:
+        """The profile made ready for its program.
+
+        Raises:
+            ConfigError: the program would refuse to run so.
+        """
+        mistakes = refusals({profile.name: profile}, [profile.name], self._kitchen.environ, mode, self._task.spec.env)
+        if mistakes:
+            raise ConfigError(mistakes)
+        return equip(attrs.evolve(profile, model=self._task.spec.model or profile.model), mode)
 
     def check(self, attempt: int, index: int) -> SessionSpec:
         """The session of a check: a shell command, in the task's surroundings."""

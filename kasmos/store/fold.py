@@ -17,6 +17,7 @@ from kasmos.model.task import Outcome
 from kasmos.model.view import (
     Active,
     BackingOff,
+    Conclusion,
     Ended,
     Pending,
     RunState,
@@ -120,6 +121,8 @@ def _session_starting(world: World, event: ev.SessionStarting, record: Record) -
         attempt=event.attempt,
         check=event.check,
         profile=event.profile,
+        harness=event.harness,
+        conversation=event.conversation,
         state=SessionState.STARTING,
         starting_at=record.at,
         starting_mono=record.mono,
@@ -187,6 +190,10 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
             session = attrs.evolve(session, output_lost=session.output_lost + 1)
         case ev.EndFound():
             session = _end_found(session, event, record)
+        case ev.SessionConcluded():
+            conclusion = Conclusion(event.outcome, event.failure, event.conversation)
+            known = event.conversation or session.conversation
+            session = attrs.evolve(session, conclusion=conclusion, conversation=known)
         case ev.SessionEnded():
             session = _over(
                 session,

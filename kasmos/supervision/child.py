@@ -8,7 +8,8 @@ supervisor after a crash does exactly what the old one would have done.
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Protocol, cast
 
 import attrs
@@ -22,6 +23,7 @@ from kasmos.model.event import Event, Record
 from kasmos.model.profile import RestartPolicy
 from kasmos.model.session import ExitStatus, SessionHandle, SessionKind, SessionSpec, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
+from kasmos.model.usage import Shortfall
 from kasmos.model.view import SessionView, TaskView, World
 from kasmos.sessions.protocol import AskSource, Backend, ExecutionSession, SessionNeverStarted
 from kasmos.store.fold import apply
@@ -29,6 +31,7 @@ from kasmos.supervision import transitions
 from kasmos.supervision.desk import Desk, DeskTerms, asks_left
 from kasmos.supervision.ledger import Ledger
 from kasmos.supervision.termination import stop
+from kasmos.supervision.witness import Witness, make_witness
 
 __all__ = ["STOP_CAUSES", "Child", "Ledger", "Recipe", "Surroundings", "tail_of"]
 
@@ -55,6 +58,10 @@ class Recipe(Protocol):
     retry_lost: bool
     timeout: float | None
     approvals: ApprovalPolicy
+    accept: frozenset[Shortfall]
+    """What may be missing although the program exits 0."""
+    exit_grace: float
+    """Seconds of silence a program may still run after it has said that it is done."""
     cwd: str
     """Where the task's programs begin. Absolute."""
 
@@ -116,6 +123,10 @@ class Child:
         """Said once, however often it is asked for while `run` is still on its way out."""
         self._desk: Desk | None = None
         """Sees to what the session asks."""
+        self._witness: Witness | None = None
+        """Reads what the session's program says of itself, where that decides."""
+        self._overstayed = False
+        """Whether the session's program stays although it has said that it is done."""
 
     # --- what others ask of it -------------------------------------------------------
 
@@ -259,6 +270,8 @@ class Child:
                 attempt=spec.attempt,
                 check=check,
                 profile=spec.profile,
+                harness=spec.harness,
+                conversation=spec.conversation,
             )
         )
         reach("session.intent" if check is None else "check.intent")
@@ -323,6 +336,8 @@ class Child:
         """Stay with a session until it has ended, or nothing more can be done."""
         self._session = session
         self._deadline = deadline
+        self._witness = self._make_witness(session)
+        self._overstayed = False
         self._around.started(session)
         try:
             ended = await self._until_ended(session, view)
@@ -330,9 +345,9 @@ class Child:
         finally:
             if self._desk is not None:
                 self._desk.close()
-            self._session = self._patience = self._desk = None
+            self._session = self._patience = self._desk = self._witness = None
             self._around.ended(session.spec.id)
-        events = (*asks_left(self._ledger.world, session.spec.id, given), ended)
+        events = (*asks_left(self._ledger.world, session.spec.id, given), *ended)
         last = self._task_end_with(session.spec.id, events)
         # One commit for all, where the task ends with its session: there is nothing to be done in between.
         await self._ledger.append(*events, *last)
@@ -354,14 +369,34 @@ class Child:
             return ()
         return (ev.TaskEnded(self.run_id, self.task_id, step.outcome, self._explained(step.cause)),)
 
-    async def _until_ended(
-        self, session: ExecutionSession, view: SessionView | None
-    ) -> ev.SessionEnded | ev.SessionLost:
+    def _make_witness(self, session: ExecutionSession) -> Witness | None:
+        known = self._ledger.world.sessions.get(session.spec.id)
+        harness = known.harness if known is not None else session.spec.harness
+        recipe = self._recipe
+        return make_witness(session, harness, accept=recipe.accept, exit_grace=recipe.exit_grace)
+
+    async def _until_ended(self, session: ExecutionSession, view: SessionView | None) -> list[ev.SessionEvent]:
+        """Stay until it has ended; what is to be said of its end."""
         status = session.exit or await self._end_or_stop(session, view)
         if isinstance(status, SessionLostError):
-            return ev.SessionLost(session.spec.id, str(status))
-        tail = tail_of(session, 1 if status.succeeded else TAIL_LINES)
-        return ev.SessionEnded(session.spec.id, status, session.output_bytes, tail)
+            return [ev.SessionLost(session.spec.id, str(status))]
+        concluded = await self._conclude(session, status)
+        succeeded = status.succeeded if concluded is None else concluded.outcome is Outcome.SUCCEEDED
+        tail = tail_of(session, 1 if succeeded else TAIL_LINES)
+        ended = ev.SessionEnded(session.spec.id, status, session.output_bytes, tail)
+        return [ended] if concluded is None else [concluded, ended]
+
+    async def _conclude(self, session: ExecutionSession, status: ExitStatus) -> ev.SessionConcluded | None:
+        """What the program said of its end, where that decides."""
+        if self._witness is None:
+            return None
+        known = self._ledger.world.sessions.get(session.spec.id)
+        # Whoever was done and had to be sent away has not failed by how it went.
+        settled = known is not None and known.stop_reason is StopReason.SETTLED
+        said = await self._witness.conclude(ExitStatus(code=0) if settled else status)
+        return ev.SessionConcluded(
+            session.spec.id, said.outcome, said.failure, said.conversation or "", said.usage, said.model or ""
+        )
 
     async def _end_or_stop(self, session: ExecutionSession, view: SessionView | None) -> ExitStatus | SessionLostError:
         """Wait for the end; when the time is over or a stop is asked for, bring it about."""
@@ -376,7 +411,8 @@ class Child:
                 with trio.CancelScope(deadline=self._patience_deadline(session)) as self._patience:
                     if self._stop_reason is None:
                         return await self._wait_end(session)
-                status = await stop(session, reason=self._stop_reason or StopReason.TIMEOUT, hurry=self._hurry)
+                done = StopReason.SETTLED if self._overstayed else StopReason.TIMEOUT
+                status = await stop(session, reason=self._stop_reason or done, hurry=self._hurry)
         except SessionLostError as error:
             return error
         if status is None:
@@ -392,24 +428,30 @@ class Child:
         return trio.current_time() + max(0.0, deadline - self._around.now())
 
     async def _wait_end(self, session: ExecutionSession) -> ExitStatus:
-        """Wait for the end; where the session can ask, see to that meanwhile."""
-        if not session.capabilities.asks:
+        """Wait for the end; meanwhile see to what the session asks, and read what it says, where that is to be done."""
+        helpers: list[Callable[[], Awaitable[None]]] = []
+        if session.capabilities.asks:
+            self._desk = self._make_desk(session)
+            helpers.append(self._desk.run)
+        if self._witness is not None:
+            helpers.append(partial(self._see_it_through, self._witness))
+        if not helpers:
             return await session.wait()
-        desk = self._desk = self._make_desk(session)
         failed: Exception | None = None
         found: ExitStatus | SessionLostError | None = None
         async with trio.open_nursery() as nursery:
 
-            async def see_to_asks() -> None:
+            async def help_out(helper: Callable[[], Awaitable[None]]) -> None:
                 nonlocal failed
                 try:
-                    await desk.run()
+                    await helper()
                 # As a value: out of the nursery it would come as a group, and be taken for somebody else's.
                 except Exception as error:
                     failed = error
                     nursery.cancel_scope.cancel()
 
-            nursery.start_soon(see_to_asks)
+            for helper in helpers:
+                nursery.start_soon(help_out, helper)
             try:
                 found = await session.wait()
             except SessionLostError as error:
@@ -421,6 +463,12 @@ class Child:
             assert found is not None
             raise found
         return found
+
+    async def _see_it_through(self, witness: Witness) -> None:
+        """Read along; send the program away when it is done and does not go by itself."""
+        if await witness.wait_overstayed() and self._patience is not None:
+            self._overstayed = True
+            self._patience.cancel()
 
     def _make_desk(self, session: ExecutionSession) -> Desk:
         def reset_clock() -> None:

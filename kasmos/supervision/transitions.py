@@ -11,12 +11,14 @@ from collections.abc import Mapping
 
 import attrs
 
+from kasmos.harnesses.aftermath import hopeless
 from kasmos.model.event import TaskRetryScheduled
 from kasmos.model.profile import RestartPolicy
 from kasmos.model.session import UNKNOWN_EXIT, SessionKind, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
 from kasmos.model.units import render_duration
-from kasmos.model.view import BackingOff, Ended, SessionState, SessionView, TaskView
+from kasmos.model.usage import FailureKind
+from kasmos.model.view import BackingOff, Conclusion, Ended, SessionState, SessionView, TaskView
 from kasmos.supervision.restart import decide_restart
 
 # --- steps ------------------------------------------------------------------------
@@ -203,6 +205,9 @@ def _after_stop(task: TaskView, counted: list[SessionView], reason: StopReason, 
             message = f"{_subject(task, stopped)}timed out{_after_how_long(task, stopped)}"
             cause = _cause(CauseKind.TIMEOUT, message, stopped)
             return _failed(task, Outcome.TIMED_OUT, cause, _ran_for(counted), rules)
+        case StopReason.SETTLED:
+            # It was done before it was sent away: what it said counts.
+            return _after_exit(task, counted, rules)
         case StopReason.UNANSWERED:
             # Not tried again: it would only ask once more, and nobody is there.
             message = f"{_subject(task, stopped)}stopped because nobody answered what it asked"
@@ -215,7 +220,12 @@ def _after_stop(task: TaskView, counted: list[SessionView], reason: StopReason, 
 def _after_exit(task: TaskView, counted: list[SessionView], rules: _Rules) -> Step:
     ended = counted[-1]
     status = ended.exit or UNKNOWN_EXIT
-    if not status.succeeded:
+    said = ended.conclusion
+    if said is not None:
+        # The program's own word decides; exit 0 proves nothing.
+        if said.outcome is not Outcome.SUCCEEDED:
+            return _after_failure(task, counted, said, rules)
+    elif not status.succeeded:
         kind = CauseKind.EXIT if ended.check is None else CauseKind.CHECK
         cause = _cause(kind, f"{_subject(task, ended)}{status}", ended)
         return _failed(task, Outcome.FAILED, cause, _ran_for(counted), rules)
@@ -223,7 +233,34 @@ def _after_exit(task: TaskView, counted: list[SessionView], rules: _Rules) -> St
     if following < rules.checks:
         return StartCheck(ended.attempt, following)
     passed = {0: "", 1: ", 1 check passed"}.get(rules.checks, f", {rules.checks} checks passed")
-    return Finish(Outcome.SUCCEEDED, _cause(CauseKind.DONE, f"exit 0{passed}", ended))
+    how = "exit 0" if status.succeeded else f"done, then {status}"
+    return Finish(Outcome.SUCCEEDED, _cause(CauseKind.DONE, f"{how}{passed}", ended))
+
+
+def _after_failure(task: TaskView, counted: list[SessionView], said: Conclusion, rules: _Rules) -> Step:
+    """Decide what follows an attempt whose program was not done, by its own word."""
+    ended = counted[-1]
+    status, failure = ended.exit or UNKNOWN_EXIT, said.failure
+    kind = failure.kind if failure is not None else FailureKind.UNKNOWN
+    by_exit = not status.succeeded and kind in _TOLD_BY_EXIT
+    words = failure.message if failure is not None else ""
+    if by_exit:
+        for told in (f"exited {status.code}", str(status).replace("killed by", "ended by")):
+            words = words.removeprefix(told).lstrip(": ")
+        message = f"{status}: {words}" if words else str(status)
+    else:
+        message = f"{words} ({status})" if kind is FailureKind.UNKNOWN else f"{kind.value}: {words} ({status})"
+    cause = _cause(CauseKind.EXIT if by_exit else CauseKind.AGENT, message, ended)
+    cause = attrs.evolve(cause, failure=kind)
+    reason = hopeless(kind)
+    if reason is not None:
+        tried = f"{message}; not tried again: {reason}" if rules.retries > 0 else message
+        return Finish(Outcome.FAILED, attrs.evolve(cause, message=tried))
+    return _failed(task, Outcome.FAILED, cause, _ran_for(counted), rules)
+
+
+_TOLD_BY_EXIT = frozenset({FailureKind.UNKNOWN, FailureKind.CRASH, FailureKind.KILLED, FailureKind.TIMED_OUT})
+"""Failures of which the exit status says as much as the program."""
 
 
 def _failed(task: TaskView, outcome: Outcome, cause: Cause, ran_for: float, rules: _Rules) -> Step:
