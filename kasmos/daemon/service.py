@@ -20,6 +20,7 @@ from kasmos.daemon.agents import AgentWire, describe_agents
 from kasmos.daemon.bus import Bus, Subscription
 from kasmos.daemon.desk import TaskDesk
 from kasmos.daemon.life import Health, Life
+from kasmos.daemon.present import Present
 from kasmos.daemon.reading import OutputReader
 from kasmos.daemon.shapes import TaskSubmittedWire
 from kasmos.daemon.single import TaskRequest
@@ -86,6 +87,7 @@ class Service:
         self._surroundings = surroundings
         self._reader = OutputReader(orchestrator, bus, surroundings.read_ended)
         self._desk = TaskDesk(orchestrator, surroundings, self.get_task)
+        self._present = Present(orchestrator.world, bus)
 
     # --- queries ------------------------------------------------------------------
 
@@ -93,6 +95,12 @@ class Service:
     def world(self) -> World:
         """The present. Read it, never change it."""
         return self._orchestrator.world
+
+    @property
+    def present(self) -> Present:
+        """What is under way, up to date."""
+        self._present.look()
+        return self._present
 
     @property
     def life(self) -> Life:

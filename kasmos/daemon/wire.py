@@ -24,7 +24,7 @@ from kasmos.model.approval import ApprovalState, AskKind
 from kasmos.model.codec import format_instant
 from kasmos.model.plan import Wave
 from kasmos.model.session import ExitStatus, SessionKind
-from kasmos.model.task import Cause
+from kasmos.model.task import Cause, Outcome
 from kasmos.model.view import (
     Active,
     ApprovalView,
@@ -35,6 +35,7 @@ from kasmos.model.view import (
     RunView,
     SessionState,
     SessionView,
+    TaskKind,
     TaskView,
     World,
     public_task_id,
@@ -53,7 +54,7 @@ __all__ = [
     "WaveWire",
     "approval_wire",
     "attention",
-    "counts",
+    "concerns",
     "exit_wire",
     "run_detail_wire",
     "run_status",
@@ -231,21 +232,32 @@ def run_detail_wire(world: World, run: RunView) -> RunDetailWire:
 
 def attention(world: World) -> Iterable[Attention]:
     """What a person should look at, in unfinished runs and of live sessions."""
-    for run in world.runs.values():
-        if not run.unfinished:
-            continue
-        if run.state is RunState.PARKED:
-            yield Attention("parked", run.id, "the run waits after a wave: `kas advance` lets it go on")
-        for task in run.tasks.values():
-            if isinstance(task.state, Ended) and task_status(task) not in ("succeeded", "skipped"):
-                yield Attention("task", task.id, f"{task_status(task)}: {task.state.cause.message}")
-    for view in world.approvals.values():
+    yield from concerns(world, world.runs.values(), world.approvals.values(), world.sessions.values())
+
+
+def concerns(
+    world: World, runs: Iterable[RunView], approvals: Iterable[ApprovalView], sessions: Iterable[SessionView]
+) -> Iterable[Attention]:
+    """What a person should look at of these."""
+    for run in runs:
+        if run.unfinished:
+            yield from run_concerns(run)
+    for view in approvals:
         if view.state is ApprovalState.OPEN:
             yield Attention("approval", view.id, waiting_for(world, view))
-    for session in world.sessions.values():
+    for session in sessions:
         if session.unkillable and session.state is SessionState.STOPPING:
             pids = ", ".join(str(pid) for pid in session.unkillable)
             yield Attention("unkillable", session.id, f"processes survive SIGKILL: {pids}")
+
+
+def run_concerns(run: RunView) -> Iterable[Attention]:
+    """What a person should look at of an unfinished run."""
+    if run.state is RunState.PARKED:
+        yield Attention("parked", run.id, "the run waits after a wave: `kas advance` lets it go on")
+    for task in run.tasks.of_kind(TaskKind.FAILED):
+        if isinstance(task.state, Ended) and task.state.outcome is not Outcome.SKIPPED:
+            yield Attention("task", task.id, f"{task_status(task)}: {task.state.cause.message}")
 
 
 def waiting_for(world: World, view: ApprovalView) -> str:
@@ -254,16 +266,6 @@ def waiting_for(world: World, view: ApprovalView) -> str:
     name = session.name if session is not None else view.session_id
     verb = f"kas answer {view.id} TEXT" if view.ask.kind is AskKind.QUESTION else f"kas approve {view.id}"
     return f"{name} waits for you: {view.ask.subject} (`{verb}`, or `kas deny {view.id}`)"
-
-
-def counts(world: World) -> dict[str, dict[str, int]]:
-    """How many runs, tasks of unfinished runs, and live sessions stand where."""
-    unfinished = [run for run in world.runs.values() if run.unfinished]
-    return {
-        "runs": Counter(run_status(run) for run in world.runs.values()),
-        "tasks": Counter(task_status(task) for run in unfinished for task in run.tasks.values()),
-        "sessions": Counter(session_status(session) for session in world.sessions.values() if session.state.live),
-    }
 
 
 def _cause(cause: Cause) -> CauseWire:
