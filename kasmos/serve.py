@@ -24,6 +24,7 @@ import trio
 from kasmos import __version__
 from kasmos.config.addresses import split_address
 from kasmos.config.schema import Config, Daemon
+from kasmos.daemon.access import check_policy, policy_of
 from kasmos.daemon.bus import Bus
 from kasmos.daemon.door import Door
 from kasmos.daemon.leaving import Leaving, count_waiting
@@ -199,16 +200,17 @@ class Engine:
 
         Raises:
             StoreError: an address or the socket cannot be had.
+            ConfigError: what it is to listen on would let anybody in.
 
         Cancellation: cuts readers off.
         """
-        if said.listen:
-            raise StoreError(f"this kasmos cannot listen on {', '.join(said.listen)}: it serves its Unix socket only")
+        policy = policy_of(said, self.service.project)
+        await trio.to_thread.run_sync(check_policy, policy, said.listen)
         api = await trio.to_thread.run_sync(_Api, abandon_on_cancel=True)
-        app = api.create_app(self.service, started_at=time.time())
+        app = api.create_app(self.service, started_at=time.time(), policy=policy)
         async with trio.open_nursery() as nursery:
-            addresses = [str(socket)]
-            await nursery.start(partial(api.serve_api, app, socket, shutdown=shutdown, grace=API_GRACE))
+            serve_all = partial(api.serve_api, app, socket, listen=said.listen, shutdown=shutdown, grace=API_GRACE)
+            addresses = [str(socket), *await nursery.start(serve_all)]
             exposition = self.service.life.exposition
             if said.metrics is not None and exposition is not None:
                 metrics = api.create_metrics_app(exposition)
@@ -318,7 +320,11 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                 awaited, began_at = _awaited(options, findings, journal.world, backends), journal.world.seq
                 await _recover(options, findings, journal, backends, orchestrator, supervisor)
                 health = Health(journal.probe, lambda: journal.healthy)
-                service = Service(orchestrator, bus, _service_surroundings(options, config, backends, health))
+                service = Service(
+                    orchestrator,
+                    bus,
+                    _service_surroundings(options, config, backends, health, journal.append_nowait),
+                )
                 if not options.life.daemon:
                     options.life.enter(Phase.READY)
                 yield Engine(
@@ -390,7 +396,11 @@ def _kitchen(options: Options, config: Config, backends: Mapping[ExecutionMode, 
 
 
 def _service_surroundings(
-    options: Options, config: Config, backends: Mapping[ExecutionMode, Backend], health: Health
+    options: Options,
+    config: Config,
+    backends: Mapping[ExecutionMode, Backend],
+    health: Health,
+    record: Callable[[ev.Event], object],
 ) -> ServiceSurroundings:
     def read_ended(view: SessionView, offset: int, limit: int) -> OutputChunk:
         return require_backend(backends, view.backend).read_output(view.id, offset, limit)
@@ -401,7 +411,9 @@ def _service_surroundings(
         read_ended=read_ended,
         life=options.life,
         health=health,
+        record=record,
         max_queued=config.orchestration.max_queued,
+        environ=options.environ,
     )
 
 

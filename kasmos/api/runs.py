@@ -7,8 +7,9 @@ import binascii
 import os.path
 from typing import Any
 
-from quart import Blueprint, Response
+from quart import Response
 
+from kasmos.api.access import Routes
 from kasmos.api.answers import answer, page_of
 from kasmos.api.app import the_service
 from kasmos.api.questions import (
@@ -21,12 +22,13 @@ from kasmos.api.questions import (
     read_body,
     some_words,
 )
+from kasmos.daemon.access import Needs
 from kasmos.daemon.terms import STDIN, RunOverrides
 from kasmos.daemon.wire import run_detail_wire, run_wire
 from kasmos.exceptions import Mistake, RequestError
 from kasmos.model.plan import Origin
 
-routes = Blueprint("runs", __name__)
+routes = Routes("runs")
 
 _SUBMISSION = {
     "document": a_text,
@@ -41,7 +43,7 @@ _SUBMISSION = {
 }
 
 
-@routes.get("/v1/runs")
+@routes.get("/v1/runs", Needs.READ)
 async def get_runs() -> Response:
     """Runs of plans, newest first; `origin=task` has those of tasks that were handed in by themselves."""
     query = Query(("origin", "limit", "cursor"))
@@ -51,7 +53,7 @@ async def get_runs() -> Response:
     return answer(page_of(runs, page, key=lambda run: run.id, render=run_wire, name="runs"))
 
 
-@routes.post("/v1/runs")
+@routes.post("/v1/runs", Needs.ADMIN)
 async def post_run() -> Response:
     """Start, continue or join the run of a plan document."""
     Query(()).done()
@@ -71,7 +73,7 @@ async def post_run() -> Response:
     return answer(submitted, 202, location=f"/v1/runs/{submitted.run_id}")
 
 
-@routes.get("/v1/runs/<name>")
+@routes.get("/v1/runs/<name>", Needs.READ)
 async def get_run(name: str) -> Response:
     """One run with its tasks."""
     Query(()).done()
@@ -79,7 +81,7 @@ async def get_run(name: str) -> Response:
     return answer(run_detail_wire(service.world, service.get_run(name)))
 
 
-@routes.post("/v1/runs/<name>/advance")
+@routes.post("/v1/runs/<name>/advance", Needs.ADMIN)
 async def post_advance(name: str) -> Response:
     """Let a parked run go on."""
     Query(()).done()
@@ -87,7 +89,7 @@ async def post_advance(name: str) -> Response:
     return answer(run_wire(await the_service().advance(name)), 202)
 
 
-@routes.post("/v1/runs/<name>/continue")
+@routes.post("/v1/runs/<name>/continue", Needs.ADMIN)
 async def post_continue(name: str) -> Response:
     """Take up a run that was interrupted."""
     Query(()).done()
@@ -95,7 +97,7 @@ async def post_continue(name: str) -> Response:
     return answer(run_wire(await the_service().continue_run(name)), 202)
 
 
-@routes.post("/v1/runs/<name>/cancel")
+@routes.post("/v1/runs/<name>/cancel", Needs.ADMIN)
 async def post_cancel(name: str) -> Response:
     """End a run for good."""
     Query(()).done()
@@ -104,7 +106,7 @@ async def post_cancel(name: str) -> Response:
     return answer(run_wire(run), 202)
 
 
-@routes.post("/v1/runs/<name>/retry")
+@routes.post("/v1/runs/<name>/retry", Needs.ADMIN)
 async def post_retry(name: str) -> Response:
     """Try tasks again; none named means all that did not succeed."""
     Query(()).done()

@@ -316,6 +316,20 @@ KEYS: tuple[Key, ...] = (
         flag="--http-readonly-token-file",
     ),
     Key(
+        ("daemon", "http_hosts"),
+        Words(Text("a host's name", r"[A-Za-z0-9_.-]+"), example='["build.example"]'),
+        "TCP: names the API may be asked by, beside addresses and localhost; others are refused.",
+        [],
+        variable="KASMOS_HTTP_HOSTS",
+    ),
+    Key(
+        ("daemon", "http_origins"),
+        Words(Text("an origin", r"https?://[A-Za-z0-9_.:\[\]-]+"), example='["https://board.example"]'),
+        "TCP: origins of web pages that may ask; others are refused.",
+        [],
+        variable="KASMOS_HTTP_ORIGINS",
+    ),
+    Key(
         ("daemon", "log_format"),
         Choice(LogFormat),
         "The daemon's own log: `json`, `console`, or `auto` (console on a terminal, else json).",

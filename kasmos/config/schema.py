@@ -91,6 +91,8 @@ class Daemon:
     http_admin_token_file: str | None = None
     http_readonly_token: str | None = attrs.field(default=None, repr=False)
     http_readonly_token_file: str | None = None
+    http_hosts: tuple[str, ...] = ()
+    http_origins: tuple[str, ...] = ()
     log_format: LogFormat = LogFormat.AUTO
     log_level: LogLevel = LogLevel.INFO
 

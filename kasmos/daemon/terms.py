@@ -11,6 +11,7 @@ from kasmos.config.schema import Config
 from kasmos.daemon.life import Health, Life, always_well
 from kasmos.exceptions import Mistake
 from kasmos.model.approval import Answer
+from kasmos.model.event import Event
 from kasmos.model.plan import Plan, RunSettings
 from kasmos.model.view import ApprovalView, SessionView, World
 from kasmos.orchestration.intake import TaskAccepted, TaskSubmission
@@ -110,6 +111,10 @@ class Surroundings:
     """Reads the output of a session that is not held open. Blocks on the disk; `OSError` when it is gone."""
     life: Life = attrs.field(factory=Life)
     health: Health = attrs.field(factory=lambda: Health(always_well, lambda: True))
+    record: Callable[[Event], object] = lambda event: None
+    """Makes a fact durable in its own time. Never blocks."""
+    environ: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    """The supervisor's own environment."""
     max_queued: int = 1000
     """Tasks handed in by themselves that may wait at a time."""
 

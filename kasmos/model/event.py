@@ -41,6 +41,15 @@ class EventsPruned:
 
 
 @attrs.frozen
+class AccessRefused:
+    """Somebody asked over TCP without the right token. Only the first attempt and the last that is listened to."""
+
+    address: str
+    reason: str
+    attempts: int = 1
+
+
+@attrs.frozen
 class RunStarted:
     """A run of a plan was accepted."""
 
@@ -342,7 +351,7 @@ class ApprovalWithdrawn:
     reason: str
 
 
-SupervisorEvent = SupervisorStarted | SupervisorStopped | EventsPruned
+SupervisorEvent = SupervisorStarted | SupervisorStopped | AccessRefused | EventsPruned
 
 RunEvent = (
     RunStarted

@@ -51,7 +51,7 @@ def apply(world: World, record: Record) -> None:
             world.supervisor_pid = event.pid
         case ev.SupervisorStopped():
             world.supervisor_pid = None
-        case ev.EventsPruned():
+        case ev.EventsPruned() | ev.AccessRefused():
             return
         case ev.RunStarted():
             world.runs[event.run_id] = RunView(
@@ -306,6 +306,7 @@ def _task(task: TaskView, event: ev.TaskRetryScheduled | ev.TaskPutBack | ev.Tas
             return attrs.evolve(
                 task,
                 state=Ended(outcome=event.outcome, cause=event.cause, at=record.at),
+                ended_seq=record.seq,
                 ended_at=record.at,
                 ended_mono=record.mono,
             )
