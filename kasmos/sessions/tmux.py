@@ -16,6 +16,7 @@ import re
 import secrets
 import select
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -182,7 +183,7 @@ def start(place: Place, environ: Mapping[str, str]) -> None:
     """See to it that the server runs and is set up. In a thread: runs processes.
 
     Raises:
-        BackendUnavailableError: it does not start.
+        BackendUnavailableError: it does not start, or does not answer.
     """
     plain = server_environment(environ)
     prefix = scope_prefix(environ, os.geteuid(), has_manager=_has_manager())
@@ -190,9 +191,12 @@ def start(place: Place, environ: Mapping[str, str]) -> None:
     command = [*place.command, "new-session", "-d", "-s", KEEPER, "exec sleep infinity"]
     command += [";", "set-option", "-t", f"={KEEPER}:", TOKEN, place.token]
     surroundings = {**plain, **{k: v for k, v in environ.items() if k.startswith(("XDG_", "DBUS_"))}}
+    serving = is_serving(place)
     try:
-        if not is_serving(place):
+        if not serving:
             _run([*prefix, *clean, *command], surroundings)
+        else:
+            _end_stale_clients(place)
         _set_up(place, plain)
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None)
@@ -234,9 +238,45 @@ def _set_up(place: Place, given: Mapping[str, str]) -> None:
         raise OSError("; ".join(done.stderr))
 
 
+def _end_stale_clients(place: Place) -> None:
+    """End the control connections of supervisors that were killed.
+
+    tmux 3.3 waits without end until it has told such a client all that was on its way, and nobody reads that any more:
+    neither client nor server would ever end.
+    """
+    form = "#{client_control_mode} #{client_pid}"
+    for line in _server(place).cmd("list-clients", "-t", f"={KEEPER}", "-F", form).stdout:
+        control, _, pid = line.partition(" ")
+        if control != "1":
+            continue
+        with contextlib.suppress(OSError):
+            pidfd = os.pidfd_open(int(pid))
+            try:
+                with open(f"/proc/{pid}/cmdline", "rb") as file:
+                    if os.fsencode(place.socket) in file.read().split(b"\0"):
+                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                        select.select([pidfd], [], [], 1.0)
+            finally:
+                os.close(pidfd)
+
+
 def is_serving(place: Place) -> bool:
-    """Whether a server answers on the socket."""
-    return os.path.exists(place.socket) and _server(place).is_alive()
+    """Whether a server answers on the socket.
+
+    Raises:
+        BackendUnavailableError: there is one, and it does not answer. libtmux would wait for it without end.
+    """
+    if not os.path.exists(place.socket):
+        return False
+    try:
+        _run([*place.command, "-N", "display-message", "-p", "here"], server_environment(os.environ))
+    except subprocess.TimeoutExpired as error:
+        raise BackendUnavailableError(
+            f"the tmux server on {place.socket} does not answer within {COMMAND_TIMEOUT:.0f} s: is it stopped?"
+        ) from error
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return True
 
 
 @attrs.frozen
@@ -274,8 +314,12 @@ def end_if_unused(place: Place, *, wait: float = 5.0) -> bool:
     pid = server.cmd("display-message", "-p", "#{pid}").stdout
     pidfd = os.pidfd_open(int(pid[0]))
     try:
+        _end_stale_clients(place)
         server.kill()
-        select.select([pidfd], [], [], wait)
+        if not select.select([pidfd], [], [], wait)[0]:
+            # It was told to end and waits for a client that does not: nothing of anybody's is in it any more.
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            select.select([pidfd], [], [], wait)
     finally:
         os.close(pidfd)
     with contextlib.suppress(OSError):

@@ -180,7 +180,8 @@ async def _undo(hold: Hold, pane: Pane, gate: int | None) -> None:
     bound = hold.spec.stop.kill_grace + 2
     with trio.CancelScope(shield=True, deadline=trio.current_time() + bound):
         if gate is not None:
-            hold.take_records()
+            with suppress(OSError):
+                hold.take_records()
             empty = await hold.kill(helpers=True)
             with trio.move_on_after(1.0), suppress(ControlError, ControlLost):
                 await pane.host.control.command(["kill-session", "-t", f"={pane.name}"])
@@ -206,6 +207,8 @@ class TmuxSession(HeldSession):
         """How much output there was when the last picture was asked for."""
         self._looking = False
         hold.when_swept = self._end_pane
+        if status is None:
+            pane.host.add(hold)
         super().__init__(hold, boot_id, status)
 
     # --- the end -------------------------------------------------------------------
@@ -241,6 +244,13 @@ class TmuxSession(HeldSession):
     def _save_screen(self, lines: tuple[str, ...]) -> None:
         with suppress(OSError):
             save_screen(self._hold.path, lines)
+
+    async def leave(self) -> None:
+        """The scope is left; see `HeldSession.leave`."""
+        try:
+            await super().leave()
+        finally:
+            self._pane.host.holds.discard(self._hold)
 
     # --- looking -------------------------------------------------------------------
 

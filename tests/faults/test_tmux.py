@@ -22,6 +22,7 @@ from kasmos.model.session import ExitStatus, SessionHandle, SessionSpec
 from kasmos.sessions import tmux
 from kasmos.sessions.headless import open_headless
 from kasmos.sessions.tmux_backend import TmuxBackend, open_tmux
+from kasmos.sessions.tmux_host import children_of, resident
 from kasmos.sessions.tmux_session import TmuxSession
 from kasmos.supervision.termination import terminate
 from tests.faults.conftest import BOOT, LIMIT, PROGRAMS, Ground, alive, everything, until, wrote
@@ -325,9 +326,21 @@ async def test_flood_is_logged_to_the_byte(desk: Desk) -> None:
         assert (desk.ground.directory(spec) / "output.log").stat().st_size == count
 
 
-def resident(pid: int) -> int:
-    """Bytes of memory a process has."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+async def test_stopped_logger_is_continued(desk: Desk) -> None:
+    """A logger that somebody stopped does not make the tmux server grow for ever, and loses nothing."""
+    count = 90_000_000
+    spec = desk.sh(f"read x; exec {PROGRAMS / 'raw_flood'} {count}")
+    async with desk.opened(spec) as session:
+        copier = desk.ground.records(spec).copier()
+        assert copier is not None
+        (cat,) = children_of(copier.id.pid)
+        os.kill(cat.id.pid, signal.SIGSTOP)
+        await session.tap_enter()
+        with trio.fail_after(2 * LIMIT):
+            assert await session.wait() == ExitStatus(code=0)
+    assert any("was stopped" in text for text in desk.ground.warnings)
+    # What was typed is echoed as well.
+    assert len(desk.ground.output(spec)) >= count
 
 
 async def test_killed_program(desk: Desk) -> None:
