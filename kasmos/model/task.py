@@ -43,6 +43,8 @@ class CauseKind(enum.StrEnum):
     """Skipped because an earlier wave had a failure."""
     UNANSWERED = "unanswered"
     """It waited for a person for longer than `approval_timeout`, and was stopped."""
+    UNDELIVERED = "undelivered"
+    """Its prompt could not be typed, and it was stopped."""
     CONFIG = "config"
     """The task cannot be run with the present configuration."""
     INTERNAL = "internal"

@@ -41,6 +41,15 @@ class SessionState(enum.StrEnum):
         return self in (SessionState.STARTING, SessionState.RUNNING, SessionState.STOPPING)
 
 
+class DeliveryState(enum.StrEnum):
+    """What has become of a prompt that is typed."""
+
+    DELIVERING = "delivering"
+    """It may have been typed: it is never typed a second time."""
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
 @attrs.frozen
 class SessionView:
     """One session, as the journal knows it."""
@@ -89,6 +98,14 @@ class SessionView:
     """Since when it waits for a person; its clock stands still."""
     waited: float = 0.0
     """Seconds it waited for people before."""
+    delivery: DeliveryState | None = None
+    """What has become of the prompt, where it is typed."""
+    delivery_reason: str = ""
+    """Why the prompt was not delivered."""
+    screen: str = ""
+    """What its terminal shows, in a word; empty where nothing is known."""
+    screen_note: str = ""
+    """What a person should know about that."""
 
 
 # --- approvals --------------------------------------------------------------------
