@@ -41,6 +41,7 @@ from kasmos.model.profile import ExecutionMode
 from kasmos.model.view import SessionView, World
 from kasmos.orchestration.assembly import Kitchen
 from kasmos.orchestration.orchestrator import LiveSessions, Orchestrator, open_orchestrator
+from kasmos.screens import PROJECT_RULES, rules_for
 from kasmos.sessions import layout
 from kasmos.sessions.headless import open_headless
 from kasmos.sessions.protocol import Backend, ExecutionSession, OutputChunk
@@ -424,6 +425,7 @@ def _kitchen(options: Options, config: Config, backends: Mapping[ExecutionMode, 
         new_suffix=lambda: _letters(5),
         buffer_bytes=config.logs.buffer_bytes,
         max_log_bytes=config.logs.max_bytes,
+        screen_rules=partial(rules_for, directories=(options.project / PROJECT_RULES,)),
         context_path=lambda session_id: str(options.root.session_dir(session_id) / layout.CONTEXT),
     )
 

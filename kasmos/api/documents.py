@@ -10,6 +10,7 @@ import attrs
 from kasmos.api.lines import NDJSON, SSE
 from kasmos.api.output import MAX_BYTES, MAX_OFFSET, MAX_WAIT
 from kasmos.api.questions import DEFAULT_LIMIT, MAX_LIMIT
+from kasmos.api.sessions import MOST_LINES
 from kasmos.api.streams import MAX_SEQ
 from kasmos.api.task_body import LABEL, LONGEST_TIMEOUT, MOST_NEEDS, MOST_RETRIES
 from kasmos.daemon.agents import AgentWire
@@ -22,6 +23,7 @@ from kasmos.daemon.shapes import (
     TaskSubmittedWire,
     TaskWire,
 )
+from kasmos.daemon.terminals import LARGEST, ScreenWire, SentWire
 from kasmos.daemon.terms import Submitted
 from kasmos.model.approval import ApprovalState
 from kasmos.model.plan import OnFailure
@@ -196,10 +198,25 @@ DOCUMENTS: Mapping[tuple[str, str], Document] = {
     ),
     ("GET", "/v1/sessions/<name>"): _get(SessionWire),
     ("GET", "/v1/sessions/<name>/output"): OUTPUT,
-    ("GET", "/v1/sessions/<name>/screen"): _get(ANY, query={"ansi": _word("true", "false")}),
+    ("GET", "/v1/sessions/<name>/screen"): _get(
+        ScreenWire,
+        query={
+            "ansi": _word("true", "false"),
+            "start": _whole(-MOST_LINES, MOST_LINES),
+            "end": _whole(-MOST_LINES, MOST_LINES),
+        },
+    ),
+    ("GET", "/v1/sessions/<name>/explain"): _get(ANY),
     ("POST", "/v1/sessions/<name>/stop"): _post(SessionWire),
-    ("POST", "/v1/sessions/<name>/keys"): _post(ANY, _object(("keys",), keys=WORD), (200,)),
-    ("POST", "/v1/sessions/<name>/input"): _post(ANY, _object(("text",), text=TEXT, enter=FLAG), (200,)),
+    ("POST", "/v1/sessions/<name>/keys"): _post(
+        ANY, _object(("keys",), keys={"anyOf": [WORD, {"type": "array", "items": WORD, "minItems": 1}]}), (200,)
+    ),
+    ("POST", "/v1/sessions/<name>/input"): _post(
+        SentWire, _object(("text",), text=TEXT, enter=FLAG, wait=FLAG, force=FLAG), (200,)
+    ),
+    ("POST", "/v1/sessions/<name>/resize"): _post(
+        ANY, _object(("width", "height"), width=_whole(1, LARGEST), height=_whole(1, LARGEST)), (200,)
+    ),
     ("POST", "/v1/sessions/<name>/permission"): _post(ANY, _object(("choice",), choice=WORD), (200,)),
     ("GET", "/v1/approvals"): _pages("approvals", ApprovalWire, status=_word("all", *ApprovalState)),
     ("GET", "/v1/approvals/<name>"): _get(ApprovalWire),

@@ -28,6 +28,8 @@ class Request:
     """Why the run in `resume` is ended for good instead of continued; every unfinished run when that is None."""
     overrides: RunOverrides = RunOverrides()
     fresh: bool = False
+    keep: bool = False
+    """Whether programs run on when this process is asked to leave."""
     as_json: bool = False
     junit: str | None = None
     summary: str | None = None

@@ -83,6 +83,7 @@ class _Agent:
             output=self._get("output"),
             leftovers=self._get("leftovers"),
             prompt=self._get("prompt"),
+            typed_max=self._get("typed_max"),
             env={path[3]: said.value for path, said in self._below("env").items()},
             env_pass=self._get("env_pass"),
             timeout=self._get("timeout"),
@@ -191,6 +192,13 @@ class _Agent:
                 (*self._path, where),
                 'in tmux standard input is the terminal, so prompt = "stdin" cannot be',
                 'prompt = "argument" or "file"',
+            )
+        if profile.prompt is PromptMode.TYPE and profile.execution_mode is not ExecutionMode.TMUX:
+            self._findings.mistake(
+                self._origin("prompt"),
+                (*self._path, "prompt"),
+                'a prompt is typed into a terminal, so prompt = "type" needs execution_mode = "tmux"',
+                'execution_mode = "tmux"',
             )
         if profile.prompt is not PromptMode.ARGUMENT and any("{prompt}" in word for word in words):
             where = "flags" if (*self._path, "flags") in self._settings else "program"

@@ -414,8 +414,14 @@ KEYS: tuple[Key, ...] = (
     Key(
         (*AGENT, "prompt"),
         Choice(PromptMode),
-        "How the prompt is given: `argument`, `stdin`, `file`, or `script` (the task's `sh` block is run).",
+        "How the prompt is given: `argument`, `stdin`, `file`, `script` (its `sh` block is run), or `type` (in tmux).",
         "argument",
+    ),
+    Key(
+        (*AGENT, "typed_max"),
+        Size(256, 1 << 20),
+        "In tmux: a text to be typed that is longer goes as a file, with a line that says where.",
+        32_768,
     ),
     Key(
         (*AGENT, "execution_mode"),

@@ -24,10 +24,10 @@ from kasmos.daemon.present import Present
 from kasmos.daemon.reading import OutputReader
 from kasmos.daemon.shapes import TaskSubmittedWire
 from kasmos.daemon.single import TaskRequest
+from kasmos.daemon.terminals import Terminals
 from kasmos.daemon.terms import STDIN, AcceptedLike, OrchestratorLike, Output, RunOverrides, Submitted, Surroundings
 from kasmos.exceptions import (
     ConfigError,
-    InteractiveOnlyError,
     Mistake,
     PlanError,
     RequestError,
@@ -88,6 +88,7 @@ class Service:
         self._reader = OutputReader(orchestrator, bus, surroundings.read_ended)
         self._desk = TaskDesk(orchestrator, surroundings, self.get_task)
         self._present = Present(orchestrator.world, bus)
+        self.terminals = Terminals(orchestrator, self.get_session)
 
     # --- queries ------------------------------------------------------------------
 
@@ -435,22 +436,6 @@ class Service:
         live = self._orchestrator.live_session(session.id)
         if live is None:
             raise SessionClosedError(f"session {session.id} is not open; its output can be read")
-        return live
-
-    def get_terminal(self, name: str) -> ExecutionSession:
-        """The live session with a terminal that *name* means.
-
-        Raises:
-            InteractiveOnlyError: its backend has none.
-            SessionClosedError: it is not open.
-        """
-        session = self.get_session(name)
-        live = self._orchestrator.live_session(session.id)
-        interactive = live.capabilities.interactive if live else session.backend is ExecutionMode.TMUX
-        if not interactive:
-            raise InteractiveOnlyError(f"session {session.id} runs {session.backend}: it has no terminal")
-        if live is None:
-            raise SessionClosedError(f"session {session.id} is not open")
         return live
 
     def _again(self, task: TaskView) -> TaskView:

@@ -16,6 +16,7 @@ from kasmos.model.plan import Plan, RunSettings
 from kasmos.model.view import ApprovalView, SessionView, World
 from kasmos.orchestration.intake import TaskAccepted, TaskSubmission
 from kasmos.sessions.protocol import ExecutionSession, OutputChunk
+from kasmos.supervision.terminal import Terminal
 
 STDIN = "-"
 """The source of a plan that came from no file."""
@@ -87,6 +88,9 @@ class OrchestratorLike(Protocol):
 
     def live_session(self, session_id: str) -> ExecutionSession | None:
         """The session, while it is held open."""
+
+    def terminal(self, session_id: str) -> Terminal | None:
+        """The watch over a session's terminal, if it runs here and has one."""
 
     @property
     def queued_tasks(self) -> int:

@@ -29,6 +29,7 @@ from kasmos.model.view import (
     Active,
     ApprovalView,
     BackingOff,
+    DeliveryState,
     Ended,
     Pending,
     RunState,
@@ -132,6 +133,9 @@ def session_wire(
         reason=session.reason,
         approval=session.approvals[-1] if session.waiting_since_mono is not None else None,
         waited=round(session.waited, 3),
+        screen=session.screen if session.state.live else "",
+        screen_note=session.screen_note if session.state.live else "",
+        delivery=session.delivery.value if session.delivery is not None else None,
     )
 
 
@@ -246,6 +250,8 @@ def concerns(
         if view.state is ApprovalState.OPEN:
             yield Attention("approval", view.id, waiting_for(world, view))
     for session in sessions:
+        if session.state is SessionState.RUNNING and (said := _at_terminal(session)):
+            yield Attention("terminal", session.id, f"{said} (`kas attach {session.name}`)")
         if session.unkillable and session.state is SessionState.STOPPING:
             pids = ", ".join(str(pid) for pid in session.unkillable)
             yield Attention("unkillable", session.id, f"processes survive SIGKILL: {pids}")
@@ -258,6 +264,24 @@ def run_concerns(run: RunView) -> Iterable[Attention]:
     for task in run.tasks.of_kind(TaskKind.FAILED):
         if isinstance(task.state, Ended) and task.state.outcome is not Outcome.SKIPPED:
             yield Attention("task", task.id, f"{task_status(task)}: {task.state.cause.message}")
+
+
+_ONLY_A_PERSON = {
+    "dialog": "shows a dialog that only a person answers",
+    "limit": "has reached a limit",
+    "error": "has ended its turn with an error",
+}
+"""States of a screen that a person should look at."""
+
+
+def _at_terminal(session: SessionView) -> str:
+    """What a person should see to at a session's terminal; nothing if all is well there."""
+    if session.delivery is DeliveryState.FAILED:
+        return f"{session.name}: its prompt was not seen to be taken: {session.delivery_reason}"
+    if session.screen in _ONLY_A_PERSON:
+        note = f": {session.screen_note}" if session.screen_note else ""
+        return f"{session.name} {_ONLY_A_PERSON[session.screen]}{note}"
+    return f"{session.name}: {session.screen_note}" if session.screen_note else ""
 
 
 def waiting_for(world: World, view: ApprovalView) -> str:

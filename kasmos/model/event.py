@@ -320,6 +320,47 @@ class SessionLost:
 
 
 @attrs.frozen
+class PromptDelivering:
+    """Intent: committed before the prompt is typed into the session's terminal, which happens once at the most."""
+
+    session_id: str
+    file: str = ""
+    """Where the prompt is, if it is too long to be typed: then a line that says so is typed."""
+
+
+@attrs.frozen
+class PromptDelivered:
+    """The session has taken the prompt."""
+
+    session_id: str
+    verified: bool = True
+    """Its screen showed that; else there are no rules by which that could be seen."""
+
+
+@attrs.frozen
+class DeliveryFailed:
+    """A text was not seen to be taken. It is not typed a second time."""
+
+    session_id: str
+    reason: str
+    screen: str = ""
+    """What the terminal showed last."""
+    prompt: bool = True
+    """Whether the text was the session's prompt."""
+
+
+@attrs.frozen
+class ScreenSeen:
+    """What a session's screen shows has become something else, and stayed so for a moment."""
+
+    session_id: str
+    screen: str
+    """A state of `kasmos.screens`: ready, working, dialog and so on; empty when nothing can be said."""
+    note: str = ""
+    """What a person should know: why something waits."""
+
+
+@attrs.frozen
 class ApprovalRequested:
     """A session asks for a yes or no, or for an answer."""
 
@@ -404,6 +445,10 @@ SessionEvent = (
     | SessionConcluded
     | SessionEnded
     | SessionLost
+    | PromptDelivering
+    | PromptDelivered
+    | DeliveryFailed
+    | ScreenSeen
     | ApprovalRequested
     | ApprovalResolved
     | ApprovalSending

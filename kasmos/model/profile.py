@@ -34,6 +34,8 @@ class PromptMode(enum.StrEnum):
     """As the path of a file: `{prompt_file}` in `flags`, else appended as the last argument."""
     SCRIPT = "script"
     """The task's first fenced `sh` block, run as `program SCRIPT_FILE`."""
+    TYPE = "type"
+    """Typed into its terminal once its screen says that it takes a prompt; only in tmux."""
 
 
 class OutputMode(enum.StrEnum):
@@ -139,6 +141,8 @@ class AgentProfile:
     """None means `pipe` for `prompt = "script"` and `file` otherwise."""
     leftovers: Leftovers = Leftovers()
     prompt: PromptMode = PromptMode.ARGUMENT
+    typed_max: int = 32_768
+    """Bytes; a text to be typed that is longer goes as a file, with a line that says where."""
     env: Mapping[str, str] = attrs.field(factory=dict, repr=lambda env: repr(sorted(env)))
     """Added to the program's environment. Values never appear in a repr."""
     env_pass: tuple[str, ...] = ()

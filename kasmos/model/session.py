@@ -36,6 +36,8 @@ class StopReason(enum.StrEnum):
     """It asked, and nobody answered within `approval_timeout`."""
     SETTLED = "settled"
     """Its program had said that it was done, and did not exit."""
+    UNDELIVERED = "undelivered"
+    """Its prompt could not be typed."""
 
 
 class CgroupUse(enum.StrEnum):

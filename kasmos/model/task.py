@@ -46,6 +46,8 @@ class CauseKind(enum.StrEnum):
     """It waited for a person for longer than `approval_timeout`, and was stopped."""
     AGENT = "agent"
     """Its program said that it did not succeed, whatever it exited with."""
+    UNDELIVERED = "undelivered"
+    """Its prompt could not be typed, and it was stopped."""
     CONFIG = "config"
     """The task cannot be run with the present configuration."""
     INTERNAL = "internal"

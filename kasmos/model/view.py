@@ -42,6 +42,15 @@ class SessionState(enum.StrEnum):
         return self in (SessionState.STARTING, SessionState.RUNNING, SessionState.STOPPING)
 
 
+class DeliveryState(enum.StrEnum):
+    """What has become of a prompt that is typed."""
+
+    DELIVERING = "delivering"
+    """It may have been typed: it is never typed a second time."""
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
 @attrs.frozen
 class SessionView:
     """One session, as the journal knows it."""
@@ -96,6 +105,14 @@ class SessionView:
     """The program's own id of the conversation, as far as it is known."""
     conclusion: Conclusion | None = None
     """What its program said of its end; None where nothing but its exit status counts, or nothing is known yet."""
+    delivery: DeliveryState | None = None
+    """What has become of the prompt, where it is typed."""
+    delivery_reason: str = ""
+    """Why the prompt was not delivered."""
+    screen: str = ""
+    """What its terminal shows, in a word; empty where nothing is known."""
+    screen_note: str = ""
+    """What a person should know about that."""
 
 
 @attrs.frozen

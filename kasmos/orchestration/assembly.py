@@ -12,10 +12,11 @@ from kasmos.config.schema import profile_digest
 from kasmos.exceptions import ConfigError, Mistake
 from kasmos.harnesses.equip import Equipped, equip, judge_profile
 from kasmos.model.approval import ApprovalPolicy
-from kasmos.model.profile import AgentProfile, ExecutionMode, OutputMode, RestartPolicy
+from kasmos.model.profile import AgentProfile, ExecutionMode, OutputMode, PromptMode, RestartPolicy
 from kasmos.model.session import SessionKind, SessionSpec
 from kasmos.model.view import RunView, SessionView, TaskView
 from kasmos.plans import compile_task
+from kasmos.screens import Ruleset, rules_for
 from kasmos.sessions.environment import child_environment
 from kasmos.sessions.protocol import Backend
 from kasmos.sessions.registry import require_backend
@@ -37,6 +38,8 @@ class Kitchen:
     max_log_bytes: int | None = None
     traced: bool = False
     """Whether programs are told their place in a trace."""
+    screen_rules: Callable[[tuple[str, ...]], Ruleset] = rules_for
+    """The screen rules of the program that a command line runs. Blocks on the disk."""
     context_path: Callable[[str], str] = str
     """Where the session with this id finds its task's context."""
 
@@ -91,6 +94,7 @@ class TaskRecipe:
         self.approvals = profile.approvals if profile is not None else ApprovalPolicy()
         self.accept = frozenset(profile.accept if profile is not None else ())
         self.exit_grace = profile.exit_grace if profile is not None else math.inf
+        self.typed_max = profile.typed_max if profile is not None else AgentProfile.typed_max
         self.cwd = run.project
         first = (task.spec.timeout, profile.timeout if profile is not None else None, run.settings.task_timeout)
         self.timeout = next((seconds for seconds in first if seconds is not None), None)
@@ -107,6 +111,17 @@ class TaskRecipe:
             raise ConfigError([Mistake(f"task {self._task.spec.id}", what, f"add or enable [agents.{name}]")])
         return profile
 
+    def screen_rules(self) -> Ruleset:
+        """The rules by which the agent's screen is read; see `Recipe`."""
+        return self._kitchen.screen_rules(self._profile().program)
+
+    def typed_prompt(self, attempt: int) -> str | None:
+        """The prompt, where it is typed; see `Recipe`."""
+        profile = self._find_profile()
+        if profile is None or profile.prompt is not PromptMode.TYPE:
+            return None
+        return self.agent(attempt).prompt
+
     def agent(self, attempt: int) -> SessionSpec:
         """The session of an attempt."""
         profile = self._profile()
@@ -114,6 +129,9 @@ class TaskRecipe:
         mode = mode_of(self._run, profile)
         equipped = self._equip(profile, mode)
         profile = equipped.profile
+        if profile.prompt is PromptMode.TYPE and mode is not ExecutionMode.TMUX:
+            problem = f'agent {profile.name} has prompt = "type", and mode {mode} has no terminal to type into'
+            raise ConfigError([Mistake(f"task {self._task.spec.id}", problem, "run it in mode tmux")])
         command = compile_task(self._run.plan, self._task.spec, profile, peers=len(wave.tasks) - 1)
         session_id = self._session_id(f"a{attempt}")
         return SessionSpec(

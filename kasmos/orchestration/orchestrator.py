@@ -28,6 +28,7 @@ from kasmos.sessions.protocol import ExecutionSession
 from kasmos.sessions.registry import require_backend
 from kasmos.supervision.child import Ledger
 from kasmos.supervision.supervisor import Supervisor
+from kasmos.supervision.terminal import Terminal
 
 __all__ = ["Accepted", "LiveSessions", "Orchestrator", "open_orchestrator"]
 
@@ -76,6 +77,14 @@ class Orchestrator:
     def live_session(self, session_id: str) -> ExecutionSession | None:
         """The session with this id, if it runs here and now."""
         return self._live.get(session_id)
+
+    def terminal(self, session_id: str) -> Terminal | None:
+        """The watch over this session's terminal, if it runs here and now and has one."""
+        view = self.world.sessions.get(session_id)
+        if view is None or view.run_id is None or view.task_id is None or self._live.get(session_id) is None:
+            return None
+        child = self._supervisor.children(view.run_id).get(view.task_id)
+        return child.terminal if child is not None else None
 
     @property
     def live_sessions(self) -> list[ExecutionSession]:

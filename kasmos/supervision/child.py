@@ -7,6 +7,7 @@ supervisor after a crash does exactly what the old one would have done.
 
 from __future__ import annotations
 
+import time
 from collections import ChainMap
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
@@ -15,7 +16,7 @@ from typing import Protocol, cast
 import attrs
 import trio
 
-from kasmos.exceptions import BackendUnavailableError, KasmosError, SessionLostError, SessionStartError
+from kasmos.exceptions import BackendUnavailableError, ConfigError, KasmosError, SessionLostError, SessionStartError
 from kasmos.failpoints import reach
 from kasmos.model import event as ev
 from kasmos.model.approval import ApprovalPolicy
@@ -25,11 +26,14 @@ from kasmos.model.session import ExitStatus, SessionHandle, SessionKind, Session
 from kasmos.model.task import Cause, CauseKind, Outcome
 from kasmos.model.usage import Shortfall
 from kasmos.model.view import SessionView, TaskView, World
-from kasmos.sessions.protocol import AskSource, Backend, ExecutionSession, SessionNeverStarted
+from kasmos.screens import Ruleset
+from kasmos.sessions.protocol import AskSource, Backend, ExecutionSession, SessionNeverStarted, TerminalSession
 from kasmos.store.fold import apply
 from kasmos.supervision import transitions
 from kasmos.supervision.desk import Desk, DeskTerms, asks_left
 from kasmos.supervision.ledger import Ledger
+from kasmos.supervision.prompting import deliver_prompt
+from kasmos.supervision.terminal import Terminal
 from kasmos.supervision.termination import stop
 from kasmos.supervision.witness import Witness, make_witness
 
@@ -45,6 +49,7 @@ STOP_CAUSES = {
     StopReason.CANCELLED: Cause(CauseKind.RUN_CANCELLED, "its run was ended"),
     StopReason.FAIL_FAST: Cause(CauseKind.FAIL_FAST, "stopped because another task of the run failed"),
     StopReason.UNANSWERED: Cause(CauseKind.UNANSWERED, "nobody answered what it asked"),
+    StopReason.UNDELIVERED: Cause(CauseKind.UNDELIVERED, "its prompt could not be typed"),
 }
 """What a task ends with that was stopped before, or between, its sessions."""
 
@@ -64,6 +69,18 @@ class Recipe(Protocol):
     """Seconds of silence a program may still run after it has said that it is done."""
     cwd: str
     """Where the task's programs begin. Absolute."""
+    typed_max: int
+    """Bytes; a text to be typed that is longer goes as a file."""
+
+    def screen_rules(self) -> Ruleset:
+        """The rules by which its agent's screen is read. Blocks on the disk.
+
+        Raises:
+            ConfigError: they have mistakes.
+        """
+
+    def typed_prompt(self, attempt: int) -> str | None:
+        """The prompt, where it is typed into the agent's terminal."""
 
     def agent(self, attempt: int) -> SessionSpec:
         """The session of an attempt."""
@@ -95,6 +112,8 @@ class Surroundings:
     started: Callable[[ExecutionSession], None]
     """Told of each session that runs, and of its end by `ended`."""
     ended: Callable[[str], None]
+    wall: Callable[[], float] = time.time
+    """The wall clock: who is attached is told by it."""
 
 
 class Child:
@@ -127,6 +146,10 @@ class Child:
         """Reads what the session's program says of itself, where that decides."""
         self._overstayed = False
         """Whether the session's program stays although it has said that it is done."""
+        self._rules: Ruleset | None = None
+        """The screen rules of the session that is begun."""
+        self.terminal: Terminal | None = None
+        """Watches the session's terminal, where it has one."""
 
     # --- what others ask of it -------------------------------------------------------
 
@@ -258,6 +281,9 @@ class Child:
 
     async def _open(self, spec: SessionSpec, check: int | None) -> None:
         backend = self._recipe.backend(spec)
+        if backend.capabilities.interactive and check is None:
+            # Before it is begun: rules with mistakes are the task's failure.
+            self._rules = await trio.to_thread.run_sync(self._recipe.screen_rules)
         await self._ledger.append(
             ev.SessionStarting(
                 session_id=spec.id,
@@ -314,6 +340,7 @@ class Child:
             async with self._recipe.backend(view).adopt(spec, handle, notify=self._notify) as session:
                 if session.exit is None:
                     self._ledger.append_nowait(ev.SessionAdopted(view.id, session.pid))
+                    await self._find_rules(session)
                 started = view.started_mono if view.started_mono is not None else view.starting_mono
                 await self._supervise(session, started + self._limit(view.kind, view.check), view)
         except SessionNeverStarted:
@@ -323,6 +350,16 @@ class Child:
             await self._ledger.append(gone if had_started else ev.SessionNeverStarted(view.id))
         except SessionLostError as error:
             await self._ledger.append(ev.SessionLost(view.id, str(error)))
+
+    async def _find_rules(self, session: ExecutionSession) -> None:
+        """Find the screen rules of a session that runs already; it goes on without them if they have mistakes."""
+        if not session.capabilities.interactive:
+            return
+        try:
+            self._rules = await trio.to_thread.run_sync(self._recipe.screen_rules)
+        except ConfigError as error:
+            self._rules = None
+            self._ledger.append_nowait(ev.ScreenSeen(session.spec.id, "", f"its screen is not read: {error}"))
 
     def _limit(self, kind: SessionKind, check: int | None) -> float:
         """Seconds a session may take."""
@@ -345,7 +382,7 @@ class Child:
         finally:
             if self._desk is not None:
                 self._desk.close()
-            self._session = self._patience = self._desk = self._witness = None
+            self._session = self._patience = self._desk = self._witness = self.terminal = None
             self._around.ended(session.spec.id)
         events = (*asks_left(self._ledger.world, session.spec.id, given), *ended)
         last = self._task_end_with(session.spec.id, events)
@@ -428,30 +465,25 @@ class Child:
         return trio.current_time() + max(0.0, deadline - self._around.now())
 
     async def _wait_end(self, session: ExecutionSession) -> ExitStatus:
-        """Wait for the end; meanwhile see to what the session asks, and read what it says, where that is to be done."""
-        helpers: list[Callable[[], Awaitable[None]]] = []
-        if session.capabilities.asks:
-            self._desk = self._make_desk(session)
-            helpers.append(self._desk.run)
-        if self._witness is not None:
-            helpers.append(partial(self._see_it_through, self._witness))
-        if not helpers:
+        """Wait for the end; where the session can ask, or has a terminal, see to that meanwhile."""
+        duties = self._duties(session)
+        if not duties:
             return await session.wait()
         failed: Exception | None = None
         found: ExitStatus | SessionLostError | None = None
         async with trio.open_nursery() as nursery:
 
-            async def help_out(helper: Callable[[], Awaitable[None]]) -> None:
+            async def do(duty: Callable[[], Awaitable[None]]) -> None:
                 nonlocal failed
                 try:
-                    await helper()
+                    await duty()
                 # As a value: out of the nursery it would come as a group, and be taken for somebody else's.
                 except Exception as error:
                     failed = error
                     nursery.cancel_scope.cancel()
 
-            for helper in helpers:
-                nursery.start_soon(help_out, helper)
+            for duty in duties:
+                nursery.start_soon(do, duty)
             try:
                 found = await session.wait()
             except SessionLostError as error:
@@ -470,7 +502,36 @@ class Child:
             self._overstayed = True
             self._patience.cancel()
 
-    def _make_desk(self, session: ExecutionSession) -> Desk:
+    def _duties(self, session: ExecutionSession) -> list[Callable[[], Awaitable[None]]]:
+        """What there is to do while a session runs."""
+        duties = self._screen_duties(session)
+        if self._witness is not None:
+            duties.append(partial(self._see_it_through, self._witness))
+        return duties
+
+    def _screen_duties(self, session: ExecutionSession) -> list[Callable[[], Awaitable[None]]]:
+        if session.capabilities.asks:
+            # What says of itself that it asks is a source of asks.
+            self._desk = self._make_desk(session, cast(AskSource, session))
+            return [self._desk.run]
+        if not session.capabilities.interactive or self._rules is None or session.spec.kind is not SessionKind.AGENT:
+            return []
+        watched, tell = cast(TerminalSession, session), self._ledger.append_nowait
+        terminal = Terminal(watched, self._rules, tell, self._around.wall, self._recipe.typed_max)
+        self.terminal = terminal
+        self._desk = self._make_desk(session, terminal)
+        duties: list[Callable[[], Awaitable[None]]] = [terminal.watch, self._desk.run]
+        prompt = self._recipe.typed_prompt(session.spec.attempt)
+        if prompt is not None:
+
+            async def type_prompt() -> None:
+                if not await deliver_prompt(terminal, prompt, self._ledger, session.spec.id):
+                    self.request_stop(StopReason.UNDELIVERED)
+
+            duties.append(type_prompt)
+        return duties
+
+    def _make_desk(self, session: ExecutionSession, source: AskSource) -> Desk:
         def reset_clock() -> None:
             if self._patience is not None and self._stop_reason is None:
                 self._patience.deadline = self._patience_deadline(session)
@@ -484,8 +545,7 @@ class Child:
             clock=reset_clock,
             unanswered=lambda: self.request_stop(StopReason.UNANSWERED),
         )
-        # What says of itself that it asks is a source of asks.
-        return Desk(cast(AskSource, session), self._ledger, terms)
+        return Desk(source, self._ledger, terms)
 
     async def _notify(self, event: Event) -> None:
         await self._ledger.append(event)

@@ -212,6 +212,10 @@ def _after_stop(task: TaskView, counted: list[SessionView], reason: StopReason, 
             # Not tried again: it would only ask once more, and nobody is there.
             message = f"{_subject(task, stopped)}stopped because nobody answered what it asked"
             return Finish(Outcome.TIMED_OUT, _cause(CauseKind.UNANSWERED, message, stopped))
+        case StopReason.UNDELIVERED:
+            message = f"its prompt could not be typed: {stopped.delivery_reason}"
+            cause = _cause(CauseKind.UNDELIVERED, message, stopped)
+            return _failed(task, Outcome.FAILED, cause, _ran_for(counted), rules)
         case _:
             kind, message = _ENDED_BY_STOP[reason]
             return Finish(Outcome.CANCELLED, _cause(kind, message, stopped))
