@@ -90,13 +90,13 @@ def parse(
     parser = TranscriptParser(
         facts,
         now=_written_at(file),
-        zone_of=_zone,
+        zone_of=zone_of_name,
         accept=_shortfalls(ctx, accept),
         structured=structured,
     )
     for events in _read(parser, file, stderr):
-        _show(events, as_json=as_json)
-    _conclude(parser.finish(status), as_json=as_json)
+        show_events(events, as_json=as_json)
+    show_conclusion(parser.finish(status), as_json=as_json)
 
 
 def _read(parser: TranscriptParser, file: IO[bytes], stderr: IO[bytes] | None) -> Iterator[list[AgentEvent]]:
@@ -110,7 +110,8 @@ def _read(parser: TranscriptParser, file: IO[bytes], stderr: IO[bytes] | None) -
     yield parser.close()
 
 
-def _show(events: list[AgentEvent], *, as_json: bool) -> None:
+def show_events(events: list[AgentEvent], *, as_json: bool) -> None:
+    """Print events of a transcript, for programs or for people."""
     if not events:
         return
     if as_json:
@@ -125,7 +126,8 @@ def _show(events: list[AgentEvent], *, as_json: bool) -> None:
         say("\n".join(lines))
 
 
-def _conclude(conclusion: Conclusion, *, as_json: bool) -> None:
+def show_conclusion(conclusion: Conclusion, *, as_json: bool) -> None:
+    """Print what a transcript comes to, for programs or for people."""
     if as_json:
         from kasmos.harnesses.conclusion import render_conclusion
         from kasmos.model.codec import encode
@@ -166,7 +168,7 @@ def _written_at(file: IO[bytes]) -> float:
     return time.time()
 
 
-def _zone(name: str) -> datetime.tzinfo | None:
+def zone_of_name(name: str) -> datetime.tzinfo | None:
     """A zone by its name; the empty name is this machine's own."""
     import zoneinfo
 

@@ -55,6 +55,7 @@ def list_agents(ctx: click.Context, *, as_json: bool, offline: bool) -> None:
 
     project = locate_project(ctx.find_root().params.get("project"))
     config = load_config(project, environ=os.environ).config
+    _judge_harnesses(config)
     found = look_at_agents(config, os.environ, project, offline=offline)
     if as_json:
         from kasmos.model import codec
@@ -64,6 +65,20 @@ def list_agents(ctx: click.Context, *, as_json: bool, offline: bool) -> None:
         say("\n".join(_table(found)))
     else:
         note("no agent is configured: `kas config init` writes a first configuration")
+
+
+def _judge_harnesses(config: Config) -> None:
+    from kasmos.exceptions import ConfigError, Mistake
+    from kasmos.harnesses.catalog import find_harness, harness_names
+
+    cure = f"one of {', '.join(harness_names())}"
+    mistakes = [
+        Mistake(f"agents.{one.name}.harness", f"{one.harness!r} is no harness that is installed", cure)
+        for one in config.agents.values()
+        if one.harness is not None and find_harness(one.harness) is None
+    ]
+    if mistakes:
+        raise ConfigError(mistakes)
 
 
 def look_at_agents(
@@ -84,11 +99,11 @@ def look_at_agents(
 
 def _look(profile: AgentProfile, environ: Mapping[str, str], project: Path, offline: bool) -> Installed:
     from kasmos.cli.programs import find_program
-    from kasmos.harnesses.catalog import recognise
+    from kasmos.harnesses.catalog import find_harness, recognise
     from kasmos.harnesses.facts import knows_version
     from kasmos.sessions.environment import child_environment
 
-    facts = recognise(profile.program)
+    facts = (find_harness(profile.harness) if profile.harness else None) or recognise(profile.program)
     found = find_program(profile, environ, project)
     path = None if found is None else os.fspath(found)
     seen = Installed(profile.name, facts.name, profile.execution_mode.value, " ".join(profile.program), path)

@@ -11,6 +11,7 @@ import click
 from kasmos.cli.context import Place, complete, note, place_of, put, session_names
 
 if TYPE_CHECKING:
+    from kasmos.harnesses.facts import Facts
     from kasmos.model.view import SessionView
     from kasmos.sessions.launch import Records
     from kasmos.sessions.output import LogFile
@@ -32,8 +33,18 @@ DRAIN_PATIENCE = 1.0
 @click.option("-f", "--follow", is_flag=True, help="Go on while it writes, until it ends.")
 @click.option("--tail", type=click.IntRange(0), metavar="N", help="Begin with the last N lines.")
 @click.option("--since", type=click.IntRange(0), metavar="OFFSET", help="Begin at this byte of the output.")
+@click.option("--rendered", is_flag=True, help="Tell what the agent said and did, and what it came to.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON lines.")
 @click.pass_context
-def logs(ctx: click.Context, name: str, follow: bool, tail: int | None, since: int | None) -> None:
+def logs(
+    ctx: click.Context,
+    name: str,
+    follow: bool,
+    tail: int | None,
+    since: int | None,
+    rendered: bool,
+    as_json: bool,
+) -> None:
     """Print what session NAME wrote, stdout and stderr together, byte for byte.
 
     NAME is a session's name or id, or a task; the newest session is meant. Offsets count every byte since
@@ -41,6 +52,8 @@ def logs(ctx: click.Context, name: str, follow: bool, tail: int | None, since: i
     """
     if tail is not None and since is not None:
         raise click.UsageError("--tail and --since exclude each other", ctx)
+    if (rendered or as_json) and (follow or tail is not None or since is not None):
+        raise click.UsageError("--rendered and --json tell the whole transcript: without -f, --tail and --since", ctx)
     from kasmos.exceptions import StoreError
     from kasmos.sessions.output import LogFile
     from kasmos.store.lookup import find_session
@@ -49,10 +62,13 @@ def logs(ctx: click.Context, name: str, follow: bool, tail: int | None, since: i
     session = find_session(place.read_world(), name)
     log = LogFile(place.root.session_dir(session.id))
     try:
+        if rendered or as_json:
+            _tell_transcript(place, session, log, as_json=as_json)
+            return
         offset = tail_offset(log, tail) if tail is not None else since or 0
         offset = _copy(log, offset)
     except FileNotFoundError:
-        if not session.state.live:
+        if not session.state.live or rendered or as_json:
             raise _gone(session) from None
         offset = since or 0
     except PermissionError as error:
@@ -87,6 +103,45 @@ def tail_offset(log: LogFile, lines: int) -> int:
                 return begin + found + 1
         at = begin
     return base
+
+
+def _tell_transcript(place: Place, session: SessionView, log: LogFile, *, as_json: bool) -> None:
+    """Print the log as its program means it, and what it comes to once the session has ended."""
+    from kasmos.cli.agents import show_conclusion, show_events, zone_of_name
+    from kasmos.harnesses.parser import TranscriptParser
+
+    facts = _facts_of(place, session)
+    parser = TranscriptParser(facts, now=session.ended_at or time.time(), zone_of=zone_of_name)
+    offset = log.base
+    while (chunk := log.read(offset, PIECE)).data:
+        _tell_lost(chunk.lost, chunk.offset)
+        show_events(parser.feed(chunk.data), as_json=as_json)
+        offset = chunk.end
+    show_events(parser.close(), as_json=as_json)
+    if not session.state.live:
+        show_conclusion(parser.finish(session.exit), as_json=as_json)
+
+
+def _facts_of(place: Place, session: SessionView) -> Facts:
+    """The harness of the session's program: as its profile says, else by the program's name."""
+    from kasmos.config.load import load_config
+    from kasmos.exceptions import ConfigError
+    from kasmos.harnesses.catalog import find_harness, recognise
+    from kasmos.model.codec import CodecError
+    from kasmos.sessions.launch import Records
+
+    try:
+        profile = load_config(place.project, environ=place.environ).config.agents.get(session.profile)
+    except ConfigError:
+        profile = None  # what has been written is shown all the same
+    named = find_harness(profile.harness) if profile is not None and profile.harness is not None else None
+    if named is not None or profile is not None:
+        return named or recognise(profile.program if profile is not None else ())
+    try:
+        spec = Records(str(place.root.session_dir(session.id))).spec()
+    except (CodecError, OSError):
+        spec = None  # as above
+    return recognise(spec.argv if spec is not None else ())
 
 
 def _copy(log: LogFile, offset: int) -> int:

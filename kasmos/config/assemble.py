@@ -93,6 +93,7 @@ class _Agent:
             rules=self._rules(),
             approval_timeout=self._get("approval_timeout"),
             on_unanswered=self._get("on_unanswered"),
+            harness=self._get("harness"),
         )
         self._judge_placeholders(profile)
         return profile

@@ -361,6 +361,12 @@ KEYS: tuple[Key, ...] = (
         "Further arguments; {prompt}, {prompt_file}, {script_file}, {model}, {effort}, {temperature} are filled in.",
         [],
     ),
+    Key(
+        (*AGENT, "harness"),
+        Text("the name of a harness", r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"),
+        "Which harness knows its program: `claude`, `codex`, ... `generic`; without it, told by the program's name.",
+        example='"claude"',
+    ),
     Key((*AGENT, "model"), Text(), "What {model} in flags becomes.", example='"opus"'),
     Key((*AGENT, "effort"), Text(), "What {effort} in flags becomes.", example='"high"'),
     Key((*AGENT, "temperature"), Number(0, 2), "What {temperature} in flags becomes.", example="0.2"),

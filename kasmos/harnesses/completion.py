@@ -154,6 +154,8 @@ def _by_exit(evidence: Evidence, status: ExitStatus) -> Failure:
     meaning = evidence.facts.exits.get(code)
     if said is not None and (meaning is None or meaning.kind is FailureKind.UNKNOWN):
         return said
+    if said is not None and said.kind is FailureKind.QUOTA:
+        return said  # exacter than the status it comes under
     if meaning is not None:
         words = said.message if said is not None else meaning.message
         return _failure(meaning.kind, _with_tail(words, evidence) if said is None else words, evidence)

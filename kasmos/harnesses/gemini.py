@@ -7,6 +7,7 @@ reports as a success with exit 0.
 from __future__ import annotations
 
 import datetime
+import re
 from typing import Any
 
 from kasmos.harnesses.conclusion import Usage, UsageSource
@@ -16,6 +17,8 @@ from kasmos.harnesses.evidence import Evidence, Verdict
 from kasmos.harnesses.fields import added, count_of, dict_of, text_of, word_of, words_of
 from kasmos.harnesses.rpc import AgentProtocol
 
+_STOPPED = re.compile(r"stopping execution|maximum session turns|response stopped due to", re.IGNORECASE)
+_CUT = re.compile(r"truncated due to|reached the maximum (?:number of )?(?:output )?tokens|MAX_TOKENS", re.IGNORECASE)
 _DENIED = ("policy_violation", "execution_denied", "permission_denied")
 
 
@@ -36,7 +39,7 @@ class GeminiDialect(Dialect):
         self._tools: dict[str, str] = {}
         self._usage = Usage()
         self._text = ""
-        self._stopped = False
+        self._stopped = self._cut = False
 
     def record(self, record: dict[str, Any]) -> list[AgentEvent]:
         at = record.get("timestamp")
@@ -98,8 +101,10 @@ class GeminiDialect(Dialect):
         words = words_of(record.get("message")) or words_of(record.get("error")) or "an error without words"
         warning = record.get("severity") == "warning"
         problem = self.evidence.judge(words, final=not warning)
-        if "stopping execution" in words or "Maximum session turns" in words:
+        if _STOPPED.search(words):
             self._stopped = True
+        if _CUT.search(words):
+            self._cut = True
         return [report(problem)]
 
     def _result(self, record: dict[str, Any]) -> list[AgentEvent]:
@@ -115,7 +120,7 @@ class GeminiDialect(Dialect):
             self.evidence.settle(Verdict(False, "stopped", problem))
             return [*events, Result(text, True, "stopped")]
         self.evidence.problem = None
-        self.evidence.settle(Verdict(True, "success", empty=not text.strip()))
+        self.evidence.settle(Verdict(True, "success", empty=not text.strip(), cut_off=self._cut))
         return [*events, Result(text, reason="success")]
 
     def _failed(self, error: Any, text: str) -> list[AgentEvent]:

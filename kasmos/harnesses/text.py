@@ -91,6 +91,8 @@ class AiderDialect(Dialect):
 
     def _other(self, line: str) -> list[AgentEvent]:
         pattern = self.evidence.facts.error_line
+        if line.startswith("Empty response received from LLM"):
+            return [*self._end_error(), report(self.evidence.judge(line, final=False))]
         if line.startswith("^C again to exit"):
             self.evidence.interrupted = True
             return [*self._flush(), *self._end_error()]

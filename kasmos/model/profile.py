@@ -153,6 +153,8 @@ class AgentProfile:
     approval_timeout: float | None = None
     """Seconds a person has to answer; None is for ever."""
     on_unanswered: OnUnanswered = OnUnanswered.DENY
+    harness: str | None = None
+    """What is known of its program; None means: told by the program's name."""
 
     @property
     def approvals(self) -> ApprovalPolicy:

@@ -102,6 +102,22 @@ def read_bytes(kas: Kas, *arguments: str) -> bytes:
 # --- without a supervisor -----------------------------------------------------------
 
 
+def test_logs_of_an_agent(kas: Kas, state: StateRoot) -> None:
+    """`kas logs --rendered` tells what an agent said and did and what it came to; `--json` does so for programs."""
+    (kas.cwd / ".kasmos").mkdir(exist_ok=True)
+    (kas.cwd / ".kasmos" / "config.toml").write_text('[agents.sh]\nprogram = "wrapper"\nharness = "claude"\n')
+    write_journal(state, events_of(failed_run()))
+    recorded = Path(__file__).parents[1] / "data" / "transcripts" / "claude" / "bash_default.out"
+    write_output(state, "r1-2a1", recorded.read_bytes())
+    said = kas("logs", "2", "--rendered").stdout
+    assert "→ Bash echo hi > f.txt" in said
+    assert "failed: crash: it said that it is done, and exited 3" in said
+    lines = [json.loads(line) for line in kas("logs", "2", "--json").stdout.splitlines()]
+    assert "tool_call" in [line["type"] for line in lines[:-1]]
+    assert lines[-1]["conversation"] == "a5c572b7-79a4-42e9-924d-75085e410fa1"
+    assert kas("logs", "2", "--json", "-f").code == 2
+
+
 def test_reading_needs_no_supervisor(kas: Kas, state: StateRoot) -> None:
     """When nothing runs, the journal and the session directories answer."""
     write_journal(state, events_of(failed_run()))

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kasmos.cli.main import cli
+from kasmos.exceptions import ConfigError
 
 RECORDED = Path(__file__).parents[1] / "data" / "transcripts"
 
@@ -150,3 +151,17 @@ def test_profiles_offline(project: Path) -> None:
     (project / ".kasmos/config.toml").write_text('[agents.a]\nprogram = "bin/claude"\n')
     assert "claude" in kas("--offline").output
     assert not (project / "started").exists()
+
+
+def test_profile_names_its_harness(project: Path) -> None:
+    """A profile may say which harness its program has; a harness that is not there is a mistake with its cure."""
+    program(project / "bin/wrapper", 'echo "2.1.50"')
+    text = '[agents.a]\nprogram = "bin/wrapper"\nharness = "claude"\n'
+    (project / ".kasmos/config.toml").write_text(text)
+    found = {one["agent"]: one for one in json.loads(kas("--json").stdout)}
+    assert (found["a"]["harness"], found["a"]["version"]) == ("claude", "2.1.50")
+    (project / ".kasmos/config.toml").write_text(text.replace('"claude"', '"clod"'))
+    result = kas()
+    assert isinstance(result.exception, ConfigError)
+    assert "agents.a.harness: 'clod'" in str(result.exception)
+    assert "claude, codex" in str(result.exception)

@@ -364,3 +364,57 @@ def test_generic() -> None:
     assert (kind_of(found), found.failure and found.failure.retry_after) == ("rate_limit", 30.0)
     assert kind_of(read("generic", b"", -11)[1]) == "crash"
     assert read("generic", b"", 124)[1].outcome is Outcome.TIMED_OUT
+
+
+def test_gemini_stops() -> None:
+    """What gemini stops by itself and calls a success is none; an answer that was cut off is told apart."""
+    said = {"type": "message", "role": "assistant", "content": "half", "delta": True}
+    done = {"type": "result", "status": "success", "stats": {"input_tokens": 9, "output_tokens": 2}}
+    for words, kind, shortfall in (
+        ("Loop detected, stopping execution", "unknown", None),
+        ("Maximum session turns exceeded", "max_turns", None),
+        ("Response stopped due to safety reasons.", "refused", None),
+        ("Response truncated due to token limits.", "unknown", Shortfall.CUT_OFF),
+    ):
+        warning = {"type": "error", "severity": "warning", "message": words}
+        _, found = read("gemini", jsonl(said, warning, done))
+        assert found.failure is not None
+        assert (kind_of(found), found.failure.shortfall) == (kind, shortfall)
+
+
+def test_gemini_exit_codes() -> None:
+    """gemini exits with the HTTP status modulo 256, and words that are exacter are believed before it."""
+    assert kind_of(read("gemini", b"", 145)[1]) == "auth"
+    assert kind_of(read("gemini", b"", 173)[1]) == "rate_limit"
+    assert kind_of(read("gemini", b"", 41)[1]) == "auth"
+    quota = b"You have exhausted your daily quota on this model."
+    assert kind_of(read("gemini", b"", 173, stderr=quota)[1]) == "quota"
+
+
+def test_aider_empty_answer() -> None:
+    """aider that got no answer exits 0 and has not succeeded."""
+    said = b"Aider v0.86.2\nRepo-map: disabled\n\nEmpty response received from LLM. Check your provider account?\n"
+    _, found = read("aider", said + b"Tokens: 2.4k sent, 0 received. Cost: $0.01 message, $0.01 session.\n")
+    assert found.failure is not None
+    assert found.failure.shortfall is Shortfall.EMPTY_ANSWER
+    assert read("aider", b"Aider v0.86.2\n")[1].outcome is Outcome.FAILED
+
+
+def test_claude_limit_event() -> None:
+    """A limit that claude announces with the time of its end is a quota until then."""
+    info = {"status": "rejected", "resetsAt": NOW + 600, "rateLimitType": "five_hour"}
+    result = {"type": "result", "subtype": "success", "is_error": True, "result": "You've hit your limit"}
+    events, found = read("claude", jsonl({"type": "rate_limit_event", "rate_limit_info": info}, result), 1)
+    assert agent_event_kind(events[0]) == "rate_limit"
+    assert (kind_of(found), found.failure and found.failure.reset_at) == ("quota", NOW + 600)
+
+
+def test_words_of_the_agent() -> None:
+    """What an agent says of rate limits, keys and policies is no failure."""
+    prose = "I fixed the rate limit: 429 Too Many Requests. Invalid API key is now told, usage limit reached too."
+    result = {"type": "result", "subtype": "success", "is_error": False, "result": prose}
+    assert read("claude", jsonl(result))[1].outcome is Outcome.SUCCEEDED
+    assert read("claude", f"{prose}\n".encode())[1].outcome is Outcome.SUCCEEDED
+    done = {"type": "turn.completed", "usage": {"input_tokens": 1, "output_tokens": 1}}
+    item = {"type": "item.completed", "item": {"type": "agent_message", "text": prose}}
+    assert read("codex", jsonl(item, done))[1].outcome is Outcome.SUCCEEDED
