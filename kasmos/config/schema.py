@@ -8,8 +8,10 @@ from typing import Any
 
 import attrs
 
+from kasmos.model.budget import Budgets
 from kasmos.model.plan import OnFailure, RunSettings
 from kasmos.model.profile import AgentProfile
+from kasmos.model.usage import Price
 
 
 @attrs.frozen
@@ -115,6 +117,9 @@ class Config:
     logs: Logs = Logs()
     daemon: Daemon = Daemon()
     retention: Retention = Retention()
+    budgets: Budgets = Budgets()
+    prices: Mapping[str, Price] = attrs.field(factory=dict)
+    """By model."""
     phases: Mapping[str, str] = attrs.field(factory=dict)
     """Phase to agent name."""
     state_root: str | None = None

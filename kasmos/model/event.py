@@ -13,6 +13,7 @@ from kasmos.model.plan import Origin, Plan, RunSettings
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason
 from kasmos.model.task import Cause, Outcome
+from kasmos.model.usage import DayTally, Failure, FailureKind, Usage
 
 
 @attrs.frozen
@@ -38,6 +39,30 @@ class EventsPruned:
     first: int
     seal: int
     """Holds the two ends of the gap together; see `kasmos.store.chain`."""
+    usage: tuple[DayTally, ...] = ()
+    """What forgotten sessions have used: sums outlive what they are sums of."""
+
+
+@attrs.frozen
+class AccountParked:
+    """Nothing is started on an account, until an instant or until a person has said so."""
+
+    account: str
+    kind: FailureKind
+    message: str
+    """What the program said."""
+    until_at: float | None = None
+    """Wall clock; None is until `AccountReleased`."""
+    by_session: str = ""
+    """The session that met with it."""
+
+
+@attrs.frozen
+class AccountReleased:
+    """A person let an account be used again."""
+
+    account: str
+    who: str = ""
 
 
 @attrs.frozen
@@ -155,6 +180,8 @@ class TaskPutBack:
     run_id: str
     task_id: str
     reason: str
+    waits: bool = False
+    """It is to go on by itself when it may: what failed before still counts."""
 
 
 @attrs.frozen
@@ -182,6 +209,8 @@ class SessionStarting:
     check: int | None = None
     """Index of the check, from 0, for sessions of kind `check`."""
     profile: str = ""
+    account: str = ""
+    """The account it uses, as its profile says."""
 
 
 @attrs.frozen
@@ -273,6 +302,31 @@ class EndFound:
 
 
 @attrs.frozen
+class SessionUsed:
+    """What a session has used so far. Each takes the place of the one before, so that none counts twice."""
+
+    session_id: str
+    usage: Usage
+    day: str
+    """The day on which what is new of it counts: ISO 8601, in the zone of `[budgets]`."""
+    turns: int = 0
+    seconds: float = 0.0
+    """Of running, without the time that was waited for people."""
+    conversation: str = ""
+    """The conversation it belongs to, where the program told it."""
+
+
+@attrs.frozen
+class SessionConcluded:
+    """What a session's program said of its own end; `SessionEnded` follows."""
+
+    session_id: str
+    outcome: Outcome
+    failure: Failure | None = None
+    conversation: str = ""
+
+
+@attrs.frozen
 class SessionEnded:
     """The program has ended and nothing of its tree is left running unreported."""
 
@@ -342,7 +396,7 @@ class ApprovalWithdrawn:
     reason: str
 
 
-SupervisorEvent = SupervisorStarted | SupervisorStopped | EventsPruned
+SupervisorEvent = SupervisorStarted | SupervisorStopped | EventsPruned | AccountParked | AccountReleased
 
 RunEvent = (
     RunStarted
@@ -373,6 +427,8 @@ SessionEvent = (
     | LeftoversFound
     | OutputLost
     | EndFound
+    | SessionUsed
+    | SessionConcluded
     | SessionEnded
     | SessionLost
     | ApprovalRequested

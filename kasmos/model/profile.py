@@ -153,6 +153,10 @@ class AgentProfile:
     approval_timeout: float | None = None
     """Seconds a person has to answer; None is for ever."""
     on_unanswered: OnUnanswered = OnUnanswered.DENY
+    account: str | None = None
+    """The account it uses; None means one of its own, with its name."""
+    start_interval: float = 0.0
+    """Least seconds between two starts on its account."""
     harness: str | None = None
     """What is known of its program; None means: told by the program's name."""
 
@@ -161,6 +165,11 @@ class AgentProfile:
         """How what its sessions ask is answered."""
         default = self.permission_default or PermissionDefault.PROMPT
         return ApprovalPolicy(self.rules, default, self.approval_timeout, self.on_unanswered)
+
+    @property
+    def account_name(self) -> str:
+        """The account in effect."""
+        return self.account or self.name
 
     @property
     def output_mode(self) -> OutputMode:

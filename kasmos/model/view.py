@@ -19,6 +19,7 @@ from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason
 from kasmos.model.table import Table, table_of
 from kasmos.model.task import Cause, Outcome
+from kasmos.model.usage import DayTally, Failure, FailureKind, Tally, Usage
 
 # --- sessions ---------------------------------------------------------------------
 
@@ -89,6 +90,73 @@ class SessionView:
     """Since when it waits for a person; its clock stands still."""
     waited: float = 0.0
     """Seconds it waited for people before."""
+    account: str = ""
+    """The account it uses."""
+    usage: Usage | None = None
+    """What it has used so far, as it was told last; None where it uses nothing that is counted, or nothing yet."""
+    usage_base: Usage | None = None
+    """What its conversation had used before it began."""
+    shares: tuple[tuple[str, Tally], ...] = ()
+    """Day by day what of that counts for it."""
+    conclusion: Conclusion | None = None
+
+    @property
+    def tally(self) -> Tally:
+        """What it has used; nothing where that is not counted."""
+        return sum((share for _, share in self.shares), Tally())
+
+
+@attrs.frozen
+class Conclusion:
+    """What a session's program said of its own end."""
+
+    outcome: Outcome
+    failure: Failure | None = None
+    conversation: str = ""
+
+
+# --- accounts ---------------------------------------------------------------------
+
+
+@attrs.frozen
+class Parked:
+    """Why nothing is started on an account."""
+
+    kind: FailureKind
+    message: str
+    since_at: float
+    until_at: float | None
+    """Wall clock; None is until a person has said so."""
+    by_session: str = ""
+
+
+@attrs.frozen
+class AccountView:
+    """An account that agents use."""
+
+    name: str
+    parked: Parked | None = None
+    """The newest reason why nothing was to be started on it; with an instant that is over it says nothing any more."""
+    streak: int = 0
+    """How often it was parked in a row, without a success in between."""
+    started_mono: float | None = None
+    """When a session was started on it last."""
+    boot_id: str = ""
+    """The boot that instant is of."""
+
+
+@attrs.define
+class UsageLedger:
+    """What was used, in sums that outlive the sessions they are sums of."""
+
+    days: dict[tuple[str, str, str], Tally] = attrs.field(factory=dict)
+    """By day, agent and account."""
+    conversations: dict[str, tuple[str, Usage]] = attrs.field(factory=dict)
+    """By conversation: the newest session of it, and what it has used in all."""
+
+    def entries(self) -> list[DayTally]:
+        """The sums, oldest day first."""
+        return [DayTally(*key, tally) for key, tally in sorted(self.days.items(), key=lambda item: item[0])]
 
 
 # --- approvals --------------------------------------------------------------------
@@ -306,5 +374,7 @@ class World:
     sessions: dict[str, SessionView] = attrs.field(factory=dict)
     approvals: dict[str, ApprovalView] = attrs.field(factory=dict)
     """By id: all that are not settled, and the newest ones of each session."""
+    accounts: dict[str, AccountView] = attrs.field(factory=dict)
+    ledger: UsageLedger = attrs.field(factory=UsageLedger)
     supervisor_pid: int | None = None
     """Pid of the newest supervisor, None after it left in order."""

@@ -27,6 +27,7 @@ from kasmos.model.view import (
     World,
 )
 from kasmos.store.fold_approvals import ApprovalEvent, apply_approval, end_approvals
+from kasmos.store.fold_usage import add_to_day, apply_account, apply_concluded, apply_used, note_start
 
 V = TypeVar("V")
 
@@ -52,7 +53,10 @@ def apply(world: World, record: Record) -> None:
         case ev.SupervisorStopped():
             world.supervisor_pid = None
         case ev.EventsPruned():
-            return
+            for kept in event.usage:
+                add_to_day(world.ledger, kept.day, kept.agent, kept.account, kept.tally)
+        case ev.AccountParked() | ev.AccountReleased():
+            apply_account(world, event, record)
         case ev.RunStarted():
             world.runs[event.run_id] = RunView(
                 id=event.run_id,
@@ -120,12 +124,14 @@ def _session_starting(world: World, event: ev.SessionStarting, record: Record) -
         attempt=event.attempt,
         check=event.check,
         profile=event.profile,
+        account=event.account,
         state=SessionState.STARTING,
         starting_at=record.at,
         starting_mono=record.mono,
         first_seq=record.seq,
         last_seq=record.seq,
     )
+    note_start(world, event, record)
     run = world.runs.get(event.run_id or "")
     task = run.tasks.get(event.task_id or "") if run else None
     if run is None or task is None:
@@ -185,6 +191,10 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
             session = attrs.evolve(session, leftovers=(*session.leftovers, *event.leftovers))
         case ev.OutputLost():
             session = attrs.evolve(session, output_lost=session.output_lost + 1)
+        case ev.SessionUsed():
+            session = apply_used(world, session, event)
+        case ev.SessionConcluded():
+            session = apply_concluded(world, session, event)
         case ev.EndFound():
             session = _end_found(session, event, record)
         case ev.SessionEnded():
@@ -298,7 +308,7 @@ def _task(task: TaskView, event: ev.TaskRetryScheduled | ev.TaskPutBack | ev.Tas
                 task,
                 state=Pending(),
                 epoch=len(task.sessions),
-                failures=(),
+                failures=task.failures if event.waits else (),
                 ended_at=None,
                 ended_mono=None,
             )
