@@ -40,6 +40,7 @@ from kasmos.model.profile import ExecutionMode
 from kasmos.model.view import SessionView, World
 from kasmos.orchestration.assembly import Kitchen
 from kasmos.orchestration.orchestrator import LiveSessions, Orchestrator, open_orchestrator
+from kasmos.orchestration.treasury import Treasury
 from kasmos.sessions import layout
 from kasmos.sessions.headless import open_headless
 from kasmos.sessions.protocol import Backend, ExecutionSession, OutputChunk
@@ -82,6 +83,8 @@ class Options:
     """The configuration in force, where it can change; else it stays what it is at the start."""
     workspace_root: Path | None = None
     """Where tasks run, if it is not in the project itself."""
+    may_ask: bool = True
+    """Whether a person is there to see to an account that is refused; if not, its tasks fail."""
 
 
 class Ground:
@@ -386,6 +389,12 @@ def _kitchen(options: Options, config: Config, backends: Mapping[ExecutionMode, 
         buffer_bytes=config.logs.buffer_bytes,
         max_log_bytes=config.logs.max_bytes,
         context_path=lambda session_id: str(options.root.session_dir(session_id) / layout.CONTEXT),
+        treasury=Treasury(
+            budgets=lambda: present().budgets,
+            prices=lambda: present().prices,
+            wall=options.clock.wall,
+            may_ask=options.may_ask,
+        ),
     )
 
 

@@ -149,14 +149,22 @@ class AccountView:
 class UsageLedger:
     """What was used, in sums that outlive the sessions they are sums of."""
 
-    days: dict[tuple[str, str, str], Tally] = attrs.field(factory=dict)
-    """By day, agent and account."""
+    days: dict[str, dict[tuple[str, str], Tally]] = attrs.field(factory=dict)
+    """By day, then by agent and account."""
+    runs: dict[str, Tally] = attrs.field(factory=dict)
+    """By run, while the run is remembered."""
     conversations: dict[str, tuple[str, Usage]] = attrs.field(factory=dict)
     """By conversation: the newest session of it, and what it has used in all."""
 
     def entries(self) -> list[DayTally]:
         """The sums, oldest day first."""
-        return [DayTally(*key, tally) for key, tally in sorted(self.days.items(), key=lambda item: item[0])]
+        return [DayTally(day, *key, sums[key]) for day, sums in sorted(self.days.items()) for key in sorted(sums)]
+
+    def on(self, day: str, *, agent: str | None = None, account: str | None = None) -> Tally:
+        """What was used on a day, by everybody or by one agent or on one account."""
+        sums = self.days.get(day, {}).items()
+        wanted = (tally for key, tally in sums if agent in (None, key[0]) and account in (None, key[1]))
+        return sum(wanted, Tally())
 
 
 # --- approvals --------------------------------------------------------------------

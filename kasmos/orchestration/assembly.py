@@ -11,11 +11,16 @@ from kasmos.exceptions import ConfigError, Mistake
 from kasmos.model.approval import ApprovalPolicy
 from kasmos.model.profile import AgentProfile, ExecutionMode, OutputMode, RestartPolicy
 from kasmos.model.session import SessionKind, SessionSpec
-from kasmos.model.view import RunView, SessionView, TaskView
+from kasmos.model.view import RunView, SessionView, TaskView, World
+from kasmos.orchestration.budgets import Place, allowance, purses
+from kasmos.orchestration.listening import is_metered, listener_for
+from kasmos.orchestration.treasury import Treasury
 from kasmos.plans import compile_task
 from kasmos.sessions.environment import child_environment
 from kasmos.sessions.protocol import Backend
 from kasmos.sessions.registry import require_backend
+from kasmos.supervision.child import Hindrance
+from kasmos.supervision.meter import Listener
 
 
 @attrs.frozen
@@ -33,6 +38,8 @@ class Kitchen:
     max_log_bytes: int | None = None
     context_path: Callable[[str], str] = str
     """Where the session with this id finds its task's context."""
+    treasury: Treasury = attrs.field(factory=Treasury)
+    """Whether a session may be started, and what it may spend."""
 
 
 def mode_of(run: RunView, profile: AgentProfile) -> ExecutionMode:
@@ -60,6 +67,8 @@ class TaskRecipe:
         self.retry_lost = profile is not None and profile.retry_lost
         self.approvals = profile.approvals if profile is not None else ApprovalPolicy()
         self.cwd = run.project
+        self.account = profile.account_name if profile is not None and is_metered(profile) else ""
+        self.may_ask = kitchen.treasury.may_ask
         first = (task.spec.timeout, profile.timeout if profile is not None else None, run.settings.task_timeout)
         self.timeout = next((seconds for seconds in first if seconds is not None), None)
 
@@ -137,6 +146,44 @@ class TaskRecipe:
         """Seconds a check may take: its own limit, else the task's."""
         own = self._task.spec.checks[index].timeout
         return own if own is not None else self.timeout
+
+    def hindrance(self, world: World) -> Hindrance | None:
+        """Why the agent may not be started now: its account is parked, or a budget is spent. If it may, it will be."""
+        return self._kitchen.treasury.begin(world, self._place()) if self.account else None
+
+    def wait_before_start(self, world: World, now: float, boot_id: str) -> float:
+        """Seconds until it is its turn to start on its account."""
+        profile = self._find_profile()
+        if profile is None or not self.account:
+            return 0.0
+        return self._kitchen.treasury.wait_before(world, profile, now=now, boot=boot_id)
+
+    def time_left(self, world: World) -> float | None:
+        """Seconds that its budgets leave for a session that starts now."""
+        treasury = self._kitchen.treasury
+        return allowance(purses(treasury.budgets(), world, self._place(), treasury.day())).time
+
+    def wall(self) -> float:
+        """The wall clock."""
+        return self._kitchen.treasury.wall()
+
+    def day(self) -> str:
+        """The present day of budgets."""
+        return self._kitchen.treasury.day()
+
+    def over_budget(self, world: World, session_id: str) -> str:
+        """Why a live session may spend no more; nothing if it may."""
+        return self._kitchen.treasury.over_budget(world, session_id)
+
+    def listen(self, backend: ExecutionMode) -> Listener | None:
+        """Who understands what its agent writes."""
+        profile = self._find_profile()
+        if profile is None:
+            return None
+        return listener_for(profile, backend, self._task.spec.model, self._kitchen.treasury.prices())
+
+    def _place(self) -> Place:
+        return Place(self._run.id, self._task.spec.id, agent_name(self._run, self._task) or "", self.account)
 
     def backend(self, spec: SessionSpec | SessionView) -> Backend:
         """Where a session runs."""

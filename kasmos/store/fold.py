@@ -89,6 +89,8 @@ def forget(world: World, run_ids: Iterable[str], session_ids: Iterable[str]) -> 
     for run_id in run_ids:
         if run_id in world.runs:
             gone.runs[run_id] = world.runs.pop(run_id)
+            if run_id in world.ledger.runs:
+                gone.ledger.runs[run_id] = world.ledger.runs.pop(run_id)
     of_runs = [one.id for one in world.sessions.values() if one.run_id in gone.runs]
     for session_id in (*session_ids, *of_runs):
         if session_id in world.sessions:
@@ -103,6 +105,7 @@ def restore(world: World, gone: World) -> None:
     _put_first(world.runs, gone.runs)
     _put_first(world.sessions, gone.sessions)
     _put_first(world.approvals, gone.approvals)
+    world.ledger.runs.update(gone.ledger.runs)
 
 
 def _put_first(table: MutableMapping[str, V], older: Mapping[str, V]) -> None:

@@ -37,13 +37,16 @@ def apply_used(world: World, session: SessionView, event: ev.SessionUsed) -> Ses
         add_to_day(ledger, day, session.profile, session.account, Tally() - tally)
     for day, tally in shares:
         add_to_day(ledger, day, session.profile, session.account, tally)
+    if session.run_id is not None:
+        spent = ledger.runs.get(session.run_id, Tally())
+        ledger.runs[session.run_id] = spent - session.tally + whole
     return attrs.evolve(session, usage=event.usage, usage_base=base, shares=shares)
 
 
 def add_to_day(ledger: UsageLedger, day: str, agent: str, account: str, tally: Tally) -> None:
     """Add to the sum of a day."""
-    key = (day, agent, account)
-    ledger.days[key] = ledger.days.get(key, Tally()) + tally
+    sums = ledger.days.setdefault(day, {})
+    sums[agent, account] = sums.get((agent, account), Tally()) + tally
 
 
 def _share_out(session: SessionView, day: str, whole: Tally) -> tuple[tuple[str, Tally], ...]:

@@ -7,7 +7,7 @@ supervisor after a crash does exactly what the old one would have done.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, cast
 
 import attrs
@@ -18,17 +18,18 @@ from kasmos.failpoints import reach
 from kasmos.model import event as ev
 from kasmos.model.approval import ApprovalPolicy
 from kasmos.model.event import Event
-from kasmos.model.profile import RestartPolicy
+from kasmos.model.profile import ExecutionMode, RestartPolicy
 from kasmos.model.session import ExitStatus, SessionHandle, SessionKind, SessionSpec, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
-from kasmos.model.view import SessionView, TaskView
+from kasmos.model.view import SessionView, TaskView, World
 from kasmos.sessions.protocol import AskSource, Backend, ExecutionSession, SessionNeverStarted
 from kasmos.supervision import transitions
 from kasmos.supervision.desk import Desk, DeskTerms, asks_left
 from kasmos.supervision.ledger import Ledger
+from kasmos.supervision.meter import Listener, Meter, MeterTerms
 from kasmos.supervision.termination import stop
 
-__all__ = ["STOP_CAUSES", "Child", "Ledger", "Recipe", "Surroundings", "tail_of"]
+__all__ = ["STOP_CAUSES", "Child", "Hindrance", "Ledger", "Recipe", "Surroundings", "tail_of"]
 
 START_PATIENCE = 10.0
 """Seconds a start may take at least, however short the limit of what is started: the machine may be busy."""
@@ -40,8 +41,18 @@ STOP_CAUSES = {
     StopReason.CANCELLED: Cause(CauseKind.RUN_CANCELLED, "its run was ended"),
     StopReason.FAIL_FAST: Cause(CauseKind.FAIL_FAST, "stopped because another task of the run failed"),
     StopReason.UNANSWERED: Cause(CauseKind.UNANSWERED, "nobody answered what it asked"),
+    StopReason.BUDGET: Cause(CauseKind.BUDGET, "stopped because its budget was spent"),
 }
 """What a task ends with that was stopped before, or between, its sessions."""
+
+
+@attrs.frozen
+class Hindrance:
+    """Why a task's program may not be started now."""
+
+    reason: str
+    final: Cause | None = None
+    """What the task ends with; None where it waits."""
 
 
 class Recipe(Protocol):
@@ -55,6 +66,10 @@ class Recipe(Protocol):
     approvals: ApprovalPolicy
     cwd: str
     """Where the task's programs begin. Absolute."""
+    account: str
+    """The account its agent uses; empty for what uses none."""
+    may_ask: bool
+    """Whether a person is there to see to an account."""
 
     def agent(self, attempt: int) -> SessionSpec:
         """The session of an attempt."""
@@ -64,6 +79,27 @@ class Recipe(Protocol):
 
     def check_timeout(self, index: int) -> float | None:
         """Seconds a check may take."""
+
+    def hindrance(self, world: World) -> Hindrance | None:
+        """Why the agent may not be started now; if nothing is said, it is started."""
+
+    def wait_before_start(self, world: World, now: float, boot_id: str) -> float:
+        """Seconds until it is its turn to start on its account; the place in the row is taken."""
+
+    def time_left(self, world: World) -> float | None:
+        """Seconds that its budgets leave for a session that starts now."""
+
+    def wall(self) -> float:
+        """The wall clock."""
+
+    def day(self) -> str:
+        """The present day of budgets."""
+
+    def over_budget(self, world: World, session_id: str) -> str:
+        """Why a live session may spend no more; nothing if it may."""
+
+    def listen(self, backend: ExecutionMode) -> Listener | None:
+        """Who understands what its agent writes."""
 
     def backend(self, spec: SessionSpec | SessionView) -> Backend:
         """Where a session runs.
@@ -112,6 +148,10 @@ class Child:
         """Said once, however often it is asked for while `run` is still on its way out."""
         self._desk: Desk | None = None
         """Sees to what the session asks."""
+        self._meter: Meter | None = None
+        """Follows what the session uses."""
+        self._budget_deadline = float("inf")
+        """When what its budgets leave of time is over; counted as `_deadline`."""
 
     # --- what others ask of it -------------------------------------------------------
 
@@ -184,6 +224,9 @@ class Child:
             now=self._around.now(),
             rand=self._around.rand(),
             same_boot=self._same_boot(task),
+            wall=recipe.wall(),
+            account=world.accounts.get(recipe.account),
+            may_ask=recipe.may_ask,
         )
 
     def _same_boot(self, task: TaskView) -> bool:
@@ -195,7 +238,7 @@ class Child:
         """Do one thing; True when the child is done."""
         match step:
             case transitions.StartAgent(attempt):
-                await self._open(self._recipe.agent(attempt), None)
+                return await self._start_agent(attempt)
             case transitions.StartCheck(attempt, index):
                 await self._open(self._recipe.check(attempt, index), index)
             case transitions.Supervise(session_id):
@@ -207,6 +250,10 @@ class Child:
             case transitions.Retry(event):
                 await self._ledger.append(event)
                 reach("task.retry-scheduled")
+            case transitions.Park(event, reason):
+                await self._ledger.append(event, ev.TaskPutBack(self.run_id, self.task_id, reason, waits=True))
+                reach("task.put-back")
+                return True
             case transitions.PutBack(reason):
                 await self._put_back(reason)
                 return True
@@ -215,9 +262,31 @@ class Child:
                 if asked is not None and asked.kind is cause.kind:
                     # Only who asked for the stop knows which task's end led to it.
                     cause = attrs.evolve(cause, because_of=asked.because_of)
+                    if cause.kind is CauseKind.BUDGET:
+                        cause = attrs.evolve(cause, message=asked.message)
                 await self._finish(outcome, cause)
                 return True
         return False
+
+    async def _start_agent(self, attempt: int) -> bool:
+        """Start the task's program, if and when that may be; True when the child is done instead."""
+        recipe = self._recipe
+        wait = recipe.wait_before_start(self._ledger.world, self._around.now(), self._around.boot_id)
+        if wait > 0:
+            with trio.move_on_after(wait):
+                await self._stop.wait()
+            if self._stop_reason is not None:
+                return False
+        hindrance = recipe.hindrance(self._ledger.world)
+        if hindrance is None:
+            await self._open(recipe.agent(attempt), None)
+            return False
+        if hindrance.final is not None:
+            await self._finish(Outcome.FAILED, hindrance.final)
+        else:
+            # Whoever waits holds no slot: the task is begun again when it may be.
+            await self._ledger.append(ev.TaskPutBack(self.run_id, self.task_id, hindrance.reason, waits=True))
+        return True
 
     async def _finish(self, outcome: Outcome, cause: Cause) -> None:
         await self._ledger.append(ev.TaskEnded(self.run_id, self.task_id, outcome, cause))
@@ -232,7 +301,8 @@ class Child:
             await self._put_back("interrupted")
         else:
             cause = self._stop_cause or STOP_CAUSES.get(reason) or Cause(CauseKind.STOPPED, "stopped")
-            await self._finish(Outcome.CANCELLED, cause)
+            outcome = Outcome.FAILED if cause.kind is CauseKind.BUDGET else Outcome.CANCELLED
+            await self._finish(outcome, cause)
 
     # --- one session -----------------------------------------------------------------
 
@@ -250,6 +320,7 @@ class Child:
                 attempt=spec.attempt,
                 check=check,
                 profile=spec.profile,
+                account=self._recipe.account if check is None else "",
             )
         )
         reach("session.intent" if check is None else "check.intent")
@@ -314,16 +385,20 @@ class Child:
         """Stay with a session until it has ended, or nothing more can be done."""
         self._session = session
         self._deadline = deadline
+        self._meter = self._make_meter(session)
+        self._budget_deadline = self._find_budget_deadline(session)
         self._around.started(session)
         try:
             ended = await self._until_ended(session, view)
             given = self._desk.given if self._desk is not None else None
+            status = ended.exit if isinstance(ended, ev.SessionEnded) else None
+            used = await self._meter.finish(status) if self._meter is not None else []
         finally:
             if self._desk is not None:
                 self._desk.close()
-            self._session = self._patience = self._desk = None
+            self._session = self._patience = self._desk = self._meter = None
             self._around.ended(session.spec.id)
-        await self._ledger.append(*asks_left(self._ledger.world, session.spec.id, given), ended)
+        await self._ledger.append(*asks_left(self._ledger.world, session.spec.id, given), *used, ended)
         reach("session.ended")
 
     async def _until_ended(
@@ -348,7 +423,8 @@ class Child:
                 with trio.CancelScope(deadline=self._patience_deadline(session)) as self._patience:
                     if self._stop_reason is None:
                         return await self._wait_end(session)
-                status = await stop(session, reason=self._stop_reason or StopReason.TIMEOUT, hurry=self._hurry)
+                reason = self._stop_reason or self._time_is_over()
+                status = await stop(session, reason=reason, hurry=self._hurry)
         except SessionLostError as error:
             return error
         if status is None:
@@ -360,28 +436,69 @@ class Child:
     def _patience_deadline(self, session: ExecutionSession) -> float:
         """When the session's time is over, by Trio's clock."""
         view = self._ledger.world.sessions.get(session.spec.id)
-        deadline = transitions.decide_deadline(self._deadline, view)
+        deadline = transitions.decide_deadline(min(self._deadline, self._budget_deadline), view)
         return trio.current_time() + max(0.0, deadline - self._around.now())
 
+    def _time_is_over(self) -> StopReason:
+        """Whose time it was: the task's own, or what its budgets had left."""
+        if self._budget_deadline >= self._deadline:
+            return StopReason.TIMEOUT
+        self._stop_cause = Cause(CauseKind.BUDGET, "stopped because what its budgets had left of time was over")
+        return StopReason.BUDGET
+
+    def _find_budget_deadline(self, session: ExecutionSession) -> float:
+        left = self._recipe.time_left(self._ledger.world) if self._meter is not None else None
+        return float("inf") if left is None else self._around.now() + left
+
+    def _make_meter(self, session: ExecutionSession) -> Meter | None:
+        recipe, spec = self._recipe, session.spec
+        if spec.kind is not SessionKind.AGENT or not recipe.account:
+            return None
+
+        def seconds() -> float:
+            view = self._ledger.world.sessions.get(spec.id)
+            if view is None:
+                return 0.0
+            begun = view.started_mono if view.started_mono is not None else view.starting_mono
+            return max(0.0, self._around.now() - begun - view.waited)
+
+        terms = MeterTerms(
+            day=recipe.day,
+            seconds=seconds,
+            now=self._around.now,
+            over_budget=lambda session_id: recipe.over_budget(self._ledger.world, session_id),
+            stop=lambda why: self.request_stop(StopReason.BUDGET, Cause(CauseKind.BUDGET, f"stopped because {why}")),
+        )
+        return Meter(session, self._ledger, recipe.listen(spec.backend), terms)
+
     async def _wait_end(self, session: ExecutionSession) -> ExitStatus:
-        """Wait for the end; where the session can ask, see to that meanwhile."""
-        if not session.capabilities.asks:
-            return await session.wait()
-        desk = self._desk = self._make_desk(session)
+        """Wait for the end; where the session can ask, or tells what it uses, see to that meanwhile."""
+        beside: list[Callable[[], Awaitable[None]]] = []
+        if session.capabilities.asks:
+            self._desk = self._make_desk(session)
+            beside.append(self._desk.run)
+        if self._meter is not None and self._meter.listens:
+            beside.append(self._meter.run)
+        return await self._wait_beside(session, beside) if beside else await session.wait()
+
+    async def _wait_beside(
+        self, session: ExecutionSession, beside: Sequence[Callable[[], Awaitable[None]]]
+    ) -> ExitStatus:
         failed: Exception | None = None
         found: ExitStatus | SessionLostError | None = None
         async with trio.open_nursery() as nursery:
 
-            async def see_to_asks() -> None:
+            async def see_to(run: Callable[[], Awaitable[None]]) -> None:
                 nonlocal failed
                 try:
-                    await desk.run()
+                    await run()
                 # As a value: out of the nursery it would come as a group, and be taken for somebody else's.
                 except Exception as error:
                     failed = error
                     nursery.cancel_scope.cancel()
 
-            nursery.start_soon(see_to_asks)
+            for run in beside:
+                nursery.start_soon(see_to, run)
             try:
                 found = await session.wait()
             except SessionLostError as error:

@@ -44,7 +44,7 @@ def used(history: History, session_id: str, *, day: str = DAY, of: Usage, conver
 
 
 def total(history: History) -> Tally:
-    return sum(history.world.ledger.days.values(), Tally())
+    return sum((entry.tally for entry in history.world.ledger.entries()), Tally())
 
 
 def test_unknown_is_never_zero() -> None:
@@ -113,7 +113,7 @@ def test_what_is_new_counts_on_its_day() -> None:
     session = history.start("1")
     used(history, session, of=usage(10))
     used(history, session, day="2026-05-02", of=usage(30))
-    days = {day: tally for (day, _, _), tally in history.world.ledger.days.items()}
+    days = {day: history.world.ledger.on(day) for day in history.world.ledger.days}
     assert (days[DAY].tokens.amount, days["2026-05-02"].tokens.amount) == (20, 40)
     assert days[DAY].cost.unknown + days["2026-05-02"].cost.unknown == 1
     assert total(history).sessions == 1
