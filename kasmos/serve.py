@@ -39,6 +39,8 @@ from kasmos.model.event import Record
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.view import SessionView, World
 from kasmos.orchestration.assembly import Kitchen
+from kasmos.orchestration.budgets import Place, Shortage
+from kasmos.orchestration.listening import is_metered
 from kasmos.orchestration.orchestrator import LiveSessions, Orchestrator, open_orchestrator
 from kasmos.orchestration.treasury import Treasury
 from kasmos.sessions import layout
@@ -321,7 +323,9 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                 awaited, began_at = _awaited(options, findings, journal.world, backends), journal.world.seq
                 await _recover(options, findings, journal, backends, orchestrator, supervisor)
                 health = Health(journal.probe, lambda: journal.healthy)
-                service = Service(orchestrator, bus, _service_surroundings(options, config, backends, health))
+                service = Service(
+                    orchestrator, bus, _service_surroundings(options, config, backends, health, kitchen.treasury)
+                )
                 if not options.life.daemon:
                     options.life.enter(Phase.READY)
                 yield Engine(
@@ -399,7 +403,11 @@ def _kitchen(options: Options, config: Config, backends: Mapping[ExecutionMode, 
 
 
 def _service_surroundings(
-    options: Options, config: Config, backends: Mapping[ExecutionMode, Backend], health: Health
+    options: Options,
+    config: Config,
+    backends: Mapping[ExecutionMode, Backend],
+    health: Health,
+    treasury: Treasury,
 ) -> ServiceSurroundings:
     def read_ended(view: SessionView, offset: int, limit: int) -> OutputChunk:
         return require_backend(backends, view.backend).read_output(view.id, offset, limit)
@@ -410,8 +418,19 @@ def _service_surroundings(
         read_ended=read_ended,
         life=options.life,
         health=health,
+        shortage=partial(_shortage, options.present or (lambda: config), treasury),
+        retry_after=treasury.retry_after,
         max_queued=config.orchestration.max_queued,
     )
+
+
+def _shortage(present: Callable[[], Config], treasury: Treasury, world: World, agent: str | None) -> Shortage | None:
+    """Why an agent, or anybody, may spend nothing more; scripts spend nothing."""
+    profile = present().agents.get(agent or "")
+    if profile is not None and not is_metered(profile):
+        return None
+    account = profile.account_name if profile is not None else ""
+    return treasury.shortage(world, Place(agent=agent or "", account=account))
 
 
 async def _recover(

@@ -87,7 +87,7 @@ def create_app(service: Service, *, started_at: float) -> KasmosApp:
         started_at: when the supervisor started; wall clock.
     """
     # Here, because the routes need this module.
-    from kasmos.api import approvals, daemon, events, metrics, runs, sessions, status, tasks
+    from kasmos.api import approvals, daemon, events, metrics, runs, sessions, status, tasks, usage
 
     app = KasmosApp(service, started_at)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
@@ -101,7 +101,7 @@ def create_app(service: Service, *, started_at: float) -> KasmosApp:
     register_error_handlers(app)
     app.before_request(_admit)
     app.after_request(_mark)
-    for room in (status, runs, tasks, sessions, approvals, events, daemon, metrics):
+    for room in (status, runs, tasks, sessions, approvals, events, daemon, metrics, usage):
         app.register_blueprint(room.routes)
     return app
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -57,7 +58,7 @@ class StatusBoard:
         service, world = self._service, self._service.world
         runs = [run for run in service.list_runs() if run.unfinished]
         sessions = [session for session in service.list_sessions() if session.state.live]
-        concerns = list(wire.attention(world))
+        concerns = list(wire.attention(world, time.time()))
         return StatusWire(
             schema=SCHEMA,
             version=__version__,

@@ -39,6 +39,7 @@ from kasmos.model.view import (
     World,
     public_task_id,
 )
+from kasmos.orchestration.accounts import parked_now, told
 from kasmos.store.lookup import newest_session
 
 __all__ = [
@@ -226,7 +227,7 @@ def run_detail_wire(world: World, run: RunView) -> RunDetailWire:
     return RunDetailWire(run=run_wire(run), tasks=tuple(task_wire(world, task) for task in run.tasks.values()))
 
 
-def attention(world: World) -> Iterable[Attention]:
+def attention(world: World, now: float | None = None) -> Iterable[Attention]:
     """What a person should look at, in unfinished runs and of live sessions."""
     for run in world.runs.values():
         if not run.unfinished:
@@ -239,6 +240,12 @@ def attention(world: World) -> Iterable[Attention]:
     for view in world.approvals.values():
         if view.state is ApprovalState.OPEN:
             yield Attention("approval", view.id, waiting_for(world, view))
+    for account in world.accounts.values():
+        parked = account.parked if now is None else parked_now(account, now)
+        if parked is not None:
+            cure = f"`kas accounts resume {account.name}`"
+            until = "waits for you" if parked.until_at is None else f"until {format_instant(parked.until_at)}"
+            yield Attention("account", account.name, f"{told(account.name, parked)}: {until} ({cure})")
     for session in world.sessions.values():
         if session.unkillable and session.state is SessionState.STOPPING:
             pids = ", ".join(str(pid) for pid in session.unkillable)

@@ -9,11 +9,12 @@ import attrs
 from kasmos.config.schema import profile_digest
 from kasmos.exceptions import ConfigError, Mistake
 from kasmos.model.approval import ApprovalPolicy
+from kasmos.model.budget import Limit
 from kasmos.model.profile import AgentProfile, ExecutionMode, OutputMode, RestartPolicy
 from kasmos.model.session import SessionKind, SessionSpec
 from kasmos.model.view import RunView, SessionView, TaskView, World
 from kasmos.orchestration.budgets import Place, allowance, purses
-from kasmos.orchestration.listening import is_metered, listener_for
+from kasmos.orchestration.listening import budget_arguments, facts_of, is_metered, listener_for
 from kasmos.orchestration.treasury import Treasury
 from kasmos.plans import compile_task
 from kasmos.sessions.environment import child_environment
@@ -69,6 +70,8 @@ class TaskRecipe:
         self.cwd = run.project
         self.account = profile.account_name if profile is not None and is_metered(profile) else ""
         self.may_ask = kitchen.treasury.may_ask
+        self._allowance = Limit()
+        """What its budgets had left when its session was begun."""
         first = (task.spec.timeout, profile.timeout if profile is not None else None, run.settings.task_timeout)
         self.timeout = next((seconds for seconds in first if seconds is not None), None)
 
@@ -94,7 +97,7 @@ class TaskRecipe:
         return SessionSpec(
             id=session_id,
             name=self._task.spec.name,
-            argv=command.argv,
+            argv=self._within_budget(command.argv, profile, mode),
             cwd=self._workdir,
             backend=mode,
             env=self._environment(session_id, profile, len(wave.tasks) - 1),
@@ -149,7 +152,12 @@ class TaskRecipe:
 
     def hindrance(self, world: World) -> Hindrance | None:
         """Why the agent may not be started now: its account is parked, or a budget is spent. If it may, it will be."""
-        return self._kitchen.treasury.begin(world, self._place()) if self.account else None
+        if not self.account:
+            return None
+        found = self._kitchen.treasury.begin(world, self._place())
+        if found is None:
+            self._allowance = self._left(world)
+        return found
 
     def wait_before_start(self, world: World, now: float, boot_id: str) -> float:
         """Seconds until it is its turn to start on its account."""
@@ -160,8 +168,18 @@ class TaskRecipe:
 
     def time_left(self, world: World) -> float | None:
         """Seconds that its budgets leave for a session that starts now."""
+        return self._left(world).time
+
+    def _left(self, world: World) -> Limit:
         treasury = self._kitchen.treasury
-        return allowance(purses(treasury.budgets(), world, self._place(), treasury.day())).time
+        return allowance(purses(treasury.budgets(), world, self._place(), treasury.day()))
+
+    def _within_budget(self, argv: tuple[str, ...], profile: AgentProfile, mode: ExecutionMode) -> tuple[str, ...]:
+        """The command, with what it may spend told to a program that has flags for that and was not told already."""
+        if mode is not ExecutionMode.HEADLESS or not self._allowance:
+            return argv
+        at = len(profile.program)
+        return (*argv[:at], *budget_arguments(facts_of(profile), argv, self._allowance), *argv[at:])
 
     def wall(self) -> float:
         """The wall clock."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 import zoneinfo
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from kasmos.harnesses.catalog import find_harness, recognise
 from kasmos.harnesses.events import Message, Thinking, ToolCall, ToolResult
+from kasmos.harnesses.facts import Facts
 from kasmos.harnesses.parser import TranscriptParser
+from kasmos.model.budget import Limit
 from kasmos.model.profile import AgentProfile, ExecutionMode, PromptMode
 from kasmos.model.session import ExitStatus
 from kasmos.model.task import Outcome
@@ -29,11 +31,37 @@ def listener_for(
     """Whoever understands a session of this profile; None where nobody does."""
     if mode is ExecutionMode.SCRIPTED:
         return _Script(model or profile.model, prices)
-    facts = (find_harness(profile.harness) if profile.harness is not None else None) or recognise(profile.program)
+    facts = facts_of(profile)
     if mode is not ExecutionMode.HEADLESS or facts.dialect == "generic" or not is_metered(profile):
         return None
     parser = TranscriptParser(facts, now=time.time(), zone_of=_zone_of)
     return _Transcript(parser, model or profile.model, prices)
+
+
+def facts_of(profile: AgentProfile) -> Facts:
+    """What is known of a profile's program."""
+    named = find_harness(profile.harness) if profile.harness is not None else None
+    return named or recognise(profile.program)
+
+
+def budget_arguments(facts: Facts, spelled: Collection[str], left: Limit) -> tuple[str, ...]:
+    """The arguments by which a program with limits of its own is told what it may spend.
+
+    Args:
+        facts: of the program.
+        spelled: its command, whose own limits stay as they are.
+        left: what its budgets have left.
+    """
+    words: list[str] = []
+    values = (
+        ("budget", facts.launch.budget, None if left.money is None else f"{left.money:.2f}"),
+        ("turns", facts.launch.turns, None if left.turns is None else str(left.turns)),
+    )
+    for name, flag, value in values:
+        said = any(word == flag[0] or word.startswith(f"{flag[0]}=") for word in spelled) if flag else True
+        if value is not None and not said:
+            words += [word.replace("{" + name + "}", value) for word in flag]
+    return tuple(words)
 
 
 def _zone_of(name: str) -> zoneinfo.ZoneInfo | None:
