@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import json
-from collections.abc import Iterator
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -30,6 +34,17 @@ execution_mode = "scripted"
 
 def block(script: str) -> str:
     return f"```toml scripted\n{script}\n```\n"
+
+
+def ask(scene: Scene, method: str, path: str, body: object = None) -> tuple[int, Mapping[str, str], str]:
+    """Status, headers and body of an answer."""
+    with closing(http.client.HTTPConnection("kasmos")) as connection:
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(os.fspath(scene.root.socket))
+        connection.request(method, path, json.dumps(body), {"Content-Type": "application/json"} if body else {})
+        response = connection.getresponse()
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        return response.status, headers, response.read().decode()
 
 
 def plan(*scripts: str) -> str:
@@ -110,6 +125,11 @@ def test_a_daemon_over_its_budget(kas: Kas, daemon: Scene) -> None:
     assert refused.code == 4
     assert "the daily budget is spent: 1.25 of 1.00 USD" in refused.stderr
     supervisor = Supervisor(daemon.root.socket)
+    answer = ask(daemon, "POST", "/v1/tasks", {"prompt": "x"})
+    assert 0 < int(answer[1]["retry-after"]) <= 86_400 + 3601
+    exposition = ask(daemon, "GET", "/metrics")[2].splitlines()
+    assert 'kasmos_tokens_total{account="work",agent="coder",kind="input",source="reported"} 1000.0' in exposition
+    assert 'kasmos_cost_usd_total{account="work",agent="coder",source="reported"} 1.25' in exposition
     with pytest.raises(RequestError) as error:
         supervisor.post("/v1/tasks", {"prompt": "x"})
     assert (error.value.status, error.value.code) == (429, "budget_exceeded")
@@ -134,3 +154,55 @@ def test_a_parked_account_of_a_daemon(kas: Kas, daemon: Scene) -> None:
     daemon.wait(lambda: read_world(daemon.root.db).runs[task].outcome is not None)
     assert read_world(daemon.root.db).runs[task].outcome == "succeeded"
     assert kas("accounts", "resume", "work").code == 4
+
+
+STREAM = """\
+{"type":"system","subtype":"init","session_id":"c-1","model":"claude-x","tools":[]}
+{"type":"assistant","message":{"id":"m1","model":"claude-x","role":"assistant","content":[{"type":"text","text":"Done."}],\
+"usage":{"input_tokens":1000,"output_tokens":40,"cache_read_input_tokens":500,"cache_creation_input_tokens":0}},\
+"session_id":"c-1"}
+"""
+RESULT = """\
+{"type":"result","subtype":"success","is_error":false,"result":"Done.","session_id":"c-1","num_turns":1,\
+"total_cost_usd":0.75,"usage":{"input_tokens":1000,"output_tokens":40,"cache_read_input_tokens":500,\
+"cache_creation_input_tokens":0}}
+"""
+LIMITED = """\
+{"type":"result","subtype":"success","is_error":true,"api_error_status":401,"session_id":"c-1","num_turns":1,\
+"result":"Invalid API key","total_cost_usd":0,"usage":{"input_tokens":0,"output_tokens":0}}
+"""
+
+
+def claude(scene: Scene, *pieces: str) -> None:
+    """Have an agent that writes this, as claude would, and exits 0."""
+    program = scene.kas.cwd / "claude"
+    lines = ["#!/bin/sh", 'printf "%s\\n" "$@" >arguments']
+    for number, piece in enumerate(pieces):
+        (scene.kas.cwd / f"piece{number}").write_text(piece)
+        lines.append(f"cat piece{number}")
+    program.write_text("\n".join(lines) + "\n")
+    program.chmod(0o755)
+    config = f'[orchestration]\ndefault_agent = "c"\n[agents.c]\nprogram = "{program}"\nflags = ["-p"]\n'
+    (scene.kas.cwd / ".kasmos" / "config.toml").write_text(config)
+    (scene.kas.cwd / "plan.md").write_text("## Wave 1\n\n### Task 1: Do it\n\nPlease.\n")
+
+
+def test_the_stream_of_a_program_is_read(kas: Kas, scene: Scene) -> None:
+    """What a program says in its own stream is its usage, and it is told what its budgets have left."""
+    claude(scene, STREAM, RESULT)
+    assert kas("run", "plan.md", "--budget-daily", "5").code == 0
+    [total] = json.loads(kas("usage", "--by", "agent", "--json").stdout)["usage"]
+    assert (total["key"], total["turns"]) == ("c", 1)
+    assert [total[name]["value"] for name in ("input_tokens", "cached_tokens", "cost_usd")] == [1000, 500, 0.75]
+    assert total["cost_usd"]["source"] != "unknown"
+    arguments = (kas.cwd / "arguments").read_text().splitlines()
+    assert arguments[:3] == ["--max-budget-usd", "5.00", "-p"]
+
+
+@pytest.mark.parametrize(("pieces", "word"), [((STREAM,), "without a result"), ((STREAM, LIMITED), "Invalid API key")])
+def test_exit_0_proves_nothing(kas: Kas, scene: Scene, pieces: tuple[str, ...], word: str) -> None:
+    """A program that exits 0 and never said that it is done, or said that it is not, has failed."""
+    claude(scene, *pieces)
+    result = kas("run", "plan.md")
+    assert result.code == 1
+    assert word in result.stdout
