@@ -19,7 +19,7 @@ from kasmos.model.budget import Budgets, Limit
 from kasmos.model.plan import RunSettings
 from kasmos.model.task import CauseKind, Outcome
 from kasmos.model.told import Told, render_told
-from kasmos.model.usage import Failure, FailureKind, Price, Usage, UsageSource
+from kasmos.model.usage import Failure, FailureKind, Price, Tally, Usage, UsageSource
 from kasmos.model.view import AccountView, Ended, Parked, Pending
 from kasmos.orchestration.accounts import decide_start, parked_now
 from kasmos.orchestration.days import day_of, next_day_at
@@ -342,6 +342,41 @@ async def test_time_is_a_budget_too(autojump_clock: MockClock) -> None:
         await life.orchestrator.wait_idle()
         assert cause_of(life, "1")[:2] == (Outcome.FAILED, CauseKind.BUDGET)
         assert trio.current_time() - begun == pytest.approx(30.0, abs=0.1)
+
+
+@pytest.mark.parametrize("durable", [True, False])
+@pytest.mark.parametrize("kill_at", range(2, 34, 2))
+async def test_whenever_it_is_killed(kill_at: int, durable: bool, autojump_clock: MockClock) -> None:
+    """Killed after any number of facts: nothing starts on a parked account, nothing succeeds or is paid for twice."""
+    limited = Script(
+        output=(
+            (1.0, uses(40, 0.4)),
+            (1.0, render_told(Told(failure=Failure(FailureKind.QUOTA, "used up", retry_after=600.0)))),
+        ),
+        exit=1,
+    )
+    here = town({"1": (limited, spends(0.5, 1.0)), "2": spends(0.25, 0.5), "3": spends(2.0)}, max_concurrent=2)
+    document = plan(task(1), task(2), task(3))
+
+    async def body(life: Life) -> None:
+        await life.submit(document)
+        await life.orchestrator.wait_idle()
+
+    await here.live(body, kill_at=kill_at, durable=durable)
+    async with here.life() as life:
+        run_id = (await life.submit(document)).run_id
+        await life.orchestrator.wait_idle()
+        assert [one.outcome for one in life.run(run_id).tasks.values()] == [Outcome.SUCCEEDED] * 3
+        spent = sum((entry.tally for entry in life.world.ledger.entries()), Tally())
+        assert spent.cost.amount == pytest.approx(0.4 + 1.0 + 0.5 + 2.0)
+        assert (spent.sessions, spent.cost.unknown) == (4, 0)
+        assert life.world.ledger.runs[run_id].cost.amount == pytest.approx(3.9)
+    until = max(event.until_at or 0.0 for event in here.events if isinstance(event, ev.AccountParked))
+    since = min(record.at for record in here.records if isinstance(record.event, ev.AccountParked))
+    assert not [at for at in starts(here) if since < at < until]
+    assert len(here.machine.starts) == 4
+    assert not here.undeclared
+    assert not here.bugs
 
 
 # --- pure ---------------------------------------------------------------------------
