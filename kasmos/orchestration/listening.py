@@ -88,6 +88,8 @@ class _Transcript:
 
     def feed(self, data: bytes) -> None:
         """Take the next piece."""
+        # Times of day in it are of now, not of when the session began.
+        self._parser.evidence.now = time.time()
         for event in self._parser.feed(data):
             # What an agent says and does until it is given something is one turn.
             if isinstance(event, Message | Thinking | ToolCall) and getattr(event, "role", "assistant") == "assistant":

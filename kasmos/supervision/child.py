@@ -21,6 +21,7 @@ from kasmos.model.event import Event
 from kasmos.model.profile import ExecutionMode, RestartPolicy
 from kasmos.model.session import ExitStatus, SessionHandle, SessionKind, SessionSpec, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
+from kasmos.model.usage import Usage
 from kasmos.model.view import SessionView, TaskView, World
 from kasmos.sessions.protocol import AskSource, Backend, ExecutionSession, SessionNeverStarted
 from kasmos.supervision import transitions
@@ -371,7 +372,13 @@ class Child:
             gone = ev.SessionLost(view.id, "nothing is left of it, and its records have been removed")
             await self._ledger.append(gone if had_started else ev.SessionNeverStarted(view.id))
         except SessionLostError as error:
-            await self._ledger.append(ev.SessionLost(view.id, str(error)))
+            await self._ledger.append(*self._used_unknown(view), ev.SessionLost(view.id, str(error)))
+
+    def _used_unknown(self, view: SessionView) -> list[ev.Event]:
+        """What is recorded of an agent's usage of which nobody can learn anything any more."""
+        if view.usage is not None or view.kind is not SessionKind.AGENT or not self._recipe.account:
+            return []
+        return [ev.SessionUsed(view.id, Usage(), self._recipe.day())] if view.started_mono is not None else []
 
     def _limit(self, kind: SessionKind, check: int | None) -> float:
         """Seconds a session may take."""

@@ -18,7 +18,7 @@ from kasmos.model.profile import RestartPolicy
 from kasmos.model.session import UNKNOWN_EXIT, SessionKind, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
 from kasmos.model.units import render_duration
-from kasmos.model.usage import Failure
+from kasmos.model.usage import Failure, FailureKind
 from kasmos.model.view import AccountView, BackingOff, Ended, SessionState, SessionView, TaskView
 from kasmos.supervision.restart import decide_restart
 
@@ -269,6 +269,8 @@ def _after_failure(task: TaskView, counted: list[SessionView], failure: Failure,
     kind = CauseKind.EXIT if plain else CauseKind.AGENT
     said = failure.kind.value.replace("_", " ")
     words = f"{said}: {failure.message}" if failure.message else said
+    if failure.kind is FailureKind.UNKNOWN and failure.message:
+        words = failure.message
     message = str(status) if plain and failure.message in ("", str(status)) else words
     cause = _cause(kind, message, ended)
     match way.step:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import signal
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -206,3 +207,23 @@ def test_exit_0_proves_nothing(kas: Kas, scene: Scene, pieces: tuple[str, ...], 
     result = kas("run", "plan.md")
     assert result.code == 1
     assert word in result.stdout
+
+
+def test_usage_over_a_kill(kas: Kas, scene: Scene) -> None:
+    """A program that goes on while its supervisor is killed is followed again from the first byte, and paid once."""
+    claude(scene, STREAM, RESULT)
+    program = kas.cwd / "claude"
+    program.write_text(program.read_text().replace("cat piece1", "until test -e go; do sleep 0.05; done; cat piece1"))
+    with kas.running("run", "plan.md") as first:
+        scene.wait(lambda: scene.root.db.exists() and read_world(scene.root.db).ledger.days)
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    [entry] = read_world(scene.root.db).ledger.entries()
+    assert (entry.tally.input.amount, entry.tally.cost.unknown) == (1000, 1)
+    (kas.cwd / "go").touch()
+    assert kas("run", "plan.md").code == 0
+    world = read_world(scene.root.db)
+    [entry] = world.ledger.entries()
+    assert (entry.tally.tokens.amount, entry.tally.cost.amount, entry.tally.sessions) == (1040, 0.75, 1)
+    assert entry.tally.cost.unknown == 0
+    assert len(world.sessions) == 1

@@ -192,7 +192,7 @@ async def test_a_failure_that_is_told_outweighs_exit_0(autojump_clock: MockClock
     async with here.life() as life:
         await life.submit(plan(task(1)))
         await life.orchestrator.wait_idle()
-        assert cause_of(life, "1") == (Outcome.FAILED, CauseKind.AGENT, "unknown: no more")
+        assert cause_of(life, "1") == (Outcome.FAILED, CauseKind.AGENT, "no more")
 
 
 async def test_starts_on_one_account_keep_their_distance(autojump_clock: MockClock) -> None:
