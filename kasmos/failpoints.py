@@ -14,6 +14,7 @@ import signal
 
 POINTS = (
     "run.accepted",
+    "task.accepted",
     "wave.started",
     "session.intent",
     "session.prepared",

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import attrs
 import trio
@@ -24,6 +24,7 @@ import trio
 from kasmos import __version__
 from kasmos.config.addresses import split_address
 from kasmos.config.schema import Config, Daemon
+from kasmos.daemon.access import check_policy, policy_of
 from kasmos.daemon.bus import Bus
 from kasmos.daemon.door import Door
 from kasmos.daemon.leaving import Leaving, count_waiting
@@ -56,11 +57,17 @@ from kasmos.supervision.child import Surroundings
 from kasmos.supervision.supervisor import Supervisor, open_supervisor
 from kasmos.supervision.termination import terminate
 from kasmos.telemetry.sources import Sources
+from kasmos.telemetry.spans import wanted
+
+if TYPE_CHECKING:
+    from kasmos.telemetry.traces import Traces
 
 LOCK_WAIT = 2.0
 """Seconds to wait for the lock: a child of a killed supervisor holds it until its `exec`."""
 JOURNAL_CLOSE_TIMEOUT = 5.0
 """Seconds that are waited, when the supervisor leaves, for a disk that takes nothing."""
+TRACES_CLOSE_TIMEOUT = 2.5
+"""Seconds that a collector of traces is waited for when the supervisor leaves."""
 API_GRACE = 2.0
 """Seconds that readers of the API are given when the supervisor leaves."""
 
@@ -204,16 +211,17 @@ class Engine:
 
         Raises:
             StoreError: an address or the socket cannot be had.
+            ConfigError: what it is to listen on would let anybody in.
 
         Cancellation: cuts readers off.
         """
-        if said.listen:
-            raise StoreError(f"this kasmos cannot listen on {', '.join(said.listen)}: it serves its Unix socket only")
+        policy = policy_of(said, self.service.project)
+        await trio.to_thread.run_sync(check_policy, policy, said.listen)
         api = await trio.to_thread.run_sync(_Api, abandon_on_cancel=True)
-        app = api.create_app(self.service, started_at=time.time())
+        app = api.create_app(self.service, started_at=time.time(), policy=policy)
         async with trio.open_nursery() as nursery:
-            addresses = [str(socket)]
-            await nursery.start(partial(api.serve_api, app, socket, shutdown=shutdown, grace=API_GRACE))
+            serve_all = partial(api.serve_api, app, socket, listen=said.listen, shutdown=shutdown, grace=API_GRACE)
+            addresses = [str(socket), *await nursery.start(serve_all)]
             exposition = self.service.life.exposition
             if said.metrics is not None and exposition is not None:
                 metrics = api.create_metrics_app(exposition)
@@ -242,6 +250,11 @@ class _Api:
         self.serve_api = serve_api
         self.serve_tcp = serve_tcp
         self.readers_dropped = readers_dropped
+
+
+def import_web_stack() -> None:
+    """Import what the API needs, which takes half a second. Blocks: in a thread, it is done beside other things."""
+    _Api()
 
 
 async def _import_api_unless(shutdown: trio.Event, door: Door) -> _Api | None:
@@ -324,7 +337,9 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                 await _recover(options, findings, journal, backends, orchestrator, supervisor)
                 health = Health(journal.probe, lambda: journal.healthy)
                 service = Service(
-                    orchestrator, bus, _service_surroundings(options, config, backends, health, kitchen.treasury)
+                    orchestrator,
+                    bus,
+                    _service_surroundings(options, config, backends, health, journal.append_nowait, kitchen.treasury),
                 )
                 if not options.life.daemon:
                     options.life.enter(Phase.READY)
@@ -340,18 +355,23 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                     awaited,
                     began_at,
                 )
-                journal.append_nowait(ev.SupervisorStopped(options.life.farewell))
+        # The very last thing: until it is there, an outcome counts as untold (`find_untold`).
+        journal.append_nowait(ev.SupervisorStopped(options.life.farewell))
 
 
 @asynccontextmanager
 async def _open_journal(options: Options, lock: StateLock) -> AsyncGenerator[tuple[Journal, Bus, Ground], None]:
     ground = Ground(options.root.path, lock)
     buses: list[Bus] = []
+    traces = await trio.to_thread.run_sync(_open_traces, options)
 
     def on_commit(records: Sequence[Record]) -> None:
         ground.look()
         for bus in buses:
             bus.publish(records)
+        if traces is not None:
+            for record in records:
+                traces.record(record, journal.world)
 
     def announce(text: str) -> None:
         options.announce(text)
@@ -372,6 +392,22 @@ async def _open_journal(options: Options, lock: StateLock) -> AsyncGenerator[tup
             yield journal, bus, ground
         finally:
             bus.close()
+    if traces is not None:
+        with trio.move_on_after(TRACES_CLOSE_TIMEOUT, shield=True):
+            # Abandoned, if the collector makes us wait: nothing else depends on it.
+            await trio.to_thread.run_sync(traces.close, abandon_on_cancel=True)
+
+
+def _open_traces(options: Options) -> Traces | None:
+    """What exports traces, if they are asked for and can be had."""
+    if not wanted(options.environ):
+        return None
+    try:
+        from kasmos.telemetry.traces import Traces
+    except ImportError:
+        options.announce("traces are asked for, and opentelemetry is not installed: install kasmos[otel]")
+        return None
+    return Traces(__version__)
 
 
 def _awaited(
@@ -388,6 +424,7 @@ def _kitchen(options: Options, config: Config, backends: Mapping[ExecutionMode, 
     return Kitchen(
         profiles=lambda: present().agents,
         environ=options.environ,
+        traced=wanted(options.environ),
         backends=backends,
         new_suffix=lambda: _letters(5),
         buffer_bytes=config.logs.buffer_bytes,
@@ -407,6 +444,7 @@ def _service_surroundings(
     config: Config,
     backends: Mapping[ExecutionMode, Backend],
     health: Health,
+    record: Callable[[ev.Event], object],
     treasury: Treasury,
 ) -> ServiceSurroundings:
     def read_ended(view: SessionView, offset: int, limit: int) -> OutputChunk:
@@ -416,11 +454,14 @@ def _service_surroundings(
         project=str(options.workspace_root or options.project),
         configure=options.configure,
         read_ended=read_ended,
+        last_output_at=partial(_last_output_at, options.root),
         life=options.life,
         health=health,
         shortage=partial(_shortage, options.present or (lambda: config), treasury),
         retry_after=treasury.retry_after,
+        record=record,
         max_queued=config.orchestration.max_queued,
+        environ=options.environ,
     )
 
 
@@ -431,6 +472,14 @@ def _shortage(present: Callable[[], Config], treasury: Treasury, world: World, a
         return None
     account = profile.account_name if profile is not None else ""
     return treasury.shortage(world, Place(agent=agent or "", account=account))
+
+
+def _last_output_at(root: StateRoot, session_id: str) -> float | None:
+    try:
+        found = os.stat(root.session_dir(session_id) / layout.OUTPUT)
+    except OSError:
+        return None
+    return found.st_mtime if found.st_size else None
 
 
 async def _recover(

@@ -357,6 +357,13 @@ def start() -> list[Row]:
     ]
 
 
+def terminals(count: int) -> list[Row]:
+    """What sessions in tmux cost; see `bench_tmux`."""
+    import bench_tmux
+
+    return [Row(**attrs.asdict(measured)) for measured in bench_tmux.tmux(count)]
+
+
 def render(rows: list[Row]) -> str:
     """The table, as Markdown."""
     lines = ["| what | kasmos | compared with | ratio | bar | held |", "|---|---|---|---|---|---|"]
@@ -369,7 +376,7 @@ def render(rows: list[Row]) -> str:
 def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    groups = ("life", "peer", "wave", "crowd", "output", "start")
+    groups = ("life", "peer", "wave", "crowd", "output", "tmux", "start")
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(groups)}; all by default")
     parser.add_argument("--commands", type=int, default=1000, help="trivial sessions for life and peer")
     parser.add_argument("--sessions", type=int, default=1000, help="idle sessions for crowd")
@@ -397,6 +404,8 @@ def main() -> None:
                 rows += crowd(asked.sessions)
             case "output":
                 rows += output(asked.megabytes)
+            case "tmux":
+                rows += terminals(min(asked.sessions, 200))
             case "start":
                 rows += start()
     print(

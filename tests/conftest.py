@@ -7,13 +7,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import attrs
 import pytest
 
+from kasmos.sessions import cgroups
 from tests.leaks import close_gate, open_gate
 
 _FOREIGN = ("KASMOS_", "GITHUB_")
@@ -124,3 +126,15 @@ def kas(root: Path, state_home: Path) -> Kas:
     project = root / "project"
     project.mkdir()
     return Kas(project)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Remove the control groups of supervisors that were killed and had no successor, once all tests are over."""
+    found = cgroups.find_cgroups(Path("/"))
+    if hasattr(session.config, "workerinput") or isinstance(found, cgroups.NoCgroups):
+        return
+    for home in Path(found.home).parent.glob("kasmos-*"):
+        # A young one may be another test run's, which is just about to enter it.
+        with suppress(FileNotFoundError):
+            if time.time() - home.stat().st_mtime > 60 and not cgroups.is_populated(str(home)):
+                cgroups.remove(str(home))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -11,11 +10,14 @@ import trio
 from quart import Response, current_app, request
 from quart_trio import QuartTrio
 
+from kasmos.api.access import Admission, peer_allowed
 from kasmos.api.errors import register_error_handlers
 from kasmos.api.lines import LineCache
+from kasmos.daemon.access import DEFAULT_POLICY, AccessPolicy, Guard
 from kasmos.daemon.service import Service
 from kasmos.daemon.status import StatusBoard
-from kasmos.exceptions import RequestError
+
+__all__ = ["API_REVISION", "KasmosApp", "create_app", "peer_allowed", "the_service", "this_app"]
 
 API_REVISION = "1"
 """Raised when a client that was right is wrong from now on; new fields and routes do not raise it."""
@@ -37,6 +39,7 @@ class KasmosApp(QuartTrio):
         self.service = service
         self.board = StatusBoard(service, started_at)
         self.lines = LineCache()
+        self.admission: Admission
         self._closing = False
         self._waits: set[trio.CancelScope] = set()
 
@@ -74,22 +77,32 @@ def the_service() -> Service:
     return this_app().service
 
 
-def peer_allowed(peer_uid: int | None) -> bool:
-    """Whether a process of this user may talk to us: our own user, or root."""
-    return peer_uid in (os.getuid(), 0)
-
-
-def create_app(service: Service, *, started_at: float) -> KasmosApp:
+def create_app(service: Service, *, started_at: float, policy: AccessPolicy = DEFAULT_POLICY) -> KasmosApp:
     """Make the application over *service*.
 
     Args:
         service: what is served.
         started_at: when the supervisor started; wall clock.
+        policy: who may do what over TCP.
     """
     # Here, because the routes need this module.
-    from kasmos.api import approvals, daemon, events, metrics, runs, sessions, status, tasks, usage
+    from kasmos.api import (
+        agents,
+        approvals,
+        daemon,
+        events,
+        metrics,
+        openapi,
+        runs,
+        sessions,
+        status,
+        tasks,
+        usage,
+        ws,
+    )
 
     app = KasmosApp(service, started_at)
+    admission = app.admission = Admission(Guard(policy), service.refused)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.config["BODY_TIMEOUT"] = BODY_TIMEOUT
     # The server has a deadline for every piece that it sends; an answer as a whole needs none.
@@ -99,18 +112,13 @@ def create_app(service: Service, *, started_at: float) -> KasmosApp:
     app.url_map.merge_slashes = False
     app.url_map.redirect_defaults = False
     register_error_handlers(app)
-    app.before_request(_admit)
+    app.before_request(admission.admit_request)
+    app.before_websocket(admission.admit_websocket)
     app.after_request(_mark)
-    for room in (status, runs, tasks, sessions, approvals, events, daemon, metrics, usage):
-        app.register_blueprint(room.routes)
+    for room in (status, agents, runs, tasks, sessions, approvals, usage, events, ws, daemon, metrics, openapi):
+        admission.take(app, room.routes)
+    admission.require_declared(app)
     return app
-
-
-async def _admit() -> None:
-    # The socket's mode keeps others out already; this holds if somebody loosens it.
-    peer = request.scope.get("state", {}).get("peer")
-    if not peer_allowed(peer.uid if peer is not None else None):
-        raise RequestError(403, "forbidden_peer", "only the supervisor's own user and root may talk to it")
 
 
 async def _mark(response: Response) -> Response:

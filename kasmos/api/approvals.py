@@ -5,22 +5,24 @@ from __future__ import annotations
 import pwd
 from typing import Any
 
-from quart import Blueprint, Response, request
+from quart import Response, request
 
+from kasmos.api.access import Routes
 from kasmos.api.answers import answer, page_of
 from kasmos.api.app import the_service
 from kasmos.api.questions import Query, a_count, a_text, read_body
+from kasmos.daemon.access import Needs
 from kasmos.daemon.wire import approval_wire
 from kasmos.exceptions import Mistake, RequestError
 from kasmos.model.approval import Answer, AnswerKind, ApprovalState
 from kasmos.model.view import ApprovalView
 
-routes = Blueprint("approvals", __name__)
+routes = Routes("approvals")
 
 _DECISIONS = tuple(kind.value for kind in AnswerKind)
 
 
-@routes.get("/v1/approvals")
+@routes.get("/v1/approvals", Needs.READ)
 async def get_approvals() -> Response:
     """Approvals that wait for a person, oldest first; `status` gives others, `all` all that are remembered."""
     query = Query(("status", "limit", "cursor"))
@@ -31,14 +33,14 @@ async def get_approvals() -> Response:
     return answer(page_of(found, page, key=lambda view: view.id, render=_render, name="approvals"))
 
 
-@routes.get("/v1/approvals/<name>")
+@routes.get("/v1/approvals/<name>", Needs.READ)
 async def get_approval(name: str) -> Response:
     """One approval."""
     Query(()).done()
     return answer(_render(the_service().get_approval(name)))
 
 
-@routes.post("/v1/approvals/<name>")
+@routes.post("/v1/approvals/<name>", Needs.ADMIN)
 async def post_approval(name: str) -> Response:
     """Answer what a session asks: `decision`, with a `reason`, an `option` (from 1) or a `text`."""
     Query(()).done()

@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 import os
 
-from quart import Blueprint, Response
+from quart import Response
 
 from kasmos import __version__
+from kasmos.api.access import Routes
 from kasmos.api.answers import answer
 from kasmos.api.app import the_service
 from kasmos.api.questions import Query, a_flag, read_body
+from kasmos.daemon.access import Needs
 from kasmos.daemon.leaving import count_waiting
 from kasmos.daemon.life import StopOrder
 from kasmos.daemon.service import Service
 
-routes = Blueprint("daemon", __name__)
+routes = Routes("daemon")
 
 
-@routes.get("/v1/daemon")
+@routes.get("/v1/daemon", Needs.READ)
 async def get_daemon() -> Response:
     """How it stands with the daemon."""
     Query(()).done()
@@ -27,7 +29,7 @@ async def get_daemon() -> Response:
     return answer({**_standing(service), "healthy": verdict.well, "problems": list(verdict.problems)})
 
 
-@routes.post("/v1/daemon/stop")
+@routes.post("/v1/daemon/stop", Needs.ADMIN)
 async def post_stop() -> Response:
     """Make it leave: at once, or with `drain` when what runs has ended; `timeout` seconds are waited for that.
 
@@ -42,7 +44,7 @@ async def post_stop() -> Response:
     return answer(_standing(service), 202)
 
 
-@routes.post("/v1/daemon/reload")
+@routes.post("/v1/daemon/reload", Needs.ADMIN)
 async def post_reload() -> Response:
     """Make it read its configuration again; a wrong one is refused with every mistake, and nothing changes."""
     Query(()).done()

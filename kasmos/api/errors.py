@@ -49,6 +49,7 @@ _CODES: dict[type[KasmosError], tuple[int, str]] = {
 
 _HTTP_CODES = {
     400: "bad_request",
+    401: "unauthorized",
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
@@ -88,6 +89,8 @@ def problem(
     title = code.replace("_", " ").capitalize()
     body = Problem(title=title, status=status, code=code, detail=detail, mistakes=tuple(mistakes))
     response = Response(encode(body), status=status, content_type="application/problem+json")
+    if status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="kasmos"'
     if status in (429, 503):
         response.headers["Retry-After"] = str(RETRY_AFTER if retry_after is None else retry_after)
     return response

@@ -6,22 +6,24 @@ Every event has its journal number. A client that comes back with the last numbe
 
 from __future__ import annotations
 
-from quart import Blueprint, Response
+from quart import Response
 
+from kasmos.api.access import Routes
 from kasmos.api.answers import must_accept
 from kasmos.api.app import the_service
 from kasmos.api.lines import NDJSON, SSE
 from kasmos.api.questions import Query
 from kasmos.api.streams import MAX_SEQ, Stream, read_cursor, stream_answer
 from kasmos.api.task_stream import TaskStream
+from kasmos.daemon.access import Needs
 from kasmos.daemon.bus import Subscription
 from kasmos.daemon.service import Service
 from kasmos.model.event import Record
 
-routes = Blueprint("events", __name__)
+routes = Routes("events")
 
 
-@routes.get("/v1/events")
+@routes.get("/v1/events", Needs.READ)
 async def get_events() -> Response:
     """Every event, or every event about one run, until the client leaves."""
     query = Query(("after", "cursor", "run"))
@@ -36,7 +38,7 @@ async def get_events() -> Response:
     )
 
 
-@routes.get("/v1/tasks/<name>/events")
+@routes.get("/v1/tasks/<name>/events", Needs.READ)
 async def get_task_events(name: str) -> Response:
     """Every event about one task, until it has ended."""
     query = Query(("after", "cursor", "output", "offset"))

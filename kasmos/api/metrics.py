@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from quart import Blueprint, Response
+from quart import Response
 from quart_trio import QuartTrio
 
+from kasmos.api.access import Routes
 from kasmos.api.app import the_service
 from kasmos.api.errors import register_error_handlers
+from kasmos.daemon.access import Needs
 from kasmos.daemon.life import Exposition
 from kasmos.exceptions import RequestError
 
-routes = Blueprint("metrics", __name__)
+routes = Routes("metrics")
 
 
-@routes.get("/metrics")
+@routes.get("/metrics", Needs.READ)
 async def get_metrics() -> Response:
     """Everything that is counted, in the text format of Prometheus."""
     exposition = the_service().life.exposition

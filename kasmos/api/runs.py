@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import os.path
-from typing import Any
+from typing import Any, cast
 
-from quart import Blueprint, Response
+from quart import Response, request
 
+from kasmos.api.access import Routes
 from kasmos.api.answers import answer, page_of
 from kasmos.api.app import the_service
 from kasmos.api.questions import (
@@ -21,12 +22,16 @@ from kasmos.api.questions import (
     read_body,
     some_words,
 )
+from kasmos.daemon.access import Needs
 from kasmos.daemon.terms import STDIN, RunOverrides
 from kasmos.daemon.wire import run_detail_wire, run_wire
 from kasmos.exceptions import Mistake, RequestError
 from kasmos.model.plan import Origin
 
-routes = Blueprint("runs", __name__)
+routes = Routes("runs")
+
+MARKDOWN = "text/markdown"
+"""A body of this type is the document itself, as if from standard input, with everything as configured."""
 
 _SUBMISSION = {
     "document": a_text,
@@ -41,7 +46,7 @@ _SUBMISSION = {
 }
 
 
-@routes.get("/v1/runs")
+@routes.get("/v1/runs", Needs.READ)
 async def get_runs() -> Response:
     """Runs of plans, newest first; `origin=task` has those of tasks that were handed in by themselves."""
     query = Query(("origin", "limit", "cursor"))
@@ -51,11 +56,15 @@ async def get_runs() -> Response:
     return answer(page_of(runs, page, key=lambda run: run.id, render=run_wire, name="runs"))
 
 
-@routes.post("/v1/runs")
+@routes.post("/v1/runs", Needs.ADMIN)
 async def post_run() -> Response:
-    """Start, continue or join the run of a plan document."""
+    """Start, continue or join the run of a plan document: as JSON, or the Markdown itself."""
     Query(()).done()
-    body = await read_body(_SUBMISSION)
+    if request.mimetype == MARKDOWN:
+        document = cast(bytes, await request.get_data(as_text=False))
+        body: dict[str, Any] = {"document_base64": base64.b64encode(document).decode()}
+    else:
+        body = await read_body(_SUBMISSION)
     submitted = await the_service().submit_run(
         _document(body),
         _source(body),
@@ -71,7 +80,7 @@ async def post_run() -> Response:
     return answer(submitted, 202, location=f"/v1/runs/{submitted.run_id}")
 
 
-@routes.get("/v1/runs/<name>")
+@routes.get("/v1/runs/<name>", Needs.READ)
 async def get_run(name: str) -> Response:
     """One run with its tasks."""
     Query(()).done()
@@ -79,7 +88,7 @@ async def get_run(name: str) -> Response:
     return answer(run_detail_wire(service.world, service.get_run(name)))
 
 
-@routes.post("/v1/runs/<name>/advance")
+@routes.post("/v1/runs/<name>/advance", Needs.ADMIN)
 async def post_advance(name: str) -> Response:
     """Let a parked run go on."""
     Query(()).done()
@@ -87,7 +96,7 @@ async def post_advance(name: str) -> Response:
     return answer(run_wire(await the_service().advance(name)), 202)
 
 
-@routes.post("/v1/runs/<name>/continue")
+@routes.post("/v1/runs/<name>/continue", Needs.ADMIN)
 async def post_continue(name: str) -> Response:
     """Take up a run that was interrupted."""
     Query(()).done()
@@ -95,7 +104,7 @@ async def post_continue(name: str) -> Response:
     return answer(run_wire(await the_service().continue_run(name)), 202)
 
 
-@routes.post("/v1/runs/<name>/cancel")
+@routes.post("/v1/runs/<name>/cancel", Needs.ADMIN)
 async def post_cancel(name: str) -> Response:
     """End a run for good."""
     Query(()).done()
@@ -104,7 +113,7 @@ async def post_cancel(name: str) -> Response:
     return answer(run_wire(run), 202)
 
 
-@routes.post("/v1/runs/<name>/retry")
+@routes.post("/v1/runs/<name>/retry", Needs.ADMIN)
 async def post_retry(name: str) -> Response:
     """Try tasks again; none named means all that did not succeed."""
     Query(()).done()

@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 import socket
 import struct
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -34,6 +35,7 @@ from hypercorn.typing import LifespanState
 from hypercorn.utils import wrap_app
 from quart_trio.asgi import TrioASGIWebsocketConnection
 
+from kasmos.config.addresses import split_address
 from kasmos.daemon.door import BACKLOG, Door
 from kasmos.exceptions import StoreError
 
@@ -57,6 +59,10 @@ KEEP_ALIVE_TIMEOUT = 15.0
 """Seconds that a connection may be idle, or take to send a request's head."""
 
 
+WEBSOCKET_MESSAGE = 65_536
+"""Bytes of one message that a client sends."""
+
+
 @attrs.frozen
 class Peer:
     """Who is at the other end of a Unix socket, as the kernel says."""
@@ -74,7 +80,8 @@ class SafeTCPServer(TCPServer):
 
     async def run(self) -> None:
         """Serve one connection, with its peer's credentials in the scope (9)."""
-        self.state = LifespanState({**self.state, "peer": _peer_of(self.stream)})
+        tcp = self.stream.socket.family != socket.AF_UNIX
+        self.state = LifespanState({**self.state, "peer": None if tcp else _peer_of(self.stream), "tcp": tcp})
         await super().run()
 
     async def protocol_send(self, event: Event) -> None:
@@ -141,22 +148,24 @@ async def serve_api(
     shutdown: trio.Event,
     grace: float = 5.0,
     door: Door | None = None,
+    listen: Sequence[str] = (),
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve *app* on a Unix socket until *shutdown* is set.
+    """Serve *app* on a Unix socket, and on the TCP addresses *listen*, until *shutdown* is set.
 
     The caller holds the lock of the state root: a socket file that is there is a dead supervisor's.
     One that was opened already is given as *door*, and closed here.
-    Reports to *task_status* once clients can connect. When *shutdown* is set, no connection is
-    accepted any more, streams hand out what there is and end, and whatever is left after *grace*
-    seconds is cut off. The socket file is removed at the end.
+    Reports to *task_status*, once clients can connect, where over TCP: port 0 has become a real one.
+    When *shutdown* is set, no connection is accepted any more, streams hand out what there is and end, and whatever
+    is left after *grace* seconds is cut off. The socket file is removed at the end.
 
     Raises:
-        StoreError: the socket cannot be made; nothing is served.
+        StoreError: the socket cannot be made, or an address cannot be had; nothing is served.
 
     Cancellation: as a shutdown without grace.
     """
     door = door or Door(socket_path)
+    tcp: list[socket.socket] = []
     app.asgi_websocket_class = SafeWS
     # The class is looked up when serving begins: the one seam there is. Versions are pinned for it.
     hypercorn.trio.run.TCPServer = SafeTCPServer  # type: ignore[attr-defined]
@@ -166,15 +175,23 @@ async def serve_api(
         app.close()
 
     try:
-        await hypercorn.trio.run.worker_serve(
-            wrap_app(app, 0, "asgi"),
-            _config(grace),
-            sockets=Sockets([], [door.listener], []),
-            shutdown_trigger=asked_to_end,
-            task_status=task_status,
-        )
+        for address in listen:
+            tcp.append(_listen_tcp(*split_address(address)))  # noqa: PERF401  # those before a wrong one are closed
+        async with trio.open_nursery() as nursery:
+            await nursery.start(
+                partial(
+                    hypercorn.trio.run.worker_serve,
+                    wrap_app(app, 0, "asgi"),
+                    _config(grace),
+                    sockets=Sockets([], [door.listener, *tcp], []),
+                    shutdown_trigger=asked_to_end,
+                )
+            )
+            task_status.started([_url(sock) for sock in tcp])
     finally:
         door.close()
+        for sock in tcp:
+            sock.close()
 
 
 async def serve_tcp(
@@ -208,8 +225,7 @@ async def serve_tcp(
                     shutdown_trigger=shutdown.wait,
                 )
             )
-            bound = listener.getsockname()[1]
-            task_status.started(f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}")
+            task_status.started(_url(listener))
     finally:
         listener.close()
 
@@ -217,6 +233,11 @@ async def serve_tcp(
 def readers_dropped() -> int:
     """How many clients of this process were dropped because they did not read."""
     return SafeTCPServer.dropped
+
+
+def _url(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _listen_tcp(host: str, port: int) -> socket.socket:
@@ -243,14 +264,13 @@ def _config(grace: float) -> Config:
     config.graceful_timeout = grace
     config.keep_alive_timeout = KEEP_ALIVE_TIMEOUT
     config.include_server_header = False
+    config.websocket_max_message_size = WEBSOCKET_MESSAGE
     config.accesslog = None
     config.errorlog = _log
     return config
 
 
-def _peer_of(stream: Any) -> Peer | None:
+def _peer_of(stream: Any) -> Peer:
     sock = stream.socket
-    if sock.family != socket.AF_UNIX:
-        return None
     packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return Peer(*struct.unpack("3i", packed))

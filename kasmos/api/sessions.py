@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from quart import Blueprint, Response
+from quart import Response
 
+from kasmos.api.access import Routes
 from kasmos.api.answers import answer, page_of
 from kasmos.api.app import the_service
 from kasmos.api.output import output_answer
 from kasmos.api.questions import Query, a_flag, a_text, a_word, read_body
+from kasmos.daemon.access import Needs
 from kasmos.daemon.wire import session_status, session_wire
 from kasmos.model.view import SessionState, SessionView
 
-routes = Blueprint("sessions", __name__)
+routes = Routes("sessions")
 
 
-@routes.get("/v1/sessions")
+@routes.get("/v1/sessions", Needs.READ)
 async def get_sessions() -> Response:
     """Sessions, newest first; `live=true` leaves out those that have ended."""
     query = Query(("run", "status", "live", "limit", "cursor"))
@@ -34,20 +36,37 @@ async def get_sessions() -> Response:
     return answer(page_of(sessions, page, key=lambda item: item.id, render=_render, name="sessions"))
 
 
-@routes.get("/v1/sessions/<name>")
+@routes.get("/v1/sessions/<name>", Needs.READ)
 async def get_session(name: str) -> Response:
     """One session."""
     Query(()).done()
     return answer(_render(the_service().get_session(name)))
 
 
-@routes.get("/v1/sessions/<name>/output")
+@routes.get("/v1/sessions/<name>/output", Needs.READ)
 async def get_output(name: str) -> Response:
     """A session's output."""
     return await output_answer(the_service().get_session(name).id)
 
 
-@routes.post("/v1/sessions/<name>/stop")
+@routes.get("/v1/sessions/<name>/screen", Needs.READ)
+async def get_screen(name: str) -> Response:
+    """What a session's terminal shows now; without a terminal, its last lines of output."""
+    query = Query(("ansi",))
+    ansi = query.choice("ansi", ("true", "false"), "false")
+    query.done()
+    session = the_service().get_open_session(name)
+    text = await session.screen(ansi=ansi == "true")
+    return answer(
+        {
+            "session_id": session.spec.id,
+            "interactive": session.capabilities.interactive,
+            "lines": text.split("\n"),
+        }
+    )
+
+
+@routes.post("/v1/sessions/<name>/stop", Needs.ADMIN)
 async def post_stop(name: str) -> Response:
     """Stop a session, politely and then firmly."""
     Query(()).done()
@@ -55,7 +74,7 @@ async def post_stop(name: str) -> Response:
     return answer(_render(await the_service().stop_session(name)), 202)
 
 
-@routes.post("/v1/sessions/<name>/keys")
+@routes.post("/v1/sessions/<name>/keys", Needs.ADMIN)
 async def post_keys(name: str) -> Response:
     """Type keys."""
     Query(()).done()
@@ -65,7 +84,7 @@ async def post_keys(name: str) -> Response:
     return answer({"sent": True})
 
 
-@routes.post("/v1/sessions/<name>/input")
+@routes.post("/v1/sessions/<name>/input", Needs.ADMIN)
 async def post_input(name: str) -> Response:
     """Type a text, and Enter unless `enter` is false."""
     Query(()).done()
@@ -78,7 +97,7 @@ async def post_input(name: str) -> Response:
     return answer({"sent": True})
 
 
-@routes.post("/v1/sessions/<name>/permission")
+@routes.post("/v1/sessions/<name>/permission", Needs.ADMIN)
 async def post_permission(name: str) -> Response:
     """Answer a permission prompt."""
     Query(()).done()
@@ -89,4 +108,5 @@ async def post_permission(name: str) -> Response:
 
 
 def _render(session: SessionView) -> object:
-    return session_wire(session, the_service().output_bytes(session))
+    service = the_service()
+    return session_wire(session, service.output_bytes(session), service.last_output_at(session))

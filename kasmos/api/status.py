@@ -2,42 +2,56 @@
 
 from __future__ import annotations
 
-from quart import Blueprint, Response
+from quart import Response
 
 from kasmos import __version__
+from kasmos.api.access import Routes
 from kasmos.api.answers import answer, answer_with_tag
 from kasmos.api.app import the_service, this_app
 from kasmos.api.questions import Query, a_flag, a_text, read_body
+from kasmos.daemon.access import Needs
 from kasmos.daemon.wire import run_wire
 from kasmos.exceptions import Mistake, RequestError
 
-routes = Blueprint("status", __name__)
+routes = Routes("status")
 
 
-@routes.get("/healthz")
+@routes.get("/healthz", Needs.NOTHING)
 async def get_health() -> Response:
-    """Answer at all: the loop turns."""
+    """Answer at all: the loop turns, and the journal takes what is written; 503 if it does not."""
     Query(()).done()
     service = the_service()
+    verdict = await service.health.check()
     return answer(
         {
-            "status": "ok",
+            "status": "ok" if verdict.well else "unwell",
+            "problems": list(verdict.problems),
             "version": __version__,
             "project": service.project,
             "accepting": service.accepting,
             "seq": service.world.seq,
-        }
+        },
+        200 if verdict.well else 503,
     )
 
 
-@routes.get("/v1/status")
+@routes.get("/readyz", Needs.NOTHING)
+async def get_ready() -> Response:
+    """Whether it takes work: 503 until it has hold of what an earlier one left, and from when it begins to leave."""
+    Query(()).done()
+    service = the_service()
+    ready = service.life.ready and service.accepting
+    return answer({"ready": ready, "phase": service.life.phase.value}, 200 if ready else 503)
+
+
+@routes.get("/v1/status", Needs.READ)
 async def get_status() -> Response:
     """The compact snapshot, with an `ETag`."""
     Query(()).done()
-    return answer_with_tag(this_app().board.encoded())
+    return answer_with_tag(*this_app().board.encoded())
 
 
-@routes.post("/v1/stop")
+@routes.post("/v1/stop", Needs.ADMIN)
 async def post_stop() -> Response:
     """End every unfinished run for good; `all` has to be said."""
     Query(()).done()

@@ -39,6 +39,8 @@ class TaskStream(Stream):
         self._run_id, self._task_id = task.run_id, task.spec.id
         self._id = task.id
         self._single = task.spec.single
+        # Who comes back after the end has seen all there is.
+        self._over = isinstance(task.state, Ended) and task.ended_seq <= subscription.cursor
         self._follower = _OutputLines(service, self._line, task, offset) if output else None
         if self._follower is not None and subscription.cursor:
             self._follower.begin_with_present(subscription.cursor)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from quart import Blueprint, Response, request
+from quart import Response, request
 
+from kasmos.api.access import Routes
 from kasmos.api.answers import JSON, answer, must_accept, page_of
 from kasmos.api.app import the_service
 from kasmos.api.lines import NDJSON, SSE
@@ -14,12 +15,13 @@ from kasmos.api.questions import Query, read_body
 from kasmos.api.streams import stream_answer
 from kasmos.api.task_body import read_task_body
 from kasmos.api.task_stream import TaskStream
+from kasmos.daemon.access import Needs
 from kasmos.daemon.wire import task_status, task_wire
 from kasmos.exceptions import Mistake, RequestError
 from kasmos.model.task import Outcome
 from kasmos.model.view import TaskView
 
-routes = Blueprint("tasks", __name__)
+routes = Routes("tasks")
 
 MAX_KEY = 255
 """Characters of an `Idempotency-Key`."""
@@ -27,7 +29,7 @@ MAX_KEY = 255
 STATUSES = ("queued", "running", "waiting", *(outcome.value for outcome in Outcome))
 
 
-@routes.get("/v1/tasks")
+@routes.get("/v1/tasks", Needs.READ)
 async def get_tasks() -> Response:
     """Tasks, newest run first, in plan order."""
     query = Query(("run", "status", "agent", "limit", "cursor"))
@@ -44,7 +46,7 @@ async def get_tasks() -> Response:
     return answer(page_of(tasks, page, key=lambda task: task.id, render=render, name="tasks"))
 
 
-@routes.post("/v1/tasks")
+@routes.post("/v1/tasks", Needs.ADMIN)
 async def post_task() -> Response:
     """Hand in one task; the answer is its id, or a stream of everything about it until it has ended."""
     Query(()).done()
@@ -73,21 +75,21 @@ def _request_key() -> str:
     return str(key)
 
 
-@routes.get("/v1/tasks/<name>")
+@routes.get("/v1/tasks/<name>", Needs.READ)
 async def get_task(name: str) -> Response:
     """One task."""
     Query(()).done()
     return _answer_task(the_service().get_task(name))
 
 
-@routes.get("/v1/tasks/<name>/output")
+@routes.get("/v1/tasks/<name>/output", Needs.READ)
 async def get_task_output(name: str) -> Response:
     """The output of a task's newest session."""
     service = the_service()
     return await output_answer(service.get_task_session(name).id)
 
 
-@routes.post("/v1/tasks/<name>/cancel")
+@routes.post("/v1/tasks/<name>/cancel", Needs.ADMIN)
 async def post_cancel(name: str) -> Response:
     """Stop a task for good."""
     Query(()).done()
@@ -95,7 +97,7 @@ async def post_cancel(name: str) -> Response:
     return _answer_task(await the_service().cancel_task(name), 202)
 
 
-@routes.post("/v1/tasks/<name>/retry")
+@routes.post("/v1/tasks/<name>/retry", Needs.ADMIN)
 async def post_retry(name: str) -> Response:
     """Try a task again."""
     Query(()).done()

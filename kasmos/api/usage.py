@@ -5,19 +5,21 @@ from __future__ import annotations
 import datetime
 import time
 
-from quart import Blueprint, Response
+from quart import Response
 
+from kasmos.api.access import Routes
 from kasmos.api.answers import answer
 from kasmos.api.app import the_service
 from kasmos.api.approvals import who_asks
 from kasmos.api.questions import Query, read_body
+from kasmos.daemon.access import Needs
 from kasmos.daemon.spending import GROUPS, account_wire, usage_wire
 from kasmos.exceptions import Mistake, RequestError
 
-routes = Blueprint("usage", __name__)
+routes = Routes("usage")
 
 
-@routes.get("/v1/usage")
+@routes.get("/v1/usage", Needs.READ)
 async def get_usage() -> Response:
     """What was used, `by` session, task, run, agent, account or day, `since` a day."""
     query = Query(("by", "since"))
@@ -37,7 +39,7 @@ def _is_day(text: str) -> bool:
         return False
 
 
-@routes.get("/v1/accounts")
+@routes.get("/v1/accounts", Needs.READ)
 async def get_accounts() -> Response:
     """Every account that was used, and whether anything is started on it."""
     Query(()).done()
@@ -45,7 +47,7 @@ async def get_accounts() -> Response:
     return answer({"accounts": [account_wire(view, time.time()) for view in views]})
 
 
-@routes.post("/v1/accounts/<name>/resume")
+@routes.post("/v1/accounts/<name>/resume", Needs.ADMIN)
 async def post_resume(name: str) -> Response:
     """Let a parked account be used again."""
     Query(()).done()

@@ -74,6 +74,10 @@ class Place:
                 raise ClientError(f"the supervisor (pid {pid}) does not answer on {self.root.socket}")
             # It begins its work before it opens its door; a socket that is not there cannot be waited for.
             time.sleep(_PAUSE)
+        from kasmos import __version__
+
+        if supervisor.version not in (None, __version__):
+            note(f"this is kasmos {__version__}, the supervisor that runs here is {supervisor.version}")
         return supervisor
 
 

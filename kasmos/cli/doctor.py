@@ -65,7 +65,7 @@ def examine(project: Path, environ: Mapping[str, str], state_root: str | None = 
     root = find_state_root(project, environ=environ, override=state_root, configured=configured)
     sessions, tree = _alive(root)
     agents = probes.agents(loaded.config, environ, project) if loaded else ()
-    around = (*probes.machine(), *probes.programs(environ), *probes.state(root))
+    around = (*probes.machine(), *probes.programs(environ), *probes.state(root), *probes.tmux_server(root, environ))
     return Diagnosis((*around, *findings, *agents, *sessions), tree)
 
 

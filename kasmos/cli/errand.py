@@ -77,6 +77,8 @@ class Errand:
     """As far as it has been shown."""
     begun: bool = False
     """Whether the view shows a run."""
+    of_daemon: bool = False
+    """Whether a daemon does it: nobody else takes over what is a daemon's."""
     _fed: trio.Event = attrs.field(factory=trio.Event)
     """Set, and replaced, each time the view has been shown something."""
     _warned: set[str] = attrs.field(factory=set)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from kasmos import __version__
 from kasmos.cli.errand import Errand, ending
 from kasmos.cli.supervise import first
 from kasmos.exceptions import ClientError, KasmosError, Mistake, RequestError
@@ -57,12 +58,20 @@ async def _follow(errand: Errand) -> int | None:
     # A fresh run begins when the old one has ended. Whoever loses patience and asks again would end the fresh one.
     timeout = math.inf if errand.request.fresh else TIMEOUT
     async with connect(root.socket, timeout=timeout) as client:
+        await _look_who_it_is(errand, client)
         await _hand_over(errand, client)
         # In a thread: a long journal takes a while to read.
         errand.world = await trio.to_thread.run_sync(read_world, root.db)
         if errand.run_id is None:
             errand.run_id = errand.find_run(errand.world).id
         return await _follow_events(errand, client)
+
+
+async def _look_who_it_is(errand: Errand, client: Client) -> None:
+    found = await client.get("/v1/daemon")
+    errand.of_daemon = bool(found["daemon"])
+    if found["version"] != __version__:
+        errand.warn([f"this is kasmos {__version__}, the supervisor that runs here is {found['version']}"])
 
 
 async def _hand_over(errand: Errand, client: Client) -> None:

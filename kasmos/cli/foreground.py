@@ -6,8 +6,11 @@ handed to that one and followed; if that one dies, this process takes over. Eith
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
+from typing import NoReturn
 
 import trio
 
@@ -19,7 +22,7 @@ from kasmos.cli.request import Place, Request, place_of
 from kasmos.cli.supervise import Supervising
 from kasmos.exceptions import ClientError, KasmosError, StateLockedError
 
-__all__ = ["Place", "Request", "execute", "place_of"]
+__all__ = ["Place", "Request", "execute", "leave", "place_of"]
 
 TAKEOVER_INTERVAL = 0.2
 """Seconds between attempts to reach, or to become, the supervisor while one comes up or leaves."""
@@ -56,6 +59,18 @@ def execute(place: Place, request: Request) -> int:
         raise _single(group) from group
 
 
+def leave(code: int) -> NoReturn:
+    """End the process at once.
+
+    The journal says that the supervisor has left in order; a kill after that would hide an outcome that nobody has
+    seen, and taking an interpreter apart takes longer than all that is left to do.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
 async def _main(errand: Errand) -> int:
     """Supervise or follow until the run has ended; the exit status."""
     supervising = Supervising(errand)
@@ -73,15 +88,20 @@ async def _until_over(errand: Errand, supervising: Supervising) -> int:
     while True:
         if errand.signals.exit_code is not None:
             return errand.signals.exit_code
-        try:
-            return await supervising.run()
-        except StateLockedError as locked:
-            refusal: KasmosError = locked
-        except BaseExceptionGroup as group:
-            error = _single(group)
-            if not isinstance(error, StateLockedError):
-                raise
-            refusal = error
+        refusal: KasmosError = ClientError(
+            "the daemon has gone, and none has come back; its run waits for the next one"
+        )
+        # What a daemon has begun is for the next daemon to go on with: in its place we would only be in its way.
+        if not errand.of_daemon:
+            try:
+                return await supervising.run()
+            except StateLockedError as locked:
+                refusal = locked
+            except BaseExceptionGroup as group:
+                error = _single(group)
+                if not isinstance(error, StateLockedError):
+                    raise
+                refusal = error
         try:
             code = await follow(errand)
             if code is not None:
@@ -89,7 +109,7 @@ async def _until_over(errand: Errand, supervising: Supervising) -> int:
             # It died under us: perhaps we can take over.
             give_up = trio.current_time() + TAKEOVER_TIMEOUT
         except ClientError:
-            # It holds the lock and does not answer: it is just coming up, or just leaving.
+            # It does not answer: it is just coming up, or just leaving.
             if trio.current_time() > give_up:
                 raise refusal from None
         await trio.sleep(TAKEOVER_INTERVAL)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,7 @@ def collect(
         removals = tuple(removal for removal in removals if discard(root, removal.id, failures))
         empty_trash(root.path / TRASH, failures)
         _tidy_cgroups(root)
+        clear_terminals(root, os.environ)
     gone = {removal.id for removal in removals}
     return Collected(
         removed=removals,
@@ -168,6 +170,20 @@ def discard(root: StateRoot, session_id: str, failures: list[str]) -> bool:
         failures.append(f"{directory} cannot be removed: {error.strerror}")
         return False
     return True
+
+
+def clear_terminals(root: StateRoot, environ: Mapping[str, str]) -> None:
+    """End dead tmux sessions that nobody needs any more."""
+    from kasmos.exceptions import BackendUnavailableError
+    from kasmos.sessions import tmux
+
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    if not tmux.socket_path(root.path, runtime).exists():
+        return
+    with suppress(BackendUnavailableError, OSError):
+        place = tmux.prepare(root.path, tmux.find_binary(environ.get("PATH")), runtime)
+        if tmux.is_serving(place):
+            tmux.clear_dead(place, root.sessions)
 
 
 def empty_trash(trash: Path, failures: list[str]) -> None:

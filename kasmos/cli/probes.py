@@ -159,7 +159,7 @@ def _cgroups() -> Iterator[Finding]:
     from kasmos.sessions.cgroups import NoCgroups, find_cgroups
 
     # Any path will do: it only gives the group its name.
-    found = find_cgroups(Path("/"))
+    found = find_cgroups(Path("/"), delegated=True)
     if isinstance(found, NoCgroups):
         text = (
             f"sessions get no control groups: {found.reason}; a descendant that hides in every other way is not found"
@@ -183,7 +183,17 @@ def programs(environ: Mapping[str, str]) -> Iterator[Finding]:
     else:
         yield _finding("programs", f"sh: {Path(shell).resolve()}")
     yield _version("git", ["git", "--version"], path, "agents and worktrees use it: apt-get install git")
-    yield _version("tmux", ["tmux", "-V"], path, 'needed for execution_mode = "tmux": apt-get install tmux')
+    yield _tmux(path)
+
+
+def _tmux(path: str) -> Finding:
+    from kasmos.sessions import tmux
+
+    found = _version("tmux", ["tmux", "-V"], path, 'needed for execution_mode = "tmux": apt-get install tmux')
+    version = tmux.parse_version(found.text) if found.level is Level.FINE else None
+    if version is not None and version < tmux.OLDEST:
+        return _problem("programs", f'{found.text} is too old for execution_mode = "tmux"', tmux.INSTALL)
+    return found
 
 
 def _version(name: str, command: list[str], path: str, cure: str) -> Finding:
@@ -225,6 +235,23 @@ def state(root: StateRoot) -> Iterator[Finding]:
         yield _problem("state", f"{space.f_favail} inodes free on the disk", "make room: kas gc --older-than 1d")
     else:
         yield _finding("state", f"{render_size(free)} free on the disk")
+
+
+def tmux_server(root: StateRoot, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Look at the tmux server of this state root, if there is one. Changes nothing in it."""
+    from kasmos.sessions import tmux
+
+    socket = tmux.socket_path(root.path, environ.get("XDG_RUNTIME_DIR"))
+    found = shutil.which("tmux", path=environ.get("PATH", os.defpath))
+    if found is None or not socket.exists():
+        return
+    command = [found, "-S", str(socket), "-N", "list-sessions", "-F", "#{pid} #{session_name}"]
+    lines = [line.split(" ", 1) for line in _output(command).splitlines()]
+    if not lines:
+        yield _note("state", f"nobody answers on {socket}", "its tmux server has ended, or is stopped (SIGSTOP)")
+        return
+    count = sum(name != tmux.KEEPER for _, name in lines)
+    yield _finding("state", f"its tmux server runs (pid {lines[0][0]}), with {count} sessions")
 
 
 _GET = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 MODES = ("headless", "tmux", "scripted")
@@ -69,7 +67,7 @@ def run(
         summary=summary,
         budget_daily=budget_daily,
     )
-    sys.exit(foreground.execute(foreground.place_of(ctx), request))
+    foreground.leave(foreground.execute(foreground.place_of(ctx), request))
 
 
 @click.command("resume")
@@ -83,4 +81,4 @@ def resume(ctx: click.Context, run_id: str | None, as_json: bool, junit: str | N
     from kasmos.cli import foreground
 
     request = foreground.Request(resume=run_id or "", as_json=as_json, junit=junit, summary=summary)
-    sys.exit(foreground.execute(foreground.place_of(ctx), request))
+    foreground.leave(foreground.execute(foreground.place_of(ctx), request))

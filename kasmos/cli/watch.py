@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from kasmos.cli.context import Place, note, say
 from kasmos.cli.status import choose, look, render_json, render_text
 from kasmos.client.sync import Supervisor
-from kasmos.exceptions import KasmosError
+from kasmos.exceptions import ClientError, KasmosError
 from kasmos.model.event import Record
 from kasmos.store.fold import apply
 
@@ -34,18 +34,36 @@ def watch_status(place: Place, world: World, name: str | None, *, as_json: bool)
     """
     show = _Screen(place, name, as_json=as_json)
     show(world)
-    supervisor = place.reach("there is nothing to watch")
+    was_there = place.supervisor_pid() is not None
+    try:
+        supervisor = place.reach("there is nothing to watch")
+    except ClientError:
+        if was_there and _has_left(place, show):
+            return
+        raise
     news: News = queue.SimpleQueue()
     reader = threading.Thread(target=_read, args=(supervisor, world.seq, news), name="kasmos events", daemon=True)
     reader.start()
     while True:
         over = _take(news, world)
+        if isinstance(over, ClientError) and _has_left(place, show):
+            return
         show(world)
         if isinstance(over, KasmosError):
             raise over
         if over is not None:
             note("the supervisor has left")
             return
+
+
+def _has_left(place: Place, show: _Screen) -> bool:
+    """Whether the supervisor left in order before it could tell us; then its last word is in the journal."""
+    world = place.read_world()
+    if world.supervisor_pid is not None:
+        return False
+    show(world)
+    note("the supervisor has left")
+    return True
 
 
 def _read(supervisor: Supervisor, after: int, news: News) -> None:

@@ -10,11 +10,13 @@ import os
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 import trio
 
+from kasmos.client.results import Task, TaskOutput
 from kasmos.client.shapes import (
     NDJSON,
     SILENCE,
@@ -26,10 +28,15 @@ from kasmos.client.shapes import (
     read_json,
     refusal,
     submission,
+    task_events_path,
 )
+from kasmos.client.verbs import Verbs
 from kasmos.exceptions import ClientError
-from kasmos.model.codec import CodecError, decode_record
-from kasmos.model.event import Record
+from kasmos.model.codec import CodecError, decode, decode_record
+from kasmos.model.event import Record, SessionStarting
+from kasmos.model.session import SessionKind
+
+E = TypeVar("E")
 
 PATIENCE = 30.0
 """Seconds for which a stream tries to reach a supervisor again before it gives up."""
@@ -39,13 +46,30 @@ LONGEST_PAUSE = 1.0
 
 
 @asynccontextmanager
-async def connect(socket_path: str | os.PathLike[str], *, timeout: float = TIMEOUT) -> AsyncIterator[Client]:
-    """Open a client of the supervisor that listens on a socket. Nothing is sent yet.
+async def connect(
+    socket_path: str | os.PathLike[str] | None = None,
+    *,
+    url: str | None = None,
+    token: str | None = None,
+    timeout: float = TIMEOUT,
+) -> AsyncIterator[Client]:
+    """Open a client of the supervisor that listens on a socket, or over TCP. Nothing is sent yet.
 
     Every stream of the client is closed when the scope is left.
+
+    Args:
+        socket_path: the Unix socket.
+        url: where it listens over TCP, such as `http://127.0.0.1:7878`; instead of the socket.
+        token: what lets us in over TCP, where one is needed.
+        timeout: seconds for an answer.
     """
-    transport = httpx.AsyncHTTPTransport(uds=os.fspath(socket_path))
-    async with httpx.AsyncClient(transport=transport, base_url="http://kasmos", timeout=timeout) as http:
+    if (socket_path is None) == (url is None):
+        raise ValueError("one of socket_path and url is needed")
+    transport = httpx.AsyncHTTPTransport(uds=None if socket_path is None else os.fspath(socket_path))
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(
+        transport=transport, base_url=url or "http://kasmos", headers=headers, timeout=timeout
+    ) as http:
         client = Client(http, timeout)
         try:
             yield client
@@ -55,7 +79,7 @@ async def connect(socket_path: str | os.PathLike[str], *, timeout: float = TIMEO
                 await client.close_streams()
 
 
-class Client:
+class Client(Verbs):
     """A supervisor's commands and queries; made by `connect`.
 
     Raises:
@@ -66,7 +90,26 @@ class Client:
     def __init__(self, http: httpx.AsyncClient, timeout: float) -> None:
         self._http = http
         self._timeout = timeout
-        self._streams: set[EventStream] = set()
+        self._streams: set[Stream[Any]] = set()
+
+    async def ask(self, path: str) -> bytes:
+        return (await self._exchange("GET", path)).content
+
+    async def tell(
+        self, path: str, body: Mapping[str, Any] | None = None, *, key: str | None = None, patient: bool = False
+    ) -> bytes:
+        headers = {} if key is None else {"Idempotency-Key": key}
+        give_up = trio.current_time() + (PATIENCE if patient else 0.0)
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return (await self._exchange("POST", path, json=dict(body or {}), headers=headers)).content
+            except ClientError:
+                if trio.current_time() + pause > give_up:
+                    raise
+            # Nobody listens: there is nothing to wait for but the next one's coming.
+            await trio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
     async def get(self, path: str) -> Any:
         """Ask, and give back the answer's JSON."""
@@ -115,6 +158,25 @@ class Client:
         self._streams.add(stream)
         return stream
 
+    def follow(self, task: str, *, after: int = 0, output: bool = True, patience: float = PATIENCE) -> TaskStream:
+        """Everything about a task, history first, until it has ended: its events, and what its agent writes.
+
+        Args:
+            task: the task's id.
+            after: only events with numbers above this one.
+            output: whether what its agent writes is part of it.
+            patience: seconds without a supervisor after which the stream fails with `ClientError`.
+        """
+        stream = TaskStream(self._http, task, after, output, patience)
+        self._streams.add(stream)
+        return stream
+
+    async def wait(self, task: str) -> Task:
+        """Wait until a task has ended, over as many supervisors as that takes; the task as it is then."""
+        async for _ in self.follow(task, output=False):
+            pass
+        return await self.task(task)
+
     async def close_streams(self) -> None:
         """Close every stream that is still open."""
         while self._streams:
@@ -130,7 +192,7 @@ class Client:
         return response
 
 
-class EventStream:
+class Stream(Generic[E]):
     """Events in order, without a gap or a repeat, over as many connections as it takes.
 
     Iterate over it, once and in one Trio task.
@@ -148,7 +210,7 @@ class EventStream:
         self._response: httpx.Response | None = None
         self._pieces: AsyncIterator[bytes] | None = None
         self._rest = b""
-        self._records: deque[Record] = deque()
+        self._items: deque[E] = deque()
         self._closed = False
         self._pause = 0.0
         self._silent_since: float | None = None
@@ -158,21 +220,40 @@ class EventStream:
         """Number of the newest event that was given out; where another stream would resume."""
         return self._cursor
 
-    def __aiter__(self) -> EventStream:
+    def _path(self) -> str:
+        return events_path(self._cursor, self._run)
+
+    def _read(self, line: bytes) -> E | None:
+        """What a line says; None for a heartbeat, or an event that only a newer kasmos knows."""
+        try:
+            return decode_record(line)  # type: ignore[return-value]  # a stream of records, here
+        except CodecError:
+            return None
+
+    async def _is_over(self) -> bool:
+        """Whether a stream that the supervisor has ended is to be left at that."""
+        return False
+
+    def _give_out(self, item: E) -> None:
+        """An item is given out: the place to resume is after it."""
+        if isinstance(item, Record):
+            self._cursor = item.seq
+
+    def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Record:
+    async def __anext__(self) -> E:
         """The next event.
 
         Cancellation: nothing is skipped; may be called again.
         """
-        if self._closed:
-            raise StopAsyncIteration
-        while not self._records:
+        while not self._items or self._closed:
+            if self._closed:
+                raise StopAsyncIteration
             await self._receive()
-        record = self._records.popleft()
-        self._cursor = record.seq
-        return record
+        item = self._items.popleft()
+        self._give_out(item)
+        return item
 
     async def aclose(self) -> None:
         """Leave the stream. Idempotent."""
@@ -186,8 +267,11 @@ class EventStream:
                 self._pieces = await self._open()
             self._take(await anext(self._pieces))
         except StopAsyncIteration:
-            # It left in order. Whoever takes its place has the same journal.
             await self._hang_up()
+            if await self._is_over():
+                self._closed = True
+                return
+            # It left in order. Whoever takes its place has the same journal.
             await self._wait_to_retry(httpx.RemoteProtocolError("the stream has ended"))
         except httpx.HTTPError as error:
             await self._hang_up()
@@ -201,12 +285,7 @@ class EventStream:
     def _take(self, piece: bytes) -> None:
         self._pause, self._silent_since = 0.0, None
         *lines, self._rest = (self._rest + piece).split(b"\n")
-        for line in lines:
-            try:
-                record = decode_record(line)
-            except CodecError:
-                continue  # A heartbeat, or an event that only a newer kasmos knows.
-            self._records.append(record)
+        self._items.extend(item for line in lines if line and (item := self._read(line)) is not None)
 
     async def _wait_to_retry(self, error: httpx.HTTPError) -> None:
         now = trio.current_time()
@@ -220,7 +299,7 @@ class EventStream:
     async def _open(self) -> AsyncIterator[bytes]:
         request = self._http.build_request(
             "GET",
-            events_path(self._cursor, self._run),
+            self._path(),
             headers={"Accept": NDJSON},
             timeout=httpx.Timeout(TIMEOUT, read=SILENCE),
         )
@@ -236,6 +315,43 @@ class EventStream:
         self._pieces, self._rest = None, b""
         if response is not None:
             await response.aclose()
+
+
+class EventStream(Stream[Record]):
+    """Every event, or every one about a run; see `Stream`."""
+
+
+class TaskStream(Stream["Record | TaskOutput"]):
+    """Everything about one task, until it has ended; see `Stream`."""
+
+    def __init__(self, http: httpx.AsyncClient, task: str, after: int, output: bool, patience: float) -> None:
+        super().__init__(http, after, None, patience)
+        self._task = task
+        self._output = output
+        self._offset = 0
+
+    def _path(self) -> str:
+        return task_events_path(self._task, self._cursor, self._offset if self._output else None)
+
+    def _read(self, line: bytes) -> Record | TaskOutput | None:
+        if b'"type":"output"' in line[:20]:
+            return decode(line, TaskOutput)
+        return super()._read(line)
+
+    def _give_out(self, item: Record | TaskOutput) -> None:
+        super()._give_out(item)
+        match item:
+            case TaskOutput():
+                self._offset = item.next_offset
+            case Record(event=SessionStarting(kind=SessionKind.AGENT)):
+                self._offset = 0
+
+    async def _is_over(self) -> bool:
+        try:
+            response = await self._http.get(f"/v1/tasks/{quote(self._task, safe='')}")
+        except httpx.HTTPError:
+            return False
+        return not response.is_error and decode(response.content, Task).ended
 
 
 def _unreached(error: httpx.HTTPError) -> ClientError:

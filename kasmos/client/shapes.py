@@ -81,6 +81,14 @@ def events_path(after: int, run: str | None) -> str:
     return f"/v1/events?{urlencode(query)}"
 
 
+def task_events_path(task: str, after: int, output_from: int | None) -> str:
+    """Where everything about a task is streamed."""
+    query: dict[str, str | int] = {"after": after}
+    if output_from is not None:
+        query |= {"output": "true", "offset": output_from}
+    return f"/v1/tasks/{quote(task, safe='')}/events?{urlencode(query)}"
+
+
 def submission(document: bytes, source: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The body that submits a plan document. Options that are None are left out."""
     body: dict[str, Any] = {name: value for name, value in options.items() if value is not None}

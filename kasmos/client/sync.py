@@ -26,7 +26,7 @@ from kasmos.client.shapes import (
     refusal,
     submission,
 )
-from kasmos.exceptions import ClientError
+from kasmos.exceptions import ClientError, RequestError
 from kasmos.model.codec import CodecError, decode_record
 from kasmos.model.event import Record
 
@@ -40,6 +40,8 @@ class Supervisor:
     """
 
     def __init__(self, socket_path: str | os.PathLike[str], *, timeout: float = TIMEOUT) -> None:
+        self.version: str | None = None
+        """Of the supervisor, once it was found to be alive."""
         self._path = os.fspath(socket_path)
         self._timeout = timeout
 
@@ -58,9 +60,12 @@ class Supervisor:
     def alive(self) -> bool:
         """Whether a supervisor listens and answers. Raises nothing."""
         try:
-            self.get("/healthz")
+            self.version = self.get("/healthz")["version"]
         except ClientError:
             return False
+        except RequestError:
+            # It answers that it is not well.
+            return True
         return True
 
     def submit_run(self, document: bytes, source: str, **options: Any) -> Any:

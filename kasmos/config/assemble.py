@@ -119,13 +119,13 @@ class _Agent:
             retry_lost=self._get("retry_lost"),
             enabled=self._get("enabled"),
             limits=self._limits(),
+            harness=self._get("harness"),
             permission_default=self._get("permission_default"),
             rules=self._rules(),
             approval_timeout=self._get("approval_timeout"),
             on_unanswered=self._get("on_unanswered"),
             account=self._get("account"),
             start_interval=self._get("start_interval"),
-            harness=self._get("harness"),
         )
         self._judge_placeholders(profile)
         return profile

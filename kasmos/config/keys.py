@@ -38,6 +38,7 @@ from kasmos.model.profile import (
     PromptMode,
     RestartCondition,
 )
+from kasmos.model.session import CgroupUse
 
 Path = tuple[str, ...]
 
@@ -207,9 +208,9 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         ("orchestration", "cgroups"),
-        Flag(),
-        "Whether each session gets a control group (v2) of its own, where the machine lets us: `kas doctor` says.",
-        True,
+        Choice(CgroupUse),
+        "Where each session gets a control group (v2): where one is `delegated` to us, `always`, or `never`.",
+        "delegated",
         variable="KASMOS_CGROUPS",
     ),
     # --- [logs]
@@ -332,6 +333,20 @@ KEYS: tuple[Key, ...] = (
         example='"/etc/kasmos/readonly.token"',
         variable="KASMOS_HTTP_READONLY_TOKEN_FILE",
         flag="--http-readonly-token-file",
+    ),
+    Key(
+        ("daemon", "http_hosts"),
+        Words(Text("a host's name", r"[A-Za-z0-9_.-]+"), example='["build.example"]'),
+        "TCP: names the API may be asked by, beside addresses and localhost; others are refused.",
+        [],
+        variable="KASMOS_HTTP_HOSTS",
+    ),
+    Key(
+        ("daemon", "http_origins"),
+        Words(Text("an origin", r"https?://[A-Za-z0-9_.:\[\]-]+"), example='["https://board.example"]'),
+        "TCP: origins of web pages that may ask; others are refused.",
+        [],
+        variable="KASMOS_HTTP_ORIGINS",
     ),
     Key(
         ("daemon", "log_format"),

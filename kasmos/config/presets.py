@@ -81,7 +81,7 @@ PRESETS: tuple[Preset, ...] = (
         "qwen",
         (
             "Qwen Code (0.15). It ends with 0 even when the API has failed: a task without a check proves nothing.",
-            "The variable keeps it from starting itself once more, and leaving its real self behind when it is stopped.",
+            "The variable keeps it from starting itself once more, and leaving its real self behind when stopped.",
         ),
         {
             "program": "qwen",

@@ -11,6 +11,7 @@ import attrs
 from kasmos.model.budget import Budgets
 from kasmos.model.plan import OnFailure, RunSettings
 from kasmos.model.profile import AgentProfile
+from kasmos.model.session import CgroupUse
 from kasmos.model.usage import Price
 
 
@@ -28,8 +29,7 @@ class Orchestration:
     retries: int = 0
     max_queued: int = 1000
     """Tasks handed in by themselves that may wait."""
-    cgroups: bool = True
-    """Whether each session gets a control group of its own, where the machine lets us."""
+    cgroups: CgroupUse = CgroupUse.DELEGATED
 
 
 @attrs.frozen
@@ -93,6 +93,8 @@ class Daemon:
     http_admin_token_file: str | None = None
     http_readonly_token: str | None = attrs.field(default=None, repr=False)
     http_readonly_token_file: str | None = None
+    http_hosts: tuple[str, ...] = ()
+    http_origins: tuple[str, ...] = ()
     log_format: LogFormat = LogFormat.AUTO
     log_level: LogLevel = LogLevel.INFO
 

@@ -13,11 +13,13 @@ import hmac
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
 import attrs
 
+from kasmos.config.addresses import split_address
+from kasmos.config.schema import AuthMode, Daemon
 from kasmos.exceptions import ConfigError, Mistake, RequestError
 
 ATTEMPTS = 10
@@ -33,15 +35,8 @@ SHORTEST_TOKEN = 16
 """Characters."""
 
 
-class AuthMode(enum.StrEnum):
-    """How a client over TCP says who it is."""
-
-    AUTO = "auto"
-    """By a token if one is configured; else anybody on loopback, and no other address is listened on."""
-    BEARER = "bearer"
-    """By a token, always."""
-    NONE = "none"
-    """Not at all: something in front of us does that."""
+Header = Callable[[str], str | None]
+"""Looks a header up, in whatever case."""
 
 
 class Needs(enum.StrEnum):
@@ -51,39 +46,6 @@ class Needs(enum.StrEnum):
     """Anybody may ask: probes."""
     READ = "read"
     ADMIN = "admin"
-
-
-@attrs.frozen
-class Bind:
-    """An address to listen on."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def loopback(self) -> bool:
-        """Whether nobody from elsewhere gets there."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
-
-def parse_bind(text: str) -> Bind:
-    """Read `HOST:PORT`, `[IPV6]:PORT` or `:PORT`, which is loopback.
-
-    Raises:
-        ValueError: it is something else; the message says what would be right.
-    """
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]*)):([0-9]{1,5})", text.strip())
-    if match is None or int(match[3]) > 65_535:
-        raise ValueError("expected HOST:PORT, such as 127.0.0.1:7878 or [::1]:7878")
-    return Bind(match[1] or match[2] or "127.0.0.1", int(match[3]))
 
 
 @attrs.frozen
@@ -115,7 +77,36 @@ class AccessPolicy:
         return self.mode is AuthMode.BEARER or (self.mode is AuthMode.AUTO and bool(self.admin or self.readonly))
 
 
-def check_policy(policy: AccessPolicy, binds: tuple[Bind, ...]) -> None:
+DEFAULT_POLICY = AccessPolicy()
+
+
+def policy_of(said: Daemon, project: str) -> AccessPolicy:
+    """What the configuration says about access."""
+
+    def source(value: str | None, path: str | None) -> TokenSource:
+        where = None if path is None else os.path.join(project, os.path.expanduser(path))
+        return TokenSource(value, where)
+
+    return AccessPolicy(
+        mode=said.http_auth_mode,
+        admin=source(said.http_admin_token, said.http_admin_token_file),
+        readonly=source(said.http_readonly_token, said.http_readonly_token_file),
+        hosts=said.http_hosts,
+        origins=said.http_origins,
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody from elsewhere gets to what listens on this host."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_policy(policy: AccessPolicy, listen: Iterable[str]) -> None:
     """Refuse what would let anybody in, before anything is listened on. Reads the files with tokens.
 
     Raises:
@@ -127,18 +118,20 @@ def check_policy(policy: AccessPolicy, binds: tuple[Bind, ...]) -> None:
         try:
             tokens[name] = read_token(source)
         except ValueError as error:
-            mistakes.append(Mistake(f"http_{name}_token", str(error)))
+            mistakes.append(Mistake(f"daemon.http_{name}_token", str(error)))
     if tokens.get("admin") and tokens.get("admin") == tokens.get("readonly"):
         problem = "it is the same as the admin token, so it would not be for reading only"
-        mistakes.append(Mistake("http_readonly_token", problem, "two different tokens"))
+        mistakes.append(Mistake("daemon.http_readonly_token", problem, "two different tokens"))
     if policy.mode is AuthMode.BEARER and not (policy.admin or policy.readonly):
-        mistakes.append(Mistake("http_auth_mode", "it asks for tokens and there are none", "set http_admin_token_file"))
+        mistakes.append(
+            Mistake("daemon.http_auth_mode", "it asks for tokens and there are none", "set http_admin_token_file")
+        )
     if policy.mode is AuthMode.AUTO and not policy.needs_token:
-        for bind in binds:
-            if not bind.loopback:
-                problem = f"{bind} can be reached from elsewhere, and no token is configured"
+        for address in listen:
+            if not is_loopback(split_address(address)[0]):
+                problem = f"{address} can be reached from elsewhere, and no token is configured"
                 cure = "set http_admin_token_file; or listen on 127.0.0.1"
-                mistakes.append(Mistake("listen", problem, cure))
+                mistakes.append(Mistake("daemon.listen", problem, cure))
     if mistakes:
         raise ConfigError(mistakes)
 
@@ -228,12 +221,12 @@ class Guard:
         self.news: list[Refusal] = []
         """Those that are worth a record and have not been fetched."""
 
-    def judge(self, needs: Needs, headers: Mapping[str, str], address: str, now: float) -> None:
+    def judge(self, needs: Needs, header: Header, address: str, now: float) -> None:
         """Let a request through, or not.
 
         Args:
             needs: what its route needs.
-            headers: of the request; looked up in any case.
+            header: looks a header of the request up.
             address: where it comes from.
             now: by a monotonic clock.
 
@@ -241,12 +234,12 @@ class Guard:
             RequestError: 403 `forbidden_host` or `forbidden_origin`, 401 `unauthorized`, 403 `read_only`, 429
                 `too_many_attempts`.
         """
-        self._judge_host(headers)
+        self._judge_host(header)
         if needs is Needs.NOTHING or not self._policy.needs_token:
             return
         if self._is_shut_out(address, now):
             raise RequestError(429, "too_many_attempts", "too many failed attempts: try again in a minute")
-        scheme, _, token = headers.get("Authorization", "").partition(" ")
+        scheme, _, token = (header("Authorization") or "").partition(" ")
         digest = _digest(token.strip() if scheme.lower() == "bearer" else "")
         assert digest is not None
         admin, readonly = self._admin.matches(digest), self._readonly.matches(digest)
@@ -257,15 +250,15 @@ class Guard:
         self._failed(address, "wrong token" if token else "no token", now)
         raise RequestError(401, "unauthorized", "a token is needed: Authorization: Bearer TOKEN")
 
-    def _judge_host(self, headers: Mapping[str, str]) -> None:
-        host = headers.get("Host", "")
+    def _judge_host(self, header: Header) -> None:
+        host = header("Host") or ""
         if not _is_our_name(_host_of(host), self._policy.hosts):
             detail = f"we are not called {host!r} (http_hosts): an address or localhost is"
             raise RequestError(403, "forbidden_host", detail)
-        origin = headers.get("Origin")
+        origin = header("Origin")
         if origin is not None and origin not in self._policy.origins and urlsplit(origin).netloc != host:
             raise RequestError(403, "forbidden_origin", f"web pages of {origin!r} may not ask")
-        if origin is None and headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        if origin is None and (header("Sec-Fetch-Site") or "none") not in ("none", "same-origin"):
             raise RequestError(403, "forbidden_origin", "web pages of other sites may not ask")
 
     def _is_shut_out(self, address: str, now: float) -> bool:

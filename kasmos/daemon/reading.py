@@ -77,6 +77,9 @@ class OutputReader:
         try:
             chunk = await trio.to_thread.run_sync(self._read_ended, session, offset, limit)
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and session.state.live:
+                # Intent comes first: its log is about to be made.
+                return Output(OutputChunk(offset, b""), ended=False)
             detail = f"the output of session {session_id} is gone: {error.strerror or error}"
             raise RequestError(410, "output_gone", detail) from error
         return Output(chunk, ended=not session.state.live and len(chunk.data) < limit)

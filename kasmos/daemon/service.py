@@ -15,6 +15,8 @@ from typing import TypeVar
 import attrs
 import trio
 
+from kasmos.daemon.access import Refusal
+from kasmos.daemon.agents import AgentWire, describe_agents
 from kasmos.daemon.bus import Bus, Subscription
 from kasmos.daemon.desk import TaskDesk, budget_exceeded
 from kasmos.daemon.life import Health, Life
@@ -31,7 +33,7 @@ from kasmos.exceptions import (
     SupervisionError,
 )
 from kasmos.model.approval import Answer, ApprovalState
-from kasmos.model.event import Record
+from kasmos.model.event import AccessRefused, Record
 from kasmos.model.plan import Origin, Plan, RunSettings
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.view import AccountView, ApprovalView, RunView, SessionView, TaskView, World
@@ -114,6 +116,15 @@ class Service:
         return [run for run in reversed(self.world.runs.values()) if origin in (None, run.origin)]
 
     @property
+    def queue_limit(self) -> int:
+        """How many of them may wait."""
+        return self._surroundings.max_queued
+
+    def last_output_at(self, session: SessionView) -> float | None:
+        """When a live session last wrote something."""
+        return self._surroundings.last_output_at(session.id) if session.state.live else None
+
+    @property
     def queue_depth(self) -> int:
         """How many tasks that were handed in by themselves wait."""
         return self._orchestrator.queued_tasks
@@ -170,6 +181,19 @@ class Service:
             raise RequestError(404, "unknown_approval", detail)
         return view
 
+    async def list_agents(self) -> tuple[AgentWire, ...]:
+        """Every agent profile, as configured now, and whether it can be used.
+
+        Raises:
+            ConfigError: the configuration is wrong.
+        """
+        around = self._surroundings
+
+        def look() -> tuple[AgentWire, ...]:
+            return describe_agents(around.configure({}), around.environ, around.project)
+
+        return await trio.to_thread.run_sync(look)
+
     def output_bytes(self, session: SessionView) -> int:
         """How much a session has written so far."""
         return self._reader.size(session)
@@ -193,6 +217,10 @@ class Service:
         """
         session = self.get_session(name)
         return await self._reader.read(session, offset, limit, wait)
+
+    def refused(self, refusal: Refusal) -> None:
+        """Record that somebody was not let in. Never blocks."""
+        self._surroundings.record(AccessRefused(refusal.address, refusal.reason, refusal.attempts))
 
     async def wait_for_output(self, session_id: str, offset: int) -> None:
         """Wait until there may be something to read of a session's output; it may be nothing all the same.
@@ -394,6 +422,18 @@ class Service:
         if view.state is ApprovalState.OPEN and (wrong := wrong_with(view.ask, answer)):
             raise RequestError(409, "answer_not_offered", f"approval {approval_id}: {wrong}")
         return await self._orchestrator.resolve_approval(approval_id, answer, who, patience=DELIVERY_PATIENCE)
+
+    def get_open_session(self, name: str) -> ExecutionSession:
+        """The live session that *name* means.
+
+        Raises:
+            SessionClosedError: it is not open.
+        """
+        session = self.get_session(name)
+        live = self._orchestrator.live_session(session.id)
+        if live is None:
+            raise SessionClosedError(f"session {session.id} is not open; its output can be read")
+        return live
 
     def get_terminal(self, name: str) -> ExecutionSession:
         """The live session with a terminal that *name* means.

@@ -64,6 +64,8 @@ class SessionWire:
     unkillable: tuple[int, ...]
     leftovers: tuple[Leftover, ...]
     output_bytes: int
+    last_output_at: str | None
+    """When it last wrote something, while it lives."""
     output_lost: int
     """How many times output was declared lost."""
     reason: str
@@ -214,8 +216,15 @@ class StatusWire:
     accepting: bool
     seq: int
     """Number of the newest event; a stream of events resumed from here misses nothing."""
+    uptime: float
+    """Seconds since its start. The `ETag` does not know of it."""
+    queue_depth: int
+    """Tasks handed in by themselves that wait for a slot, or for other tasks."""
+    queue_limit: int
     runs: tuple[RunWire, ...]
-    """Unfinished ones, newest first."""
+    """Unfinished ones of plans, newest first."""
+    tasks: tuple[TaskWire, ...]
+    """Unfinished ones that were handed in by themselves and are under way, newest first."""
     sessions: tuple[SessionWire, ...]
     """Live ones, newest first."""
     attention: tuple[Attention, ...]

@@ -11,6 +11,7 @@ from kasmos.config.schema import Config
 from kasmos.daemon.life import Health, Life, always_well
 from kasmos.exceptions import Mistake
 from kasmos.model.approval import Answer
+from kasmos.model.event import Event
 from kasmos.model.plan import Plan, RunSettings
 from kasmos.model.view import ApprovalView, SessionView, World
 from kasmos.orchestration.budgets import Shortage
@@ -120,12 +121,18 @@ class Surroundings:
     """Loads the configuration anew, with these key paths on top. Blocks on the disk."""
     read_ended: Callable[[SessionView, int, int], OutputChunk]
     """Reads the output of a session that is not held open. Blocks on the disk; `OSError` when it is gone."""
+    last_output_at: Callable[[str], float | None] = lambda session_id: None
+    """When the session with this id last wrote something; wall clock. Looks at one file."""
     life: Life = attrs.field(factory=Life)
     health: Health = attrs.field(factory=lambda: Health(always_well, lambda: True))
     shortage: Callable[[World, str | None], Shortage | None] = _none_short
     """Why an agent, or anybody, may spend nothing more today."""
     retry_after: Callable[[Shortage], int] = _soon
     """Seconds after which that may be otherwise."""
+    record: Callable[[Event], object] = lambda event: None
+    """Makes a fact durable in its own time. Never blocks."""
+    environ: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    """The supervisor's own environment."""
     max_queued: int = 1000
     """Tasks handed in by themselves that may wait at a time."""
 

@@ -100,7 +100,9 @@ def exit_wire(status: ExitStatus | None) -> ExitWire | None:
     return ExitWire(code=status.code, signal=status.signal, certain=status.certain, text=str(status))
 
 
-def session_wire(session: SessionView, output_bytes: int | None = None) -> SessionWire:
+def session_wire(
+    session: SessionView, output_bytes: int | None = None, last_output_at: float | None = None
+) -> SessionWire:
     """A session as JSON has it; *output_bytes* is what is known of a live one."""
     return SessionWire(
         session_id=session.id,
@@ -125,6 +127,7 @@ def session_wire(session: SessionView, output_bytes: int | None = None) -> Sessi
         unkillable=session.unkillable,
         leftovers=session.leftovers,
         output_bytes=session.output_bytes if output_bytes is None else output_bytes,
+        last_output_at=_instant(last_output_at),
         output_lost=session.output_lost,
         reason=session.reason,
         approval=session.approvals[-1] if session.waiting_since_mono is not None else None,

@@ -154,6 +154,10 @@ class GeminiDialect(Dialect):
                 reasoning = added(reasoning, count_of(tokens.get("thoughts")))
                 output = added(added(output, count_of(tokens.get("candidates"))), count_of(tokens.get("thoughts")))
                 cached = added(cached, count_of(tokens.get("cached")))
+        total = count_of(stats.get("total_tokens"))
+        if input_ is not None and output is not None and total is not None and total > input_ + output:
+            # In the stream's numbers what was thought is in the total alone.
+            output, reasoning = total - input_, total - input_ - output
         if input_ is None and output is None:
             return []
         if not input_ and not output:

@@ -120,7 +120,8 @@ class AiderDialect(Dialect):
         if self._error and line.startswith("The API provider"):
             self._error.append(line)
             return []
-        events = self._end_error()
+        # What was said before an error is no answer to it.
+        events = [*self._end_error(), *self._flush()]
         self._error = [line]
         self._banner = False
         return events

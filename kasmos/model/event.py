@@ -66,6 +66,15 @@ class AccountReleased:
 
 
 @attrs.frozen
+class AccessRefused:
+    """Somebody asked over TCP without the right token. Only the first attempt and the last that is listened to."""
+
+    address: str
+    reason: str
+    attempts: int = 1
+
+
+@attrs.frozen
 class RunStarted:
     """A run of a plan was accepted."""
 
@@ -396,7 +405,7 @@ class ApprovalWithdrawn:
     reason: str
 
 
-SupervisorEvent = SupervisorStarted | SupervisorStopped | EventsPruned | AccountParked | AccountReleased
+SupervisorEvent = SupervisorStarted | SupervisorStopped | AccessRefused | EventsPruned | AccountParked | AccountReleased
 
 RunEvent = (
     RunStarted

@@ -145,6 +145,8 @@ class AgentProfile:
     """Whether an attempt whose fate is unknown may be tried again."""
     enabled: bool = True
     limits: Limits = Limits()
+    harness: str | None = None
+    """What is known of its program; None means: told by the program's name."""
     permission_default: PermissionDefault | None = None
     """What is given to tools that no rule speaks of; None is `prompt` for asks that come, and leaves the program
     as it is."""
@@ -157,8 +159,6 @@ class AgentProfile:
     """The account it uses; None means one of its own, with its name."""
     start_interval: float = 0.0
     """Least seconds between two starts on its account."""
-    harness: str | None = None
-    """What is known of its program; None means: told by the program's name."""
 
     @property
     def approvals(self) -> ApprovalPolicy:

@@ -38,6 +38,16 @@ class StopReason(enum.StrEnum):
     """What it may spend was spent."""
 
 
+class CgroupUse(enum.StrEnum):
+    """Where each session gets a control group of its own. Entering one may take the kernel ten milliseconds."""
+
+    DELEGATED = "delegated"
+    """Where a service manager has given us a group to divide."""
+    ALWAYS = "always"
+    """Wherever we may write."""
+    NEVER = "never"
+
+
 @attrs.frozen
 class ExitStatus:
     """How a program ended: a code, a signal, or unknown. Three values, never mixed.

@@ -251,6 +251,8 @@ class TaskView:
     started_mono: float | None = None
     ended_at: float | None = None
     ended_mono: float | None = None
+    ended_seq: int = 0
+    """Journal number of the event by which it ended, if it has."""
 
     @property
     def id(self) -> str:

@@ -22,6 +22,7 @@ from kasmos.sessions.protocol import Backend
 from kasmos.sessions.registry import require_backend
 from kasmos.supervision.child import Hindrance
 from kasmos.supervision.meter import Listener
+from kasmos.telemetry.spans import traceparent
 
 
 @attrs.frozen
@@ -37,6 +38,8 @@ class Kitchen:
     """Random letters that make a session id unique on this machine."""
     buffer_bytes: int = 65_536
     max_log_bytes: int | None = None
+    traced: bool = False
+    """Whether programs are told their place in a trace."""
     context_path: Callable[[str], str] = str
     """Where the session with this id finds its task's context."""
     treasury: Treasury = attrs.field(factory=Treasury)
@@ -226,6 +229,8 @@ class TaskRecipe:
             own |= {"KASMOS_WAVE": str(self._task.spec.wave), "KASMOS_PEERS": str(peers)}
         if self._task.spec.context is not None:
             own["KASMOS_CONTEXT"] = self._kitchen.context_path(session_id)
+        if self._kitchen.traced:
+            own["TRACEPARENT"] = traceparent(self._run.id, self._run.started_at, session_id)
         return child_environment(
             self._kitchen.environ,
             env_pass=profile.env_pass,

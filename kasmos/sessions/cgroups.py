@@ -20,7 +20,7 @@ from pathlib import Path
 import attrs
 
 from kasmos.sessions import layout
-from kasmos.sessions.processes import lease_is_held
+from kasmos.sessions.processes import is_exhaustion, lease_is_held
 
 PROCS = "cgroup.procs"
 _DELEGATED = ("user.delegate", "trusted.delegate")
@@ -85,17 +85,25 @@ class Cgroups:
             os.rmdir(self.home)
 
 
-def find_cgroups(root: Path, *, proc: str = "/proc", systemd: str = "/run/systemd/system") -> Cgroups | NoCgroups:
+def find_cgroups(
+    root: Path, *, delegated: bool = False, proc: str = "/proc", systemd: str = "/run/systemd/system"
+) -> Cgroups | NoCgroups:
     """Where the sessions of a state root may have their groups, found out by trying.
 
     Args:
         root: the state root; its sessions are told from others' by its path.
+        delegated: whether only a group counts that a service manager has given to us to be divided.
         proc: where the kernel tells of us.
         systemd: what exists while systemd runs.
     """
     own = _own_group(proc)
     if isinstance(own, NoCgroups):
         return own
+    if delegated and not _is_delegated(own):
+        return NoCgroups(
+            f"no service manager has delegated {own} to us",
+            'start kasmos as a service with Delegate=yes, or say orchestration.cgroups = "always"',
+        )
     if os.path.exists(systemd) and not _is_delegated(own):
         return NoCgroups(
             f"systemd has not delegated {own} to us",
@@ -166,13 +174,18 @@ def members(path: str) -> list[int]:
     """Pids of the processes in a group and in those below it; nobody is in one that is gone.
 
     Raises:
-        OSError: it cannot be told.
+        OSError: out of descriptors or memory: it cannot be told.
     """
     found: list[int] = []
     for directory in _below(path):
-        # One that was removed meanwhile was empty.
-        with suppress(FileNotFoundError), open(f"{directory}/{PROCS}", "rb", buffering=0) as file:
-            found += [int(pid) for pid in file.readall().split()]
+        try:
+            with open(f"{directory}/{PROCS}", "rb", buffering=0) as file:
+                found += [int(pid) for pid in file.readall().split()]
+        except OSError as error:
+            # One that is removed at this moment (ENOENT, ENODEV) is empty; one that a program has made a threaded one
+            # (EOPNOTSUPP) has its processes in the one above.
+            if is_exhaustion(error):
+                raise
     return found
 
 
@@ -180,12 +193,14 @@ def is_populated(path: str) -> bool:
     """Whether anybody is in a group or below it; nobody is in one that is gone.
 
     Raises:
-        OSError: it cannot be told.
+        OSError: out of descriptors or memory: it cannot be told.
     """
     try:
         with open(f"{path}/cgroup.events", "rb", buffering=0) as file:
             return b"populated 1" in file.read(4096)
-    except FileNotFoundError:
+    except OSError as error:
+        if is_exhaustion(error):
+            raise
         return False
 
 
@@ -204,7 +219,11 @@ def kill(path: str) -> bool:
 
 def remove(path: str) -> bool:
     """Remove a group and the empty ones below it; False while somebody is in it. One that is gone is removed."""
-    for directory in reversed(list(_below(path))):
+    try:
+        directories = list(_below(path))
+    except OSError:
+        return False
+    for directory in reversed(directories):
         try:
             os.rmdir(directory)
         except FileNotFoundError:
@@ -219,7 +238,9 @@ def _below(path: str) -> Iterator[str]:
     yield path
     try:
         inner = [one.path for one in os.scandir(path) if one.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
+    except OSError as error:
+        if is_exhaustion(error):
+            raise
         return
     for one in inner:
         yield from _below(one)

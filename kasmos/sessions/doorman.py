@@ -75,6 +75,11 @@ class Doorman:
         self._scope.cancel()
 
     @property
+    def has_outlived_all(self) -> bool:
+        """Whether it has ended by itself: it waits for the shim, and the shim for recorder and copier."""
+        return self._returncode is not None and self._returncode >= 0
+
+    @property
     def word(self) -> ExitStatus | None:
         """How the program ended, by the doorman's own exit; None where that proves nothing.
 

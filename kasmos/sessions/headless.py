@@ -20,7 +20,7 @@ import trio
 from kasmos.exceptions import BackendUnavailableError, InteractiveOnlyError
 from kasmos.model import codec
 from kasmos.model.profile import ExecutionMode
-from kasmos.model.session import Capabilities, SessionHandle, SessionSpec
+from kasmos.model.session import Capabilities, CgroupUse, SessionHandle, SessionSpec
 from kasmos.sessions import adoption, layout, spawn
 from kasmos.sessions.cgroups import Cgroups, find_cgroups
 from kasmos.sessions.held import HeldSession
@@ -147,7 +147,7 @@ async def open_headless(
     boot_id: str | None = None,
     warn: Callable[[str], None] = lambda text: None,
     claim_grace: float = CLAIM_GRACE,
-    with_cgroups: bool = True,
+    with_cgroups: CgroupUse = CgroupUse.DELEGATED,
 ) -> AsyncGenerator[HeadlessBackend, None]:
     """Open the backend on a state root.
 
@@ -157,7 +157,7 @@ async def open_headless(
         boot_id: this boot; read from the kernel when None.
         warn: is told, once each, what does not work as configured on this machine.
         claim_grace: seconds adoption waits for a shim that is on its way to start its program.
-        with_cgroups: whether sessions get control groups of their own, where they can.
+        with_cgroups: where sessions get control groups of their own.
 
     Raises:
         BackendUnavailableError: not Linux, or out of inotify instances.
@@ -168,7 +168,8 @@ async def open_headless(
         raise BackendUnavailableError("headless sessions need Linux (pidfd, inotify, /proc)")
     if boot_id is None:
         boot_id = _read_boot_id()
-    found = find_cgroups(root) if with_cgroups else None
+    never = with_cgroups is CgroupUse.NEVER
+    found = None if never else find_cgroups(root, delegated=with_cgroups is CgroupUse.DELEGATED)
     place = found if isinstance(found, Cgroups) else None
     if place is not None:
         place.tidy(root / "sessions")

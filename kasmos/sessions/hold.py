@@ -113,6 +113,8 @@ class Hold:
         """Whether doorman, shim and copier have ended."""
         if self.doorman is not None and not self.doorman.ended.is_set():
             return False
+        if self.doorman is not None and self.doorman.has_outlived_all:
+            return True
         known = (self.records.shim(), self.copier)
         return not any(entry is not None and processes.is_alive(entry) for entry in known)
 
@@ -120,6 +122,8 @@ class Hold:
         """Wait until doorman, shim and copier have ended."""
         if self.doorman is not None:
             await self.doorman.ended.wait()
+            if self.doorman.has_outlived_all:
+                return
         for entry in (self.records.shim(), self.copier):
             if entry is not None:
                 await wait_gone(entry.id, self.services.reserve)

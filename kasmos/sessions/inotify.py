@@ -29,6 +29,10 @@ class Mask(enum.IntFlag):
     OVERFLOW = 0x4000
 
 
+# As plain numbers: thousands of events a second are told apart by them.
+_IGNORED, _OVERFLOW = int(Mask.IGNORED), int(Mask.OVERFLOW)
+
+
 class Inotify:
     """Watches on files and directories, each with a callback that runs in the Trio thread.
 
@@ -82,10 +86,10 @@ class Inotify:
         while position < len(data):
             key, mask, _, length = _EVENT.unpack_from(data, position)
             position += _EVENT.size + length
-            if mask & Mask.OVERFLOW:
+            if mask & _OVERFLOW:
                 for callback in list(self._callbacks.values()):
                     callback()
-            elif mask & Mask.IGNORED:
+            elif mask & _IGNORED:
                 # The end of a one-shot watch, or the file is gone.
                 self._callbacks.pop(key, None)
             elif key in self._callbacks:

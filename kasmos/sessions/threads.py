@@ -9,6 +9,8 @@ from typing import TypeVar, TypeVarTuple
 
 import trio
 
+from kasmos.exceptions import is_no_thread
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -32,7 +34,6 @@ def no_thread_is_exhaustion() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # No class of its own; the same words in every version.
-        if "can't start new thread" not in str(error):
+        if not is_no_thread(error):
             raise
         raise OSError(errno.EAGAIN, "no thread to be had: a limit on processes (RLIMIT_NPROC, pids.max)") from error

@@ -16,6 +16,7 @@ import re
 import secrets
 import select
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from kasmos.exceptions import BackendUnavailableError
+from kasmos.sessions import layout
 
 if TYPE_CHECKING:
     import libtmux
@@ -182,7 +184,7 @@ def start(place: Place, environ: Mapping[str, str]) -> None:
     """See to it that the server runs and is set up. In a thread: runs processes.
 
     Raises:
-        BackendUnavailableError: it does not start.
+        BackendUnavailableError: it does not start, or does not answer.
     """
     plain = server_environment(environ)
     prefix = scope_prefix(environ, os.geteuid(), has_manager=_has_manager())
@@ -190,9 +192,12 @@ def start(place: Place, environ: Mapping[str, str]) -> None:
     command = [*place.command, "new-session", "-d", "-s", KEEPER, "exec sleep infinity"]
     command += [";", "set-option", "-t", f"={KEEPER}:", TOKEN, place.token]
     surroundings = {**plain, **{k: v for k, v in environ.items() if k.startswith(("XDG_", "DBUS_"))}}
+    serving = is_serving(place)
     try:
-        if not is_serving(place):
+        if not serving:
             _run([*prefix, *clean, *command], surroundings)
+        else:
+            _end_stale_clients(place)
         _set_up(place, plain)
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None)
@@ -234,9 +239,45 @@ def _set_up(place: Place, given: Mapping[str, str]) -> None:
         raise OSError("; ".join(done.stderr))
 
 
+def _end_stale_clients(place: Place) -> None:
+    """End the control connections of supervisors that were killed.
+
+    tmux 3.3 waits without end until it has told such a client all that was on its way, and nobody reads that any more:
+    neither client nor server would ever end.
+    """
+    form = "#{client_control_mode} #{client_pid}"
+    for line in _server(place).cmd("list-clients", "-t", f"={KEEPER}", "-F", form).stdout:
+        control, _, pid = line.partition(" ")
+        if control != "1":
+            continue
+        with contextlib.suppress(OSError):
+            pidfd = os.pidfd_open(int(pid))
+            try:
+                with open(f"/proc/{pid}/cmdline", "rb") as file:
+                    if os.fsencode(place.socket) in file.read().split(b"\0"):
+                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                        select.select([pidfd], [], [], 1.0)
+            finally:
+                os.close(pidfd)
+
+
 def is_serving(place: Place) -> bool:
-    """Whether a server answers on the socket."""
-    return os.path.exists(place.socket) and _server(place).is_alive()
+    """Whether a server answers on the socket.
+
+    Raises:
+        BackendUnavailableError: there is one, and it does not answer. libtmux would wait for it without end.
+    """
+    if not os.path.exists(place.socket):
+        return False
+    try:
+        _run([*place.command, "-N", "display-message", "-p", "here"], server_environment(os.environ))
+    except subprocess.TimeoutExpired as error:
+        raise BackendUnavailableError(
+            f"the tmux server on {place.socket} does not answer within {COMMAND_TIMEOUT:.0f} s: is it stopped?"
+        ) from error
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return True
 
 
 @attrs.frozen
@@ -246,25 +287,45 @@ class Found:
     name: str
     session_id: str
     ours: bool
+    dead: bool
+    """Whether everybody has let go of its terminal."""
 
 
 def list_sessions(place: Place) -> list[Found]:
     """Every tmux session on our socket, and whether it is ours. In a thread: runs a process."""
-    form = f"#{{session_name}}\t#{{{SESSION}}}\t#{{{TOKEN}}}"
+    form = f"#{{session_name}}\t#{{{SESSION}}}\t#{{{TOKEN}}}\t#{{pane_dead}}"
     found = []
     for line in _server(place).cmd("list-sessions", "-F", form).stdout:
-        name, session_id, token = [*line.split("\t"), "", ""][:3]
-        found.append(Found(name, session_id, token == place.token))
+        name, session_id, token, dead = [*line.split("\t"), "", "", ""][:4]
+        found.append(Found(name, session_id, token == place.token, dead == "1"))
     return found
 
 
-def end_if_unused(place: Place, *, wait: float = 5.0) -> bool:
+def clear_dead(place: Place, sessions: Path) -> list[str]:
+    """End those tmux sessions of ours that nobody needs any more. In a thread: runs processes.
+
+    These are the dead ones whose last screen was kept, or whose records have been removed: others are still to be
+    taken over. Returns: ids of the sessions they were of.
+    """
+    over = [
+        one
+        for one in list_sessions(place)
+        if one.ours and one.dead and one.session_id
+        and ((sessions / one.session_id / layout.SCREEN).exists() or not (sessions / one.session_id).exists())
+    ]  # fmt: skip
+    for one in over:
+        _server(place).cmd("kill-session", "-t", f"={one.name}")
+    return [one.session_id for one in over]
+
+
+def end_if_unused(place: Place, records: Path, *, wait: float = 5.0) -> bool:
     """End the server if nothing but the keeper is left in it. In a thread: runs processes.
 
     Otherwise it ends by itself with the last session in it.
     """
     if not is_serving(place):
         return True
+    clear_dead(place, records)
     sessions = list_sessions(place)
     keeper = [one for one in sessions if one.ours and one.name == KEEPER]
     server = _server(place)
@@ -274,8 +335,12 @@ def end_if_unused(place: Place, *, wait: float = 5.0) -> bool:
     pid = server.cmd("display-message", "-p", "#{pid}").stdout
     pidfd = os.pidfd_open(int(pid[0]))
     try:
+        _end_stale_clients(place)
         server.kill()
-        select.select([pidfd], [], [], wait)
+        if not select.select([pidfd], [], [], wait)[0]:
+            # It was told to end and waits for a client that does not: nothing of anybody's is in it any more.
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            select.select([pidfd], [], [], wait)
     finally:
         os.close(pidfd)
     with contextlib.suppress(OSError):

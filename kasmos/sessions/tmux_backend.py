@@ -99,7 +99,7 @@ class TmuxBackend:
                 hold.kin.host = host.pid
 
                 async def when_swept() -> None:
-                    await tmux_session.end_pane(hold, pane, lambda lines: tmux_session.save_screen(hold.path, lines))
+                    await tmux_session.end_pane(pane, lambda lines: tmux_session.save_screen(hold.path, lines))
 
                 hold.when_swept = when_swept
                 return pane
@@ -182,7 +182,7 @@ class TmuxBackend:
             return
         with suppress(BackendUnavailableError, OSError):
             place = await in_thread(self._place, limiter=LIMITER)
-            await in_thread(tmux.end_if_unused, place, limiter=LIMITER)
+            await in_thread(tmux.end_if_unused, place, self._root / "sessions", limiter=LIMITER)
 
 
 @asynccontextmanager

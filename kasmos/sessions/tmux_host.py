@@ -7,18 +7,27 @@ not dead.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Mapping
+from contextlib import suppress
 
 import trio
 
 from kasmos.exceptions import BackendUnavailableError
-from kasmos.sessions import tmux
+from kasmos.sessions import processes, tmux
+from kasmos.sessions.hold import Hold
+from kasmos.sessions.processes import ProcessEntry
 from kasmos.sessions.services import Services
 from kasmos.sessions.threads import in_thread
 from kasmos.sessions.tmux import Place
 from kasmos.sessions.tmux_control import ControlClient, ControlError, ControlLost
 from kasmos.sessions.tmux_wire import Notification
+from kasmos.sessions.tree import signal_all
 
+GUARD_INTERVAL = 2.0
+"""Seconds between two looks at the server's memory, while there are sessions in it."""
+GROWTH = 64 * 1024 * 1024
+"""Bytes a server may grow before it is looked for a logger that does not take what it is given."""
 START_LIMIT = 20.0
 """Seconds the control connection has to come up."""
 
@@ -33,9 +42,13 @@ class Host:
         self.pid = 0
         self.client_env = {"LC_ALL": "C.UTF-8", "PATH": os.environ.get("PATH", os.defpath)}
         self.control = ControlClient(place.control_command, self.client_env, _ignore)
+        self.holds: set[Hold] = set()
+        """The sessions in it that are ours, while they run."""
+        self._populated = trio.Event()
         self._services = services
         self._scope = trio.CancelScope()
         self._watch_scope = trio.CancelScope()
+        self._guard_scope = trio.CancelScope()
         self._over = trio.Event()
 
     async def connect(self) -> None:
@@ -57,6 +70,37 @@ class Host:
             self._scope.cancel()
             raise
         self._services.nursery.start_soon(self._watch, pidfd)
+        self._services.nursery.start_soon(self._guard)
+
+    def add(self, hold: Hold) -> None:
+        """A session runs in it."""
+        self.holds.add(hold)
+        self._populated.set()
+
+    async def _guard(self) -> None:
+        """Keep the server from growing behind loggers that were stopped: what they do not take, it keeps in memory."""
+        with self._guard_scope:
+            while True:
+                await self._populated.wait()
+                known = resident(self.pid)
+                while self.holds:
+                    await trio.sleep(GUARD_INTERVAL)
+                    now = resident(self.pid)
+                    if now > known + GROWTH:
+                        known = now
+                        self._continue_loggers()
+                self._populated = trio.Event()
+
+    def _continue_loggers(self) -> None:
+        for hold in self.holds:
+            with suppress(OSError):
+                copier = hold.records.copier()
+                entries = [copier, *children_of(copier.id.pid)] if copier is not None else []
+                for one in entries:
+                    entry = processes.read_entry(one.id.pid)
+                    if entry is not None and entry.id == one.id and entry.state in "Tt":
+                        self._services.warn(f"the logger of {hold.spec.name} was stopped: it goes on")
+                        signal_all([one.id], signal.SIGCONT, reserve=self._services.reserve)
 
     async def _run(self) -> None:
         try:
@@ -70,6 +114,7 @@ class Host:
             with self._watch_scope:
                 await trio.lowlevel.wait_readable(pidfd)
                 self.dead.set()
+                self._guard_scope.cancel()
                 # Nobody answers any more.
                 self._scope.cancel()
         finally:
@@ -96,7 +141,28 @@ class Host:
         """Let go of the connection; the server goes on."""
         self._scope.cancel()
         self._watch_scope.cancel()
+        self._guard_scope.cancel()
         await self._over.wait()
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory a process has; 0 when it is gone."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+    except OSError:
+        return 0
+
+
+def children_of(pid: int) -> list[ProcessEntry]:
+    """The processes a single-threaded process has forked."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+            pids = file.read().split()
+    except OSError:
+        return []
+    entries = (processes.read_entry(int(child)) for child in pids)
+    return [entry for entry in entries if entry is not None]
 
 
 def _ignore(notification: Notification) -> None:

@@ -180,7 +180,8 @@ async def _undo(hold: Hold, pane: Pane, gate: int | None) -> None:
     bound = hold.spec.stop.kill_grace + 2
     with trio.CancelScope(shield=True, deadline=trio.current_time() + bound):
         if gate is not None:
-            hold.take_records()
+            with suppress(OSError):
+                hold.take_records()
             empty = await hold.kill(helpers=True)
             with trio.move_on_after(1.0), suppress(ControlError, ControlLost):
                 await pane.host.control.command(["kill-session", "-t", f"={pane.name}"])
@@ -206,6 +207,8 @@ class TmuxSession(HeldSession):
         """How much output there was when the last picture was asked for."""
         self._looking = False
         hold.when_swept = self._end_pane
+        if status is None:
+            pane.host.add(hold)
         super().__init__(hold, boot_id, status)
 
     # --- the end -------------------------------------------------------------------
@@ -236,11 +239,18 @@ class TmuxSession(HeldSession):
 
     async def _end_pane(self) -> None:
         """Keep the last screen, then give the terminal up, so that the logger meets the end of the output."""
-        await end_pane(self._hold, self._pane, self._save_screen)
+        await end_pane(self._pane, self._save_screen)
 
     def _save_screen(self, lines: tuple[str, ...]) -> None:
         with suppress(OSError):
             save_screen(self._hold.path, lines)
+
+    async def leave(self) -> None:
+        """The scope is left; see `HeldSession.leave`."""
+        try:
+            await super().leave()
+        finally:
+            self._pane.host.holds.discard(self._hold)
 
     # --- looking -------------------------------------------------------------------
 
@@ -407,8 +417,11 @@ class TmuxSession(HeldSession):
             raise SessionClosedError(f"{self.spec.name} has ended")
 
 
-async def end_pane(hold: Hold, pane: Pane, keep: Callable[[tuple[str, ...]], None]) -> None:
-    """Keep a pane's last screen and end it, once everybody has let go of its terminal. Bounded; never fails."""
+async def end_pane(pane: Pane, keep: Callable[[tuple[str, ...]], None]) -> None:
+    """Keep a pane's last screen and end it, once its terminal has hung up. Bounded; never fails.
+
+    It hangs up when the doorman, the leader of its kernel session, has ended, whoever else has it open.
+    """
     if not pane.id:
         return
     with trio.move_on_after(PANE_LIMIT):
@@ -423,15 +436,14 @@ async def end_pane(hold: Hold, pane: Pane, keep: Callable[[tuple[str, ...]], Non
                 if pane.host.dead.is_set() or not await pane.find(None):
                     return
                 continue
-            if state == (b"1",) or hold.spared:
+            if state == (b"1",):
                 break
             # tmux does not tell reliably when a terminal has been given up (it may miss SIGCHLD); it is soon.
             await trio.sleep(delay)
             delay = min(0.1, delay * 2)
         keep(tuple(map(_text, lines)))
-        if not hold.spared:
-            with suppress(ControlError, ControlLost):
-                await pane.host.control.command(["kill-session", "-t", f"={pane.name}"])
+        with suppress(ControlError, ControlLost):
+            await pane.host.control.command(["kill-session", "-t", f"={pane.name}"])
 
 
 def save_screen(directory: str, lines: tuple[str, ...]) -> None:

@@ -57,6 +57,8 @@ def apply(world: World, record: Record) -> None:
                 add_to_day(world.ledger, kept.day, kept.agent, kept.account, kept.tally)
         case ev.AccountParked() | ev.AccountReleased():
             apply_account(world, event, record)
+        case ev.AccessRefused():
+            return
         case ev.RunStarted():
             world.runs[event.run_id] = RunView(
                 id=event.run_id,
@@ -319,6 +321,7 @@ def _task(task: TaskView, event: ev.TaskRetryScheduled | ev.TaskPutBack | ev.Tas
             return attrs.evolve(
                 task,
                 state=Ended(outcome=event.outcome, cause=event.cause, at=record.at),
+                ended_seq=record.seq,
                 ended_at=record.at,
                 ended_mono=record.mono,
             )

@@ -17,7 +17,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from kasmos.exceptions import StoreError
+from kasmos.exceptions import StoreError, is_no_thread
 from kasmos.model.clock import Clock
 from kasmos.model.codec import encode_event, event_kind
 from kasmos.model.event import Event, Record, SessionStarting
@@ -33,6 +33,8 @@ __all__ = ["Journal", "open_journal", "read_records", "read_world"]
 
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 2.0
+COMPANY_WAIT = 0.005
+"""Seconds that what nobody waits for may wait for company: most often it is committed with what comes next."""
 
 
 @attrs.define(eq=False)
@@ -94,7 +96,8 @@ class Journal:
     def append_nowait(self, *events: Event) -> None:
         """Record *events*, all or none, next to each other, after everything that was appended before.
 
-        They are durable no later than whatever is appended after them, and at the latest when the journal is closed.
+        They are durable within milliseconds, no later than whatever is appended after them, and at the latest when
+        the journal is closed.
 
         Raises:
             StoreError: the journal is closed.
@@ -159,7 +162,7 @@ class Journal:
         except UnwritableError as error:
             raise StoreError(f"the journal cannot be written: {error}") from error
         except RuntimeError as error:
-            if not _is_no_thread(error):
+            if not is_no_thread(error):
                 raise
             raise StoreError(f"the journal cannot be written: {error}") from error
 
@@ -201,12 +204,19 @@ class Journal:
                     if not self._waiting:
                         await self._work.park()
                         continue
+                    if not self._closing and all(job.over is None for job in self._waiting):
+                        with trio.move_on_after(COMPANY_WAIT):
+                            await self._await_urgent()
                     await self._write_all()
         finally:
             self._over = True
             for job in (*self._writing, *self._waiting):
                 if job.over is not None:
                     job.over.set()
+
+    async def _await_urgent(self) -> None:
+        while not self._closing and all(job.over is None for job in self._waiting):
+            await self._work.park()
 
     async def _write_all(self) -> None:
         """Make everything that waits durable, however long it takes, and fold it."""
@@ -238,7 +248,7 @@ class Journal:
             await trio.to_thread.run_sync(self._append, rows, again, limiter=self._thread)
         except RuntimeError as error:
             # Agents have used up the processes of this user: as with a full disk, it is tried again.
-            if not _is_no_thread(error):
+            if not is_no_thread(error):
                 raise
             raise UnwritableError(str(error), full=False) from error
 
@@ -270,11 +280,6 @@ class Journal:
 
     def _unwritten(self) -> int:
         return sum(len(job.records) for job in (*self._writing, *self._waiting) if not job.durable)
-
-
-def _is_no_thread(error: RuntimeError) -> bool:
-    """Whether this is how `threading` says that the kernel gave no thread; it has no class of its own."""
-    return "can't start new thread" in str(error)
 
 
 def _measure_nothing(events: int, seconds: float) -> None:
@@ -345,6 +350,6 @@ async def open_journal(
             try:
                 await trio.to_thread.run_sync(opened.database.close)
             except RuntimeError as error:
-                if not _is_no_thread(error):
+                if not is_no_thread(error):
                     raise
                 opened.database.close()

@@ -7,7 +7,8 @@ supervisor after a crash does exactly what the old one would have done.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections import ChainMap
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol, cast
 
 import attrs
@@ -17,13 +18,14 @@ from kasmos.exceptions import BackendUnavailableError, KasmosError, SessionLostE
 from kasmos.failpoints import reach
 from kasmos.model import event as ev
 from kasmos.model.approval import ApprovalPolicy
-from kasmos.model.event import Event
+from kasmos.model.event import Event, Record
 from kasmos.model.profile import ExecutionMode, RestartPolicy
 from kasmos.model.session import ExitStatus, SessionHandle, SessionKind, SessionSpec, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
 from kasmos.model.usage import Usage
 from kasmos.model.view import SessionView, TaskView, World
 from kasmos.sessions.protocol import AskSource, Backend, ExecutionSession, SessionNeverStarted
+from kasmos.store.fold import apply
 from kasmos.supervision import transitions
 from kasmos.supervision.desk import Desk, DeskTerms, asks_left
 from kasmos.supervision.ledger import Ledger
@@ -139,6 +141,8 @@ class Child:
         self._stop_reason: StopReason | None = None
         self._stop_cause: Cause | None = None
         self._hurry = trio.Event()
+        self._over = False
+        """Whether the task's end was recorded together with its last session's."""
         self._starting: trio.CancelScope | None = None
         """Cancelled when a stop is asked for while a session starts."""
         self._patience: trio.CancelScope | None = None
@@ -212,12 +216,11 @@ class Child:
                 await self._finish(Outcome.FAILED, Cause(CauseKind.CONFIG, str(error)))
                 return
 
-    def _decide(self) -> transitions.Step:
-        recipe, world = self._recipe, self._ledger.world
-        task = self._task
+    def _decide(self, sessions: Mapping[str, SessionView] | None = None) -> transitions.Step:
+        recipe, task = self._recipe, self._task
         return transitions.decide_task(
             task,
-            world.sessions,
+            self._ledger.world.sessions if sessions is None else sessions,
             policy=recipe.policy,
             retries=recipe.retries,
             checks=recipe.checks,
@@ -226,7 +229,7 @@ class Child:
             rand=self._around.rand(),
             same_boot=self._same_boot(task),
             wall=recipe.wall(),
-            account=world.accounts.get(recipe.account),
+            account=self._ledger.world.accounts.get(recipe.account),
             may_ask=recipe.may_ask,
         )
 
@@ -242,8 +245,10 @@ class Child:
                 return await self._start_agent(attempt)
             case transitions.StartCheck(attempt, index):
                 await self._open(self._recipe.check(attempt, index), index)
+                return self._over
             case transitions.Supervise(session_id):
                 await self._adopt(self._ledger.world.sessions[session_id])
+                return self._over
             case transitions.BackOff(until):
                 # Never nothing: where Trio's clock rounds otherwise than ours, the instant might not come nearer.
                 with trio.move_on_after(max(1e-6, until - self._around.now())):
@@ -259,18 +264,12 @@ class Child:
                 await self._put_back(reason)
                 return True
             case transitions.Finish(outcome, cause):
-                asked = self._stop_cause
-                if asked is not None and asked.kind is cause.kind:
-                    # Only who asked for the stop knows which task's end led to it.
-                    cause = attrs.evolve(cause, because_of=asked.because_of)
-                    if cause.kind is CauseKind.BUDGET:
-                        cause = attrs.evolve(cause, message=asked.message)
-                await self._finish(outcome, cause)
+                await self._finish(outcome, self._explained(cause))
                 return True
         return False
 
     async def _start_agent(self, attempt: int) -> bool:
-        """Start the task's program, if and when that may be; True when the child is done instead."""
+        """Start the task's program, if and when that may be; True when the child is done."""
         recipe = self._recipe
         wait = recipe.wait_before_start(self._ledger.world, self._around.now(), self._around.boot_id)
         if wait > 0:
@@ -281,13 +280,21 @@ class Child:
         hindrance = recipe.hindrance(self._ledger.world)
         if hindrance is None:
             await self._open(recipe.agent(attempt), None)
-            return False
+            return self._over
         if hindrance.final is not None:
             await self._finish(Outcome.FAILED, hindrance.final)
         else:
             # Whoever waits holds no slot: the task is begun again when it may be.
             await self._ledger.append(ev.TaskPutBack(self.run_id, self.task_id, hindrance.reason, waits=True))
         return True
+
+    def _explained(self, cause: Cause) -> Cause:
+        asked = self._stop_cause
+        if asked is None or asked.kind is not cause.kind:
+            return cause
+        # Only who asked for the stop knows which task's end led to it, and which budget it was.
+        message = asked.message if cause.kind is CauseKind.BUDGET else cause.message
+        return attrs.evolve(cause, because_of=asked.because_of, message=message)
 
     async def _finish(self, outcome: Outcome, cause: Cause) -> None:
         await self._ledger.append(ev.TaskEnded(self.run_id, self.task_id, outcome, cause))
@@ -405,8 +412,27 @@ class Child:
                 self._desk.close()
             self._session = self._patience = self._desk = self._meter = None
             self._around.ended(session.spec.id)
-        await self._ledger.append(*asks_left(self._ledger.world, session.spec.id, given), *used, ended)
+        events = (*asks_left(self._ledger.world, session.spec.id, given), *used, ended)
+        last = self._task_end_with(session.spec.id, events)
+        # One commit for all, where the task ends with its session: there is nothing to be done in between.
+        await self._ledger.append(*events, *last)
         reach("session.ended")
+        if last:
+            self._over = True
+            reach("task.ended")
+
+    def _task_end_with(self, session_id: str, events: Iterable[Event]) -> tuple[ev.TaskEnded, ...]:
+        """The end of the task, if it is certain once these events about its session have been recorded."""
+        known = self._ledger.world.sessions.get(session_id)
+        if known is None:
+            return ()
+        after = World(sessions={known.id: known})
+        for event in events:
+            apply(after, Record(0, known.starting_at, self._around.now(), event))
+        step = self._decide(ChainMap(after.sessions, self._ledger.world.sessions))
+        if not isinstance(step, transitions.Finish):
+            return ()
+        return (ev.TaskEnded(self.run_id, self.task_id, step.outcome, self._explained(step.cause)),)
 
     async def _until_ended(
         self, session: ExecutionSession, view: SessionView | None

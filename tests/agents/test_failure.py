@@ -31,10 +31,10 @@ def test_wrong_key(shop: Workshop, name: str) -> None:
     assert {entry["status"] for entry in shop.asked(name)} == {401}
     failure = shop.conclusion(name)["failure"]
     assert failure is not None
-    assert failure["kind"] == "auth", failure
+    assert failure["kind"] == "auth", f"{failure}\n{shop.output()}"
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "mini"])
 def test_passing_overload(shop: Workshop, name: str) -> None:
     """A program that gets over an overloaded model by itself has done its task at the first attempt."""
     shop.equip(name)
@@ -50,11 +50,10 @@ def test_denied_tool(shop: Workshop, name: str) -> None:
     """A program that is refused a tool exits with 0 and has not done it: the task's check tells."""
     shop.equip(name, may="nothing")
     path = shop.kas.cwd / "done.txt"
-    step = {
-        "opencode": f"run touch {path}",
-        # It does not even offer the tool; a model that calls it all the same is told so.
-        "gemini": f"call write_file {json.dumps({'file_path': str(path), 'content': 'x'})}",
-    }.get(name, f"write {path} x")
+    # Gemini and qwen do not even offer the tool; a model that calls it all the same is told so.
+    unoffered = f"call write_file {json.dumps({'file_path': str(path), 'content': 'x'})}"
+    steps = {"opencode": f"run touch {path}", "gemini": unoffered, "qwen": unoffered}
+    step = steps.get(name, f"write {path} x")
     shop.write_tasks({name: f"{step} ;; say done"}, settings=DONE)
     result = shop.kas("run", "plan.md", timeout=LIMIT)
     assert result.code == 1, shop.output()
@@ -66,8 +65,8 @@ def test_denied_tool(shop: Workshop, name: str) -> None:
     assert isinstance(state, Ended)
     assert state.cause.kind is CauseKind.CHECK
     failure = shop.conclusion(name)["failure"]
-    assert failure is not None
-    assert failure["kind"] == "tool_denied", failure
+    # Of a tool that is not there gemini does not say that it was refused: only the check tells.
+    assert (failure and failure["kind"]) == (None if name == "gemini" else "tool_denied")
 
 
 @pytest.mark.parametrize("name", ["claude", "codex", "gemini"])

@@ -17,6 +17,7 @@ import trio
 
 from kasmos.api import create_app, serve_api
 from kasmos.api.app import KasmosApp
+from kasmos.daemon.access import DEFAULT_POLICY, AccessPolicy
 from kasmos.daemon.bus import Bus
 from kasmos.daemon.service import Service, Surroundings
 from kasmos.exceptions import (
@@ -149,6 +150,7 @@ class FakeOrchestrator:
     def __init__(self) -> None:
         self.world = World()
         self.accepting = True
+        self.queued_tasks = 0
         self.records: list[Record] = []
         self.asked: list[tuple[Any, ...]] = []
         self.live: dict[str, FakeSession] = {}
@@ -290,10 +292,17 @@ class Api:
         return await self.http.post(path, json={} if body is None else body, **options)
 
 
-def make_app(orchestrator: FakeOrchestrator) -> KasmosApp:
+def make_app(
+    orchestrator: FakeOrchestrator,
+    *,
+    policy: AccessPolicy = DEFAULT_POLICY,
+    record: Callable[[Event], object] = lambda event: None,
+) -> KasmosApp:
     """The application over a stand-in."""
-    surroundings = Surroundings(project="/project", configure=configure, read_ended=orchestrator.read_ended)
-    return create_app(Service(orchestrator, orchestrator.bus, surroundings), started_at=1_700_000_000.0)
+    surroundings = Surroundings(
+        project="/project", configure=configure, read_ended=orchestrator.read_ended, record=record
+    )
+    return create_app(Service(orchestrator, orchestrator.bus, surroundings), started_at=1_700_000_000.0, policy=policy)
 
 
 @asynccontextmanager

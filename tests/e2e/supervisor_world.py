@@ -49,7 +49,7 @@ class Site:
         return load_config(self.project, environ={}, flags=flags).config
 
     @asynccontextmanager
-    async def supervisor(self) -> AsyncIterator[Live]:
+    async def supervisor(self, limit: float = LIMIT) -> AsyncIterator[Live]:
         """Be its supervisor until the block is left."""
         options = Options(
             project=self.project,
@@ -58,7 +58,7 @@ class Site:
             environ={"PATH": os.environ["PATH"]},
             announce=self.said.append,
         )
-        with trio.fail_after(LIMIT):
+        with trio.fail_after(limit):
             async with open_engine(options) as engine, trio.open_nursery() as nursery:
                 over = trio.Event()
                 nursery.start_soon(engine.serve_api, self.root.socket, over, self.said.append)

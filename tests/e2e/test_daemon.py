@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -175,6 +176,38 @@ def test_on_stop_of_the_configuration(scene: Scene) -> None:
         assert daemon.wait() == 0
     assert not any(session.state.live for session in scene.world().sessions.values())
     assert scene.only_run().state is RunState.RUNNING, "the next daemon goes on with it by itself"
+
+
+def test_follower_waits_for_the_next_daemon(scene: Scene) -> None:
+    """A `kas run` that follows a daemon does not take its place when it leaves, and follows the next one to the end."""
+    start(scene)
+    scene.write_plan([Task("until_exists go; done_")])
+    with scene.start() as following:
+        scene.wait_started("1", following)
+        assert scene.kas("daemon", "stop").code == 0
+        start(scene)
+        scene.let("go")
+        assert following.wait() == 0
+    scene.judge()
+    assert len(scene.lines("start")) == 1
+
+
+def test_other_version(scene: Scene) -> None:
+    """A client of another version than the daemon's says so, and works."""
+    start(scene)
+    program = "import sys, kasmos; kasmos.__version__ = '99.9'; from kasmos.cli.main import main; main(sys.argv[1:])"
+    scene.write_plan([Task("done_")])
+    for arguments in (["daemon", "status"], ["run", "plan.md"]):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            cwd=scene.kas.cwd,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "this is kasmos 99.9, the supervisor that runs here is " in done.stdout + done.stderr
 
 
 # --- draining ---------------------------------------------------------------------------
@@ -388,7 +421,7 @@ def test_service_manager(scene: Scene, root: Path, abstract: bool) -> None:
 
 def test_log_tells_no_secrets(scene: Scene) -> None:
     """The daemon's log tells what happened by ids; it has neither output of agents nor values of secrets."""
-    start(scene, "--http-admin-token", "sesame-of-admin")
+    start(scene, "--http-admin-token", "sesame-of-the-admin")
     scene.write_plan([Task("echo words-of-an-agent; done_")])
     assert scene.run().code == 0
     scene.kas("daemon", "stop")
@@ -405,9 +438,10 @@ def test_log_tells_no_secrets(scene: Scene) -> None:
 
 
 def test_log_is_followed(scene: Scene) -> None:
-    """`kas daemon logs -f` prints what is logged from then on."""
+    """`kas daemon logs -f` prints what was logged, and what is logged from then on."""
     start(scene)
-    with scene.start("daemon", "logs", "-f", "-n", "0") as following:
+    with scene.start("daemon", "logs", "-f") as following:
+        scene.wait(lambda: "daemon ready" in following.stdout, following)
         scene.kas("daemon", "reload")
         scene.wait(lambda: "configuration reloaded" in following.stdout, following)
         following.signal(signal.SIGINT)
@@ -456,3 +490,13 @@ def test_port_taken(scene: Scene) -> None:
     assert result.code == 4
     assert f"127.0.0.1:{port}" in result.stderr
     assert _holder(scene) is None
+
+
+def test_leaves_with_readers_attached(scene: Scene) -> None:
+    """Readers of events hold up no stop: each is given all there is, and the end of its stream."""
+    start(scene)
+    with closing(ask(scene).events()) as reading, closing(ask(scene).events()) as idle:
+        assert isinstance(next(reading).event, ev.SupervisorStarted)
+        next(idle)
+        assert scene.kas("daemon", "stop").code == 0
+        assert list(reading) == []

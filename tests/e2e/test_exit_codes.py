@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from ..conftest import Kas, Result
-from ..faults.oracle import Scene, Task
+from ..faults.oracle import Scene, Task, without_tmux
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def nothing_to_resume(scene: Scene) -> Result:
 
 def unavailable(scene: Scene) -> Result:
     scene.write_plan([Task("done_")])
-    return scene.run("--mode", "tmux")
+    return scene.run("--mode", "tmux", env=without_tmux(scene))
 
 
 def unusable_state_root(scene: Scene) -> Result:

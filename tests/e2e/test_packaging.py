@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kasmos.model.view import World
+
 PACKAGING = Path(__file__).parents[2] / "packaging"
 KAS = Path(sys.executable).with_name("kas")
 
@@ -86,3 +88,21 @@ def test_compose_file() -> None:
     assert service["environment"]["KASMOS_HTTP_AUTH_MODE"] == "bearer"
     assert service["environment"]["KASMOS_ON_STOP"] == "stop"
     assert (PACKAGING / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+
+
+def test_dashboard_asks_for_metrics_there_are() -> None:
+    """Every metric the Grafana dashboard asks for is one that the daemon exposes."""
+    from kasmos.telemetry.metrics import Metrics
+    from kasmos.telemetry.sources import Sources
+
+    sources = Sources(world=World, queued=int, running=list, approvals=int, readers=int, dropped=int, ready=bool)
+    exposed = set(re.findall(r"^# TYPE (\w+) ", Metrics(sources, "0").render().decode(), re.MULTILINE))
+    dashboard = json.loads((PACKAGING.parent / "docs" / "grafana" / "kasmos.json").read_text())
+    asked = {
+        name
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"\b(?:kasmos|process)_\w+", target["expr"])
+    }
+    assert asked
+    assert {re.sub(r"_bucket$", "", name) for name in asked} <= exposed

@@ -14,7 +14,7 @@ from kasmos.model.task import CauseKind, Outcome
 from kasmos.model.view import Ended, RunView
 
 from ..conftest import Kas
-from ..faults.oracle import Scene, Task
+from ..faults.oracle import Scene, Task, without_tmux
 
 
 @pytest.fixture
@@ -210,13 +210,14 @@ def test_scripted(scene: Scene) -> None:
     assert not (scene.book / "ran").exists()
 
 
-def test_tmux(scene: Scene) -> None:
-    """A mode that is not there yet is refused before anything is begun."""
+def test_without_tmux(scene: Scene) -> None:
+    """Where there is no tmux, a plan that needs it is refused with the cure before anything is begun."""
     scene.write_plan([Task("done_")])
-    result = scene.run("--mode", "tmux")
+    result = scene.run("--mode", "tmux", env=without_tmux(scene))
     assert result.code == 4
-    assert 'execution_mode = "tmux" is not available in this version of kasmos' in result.stderr
-    assert scene.world().runs == {}
+    assert "needs tmux, which is not on PATH" in result.stderr
+    assert "apt" in result.stderr
+    assert not scene.root.db.exists()
     assert scene.ledger == []
 
 

@@ -16,7 +16,7 @@ import trio
 
 from kasmos.model.event import Event
 from kasmos.model.profile import StopPolicy
-from kasmos.model.session import ExitStatus, SessionHandle, SessionSpec
+from kasmos.model.session import CgroupUse, ExitStatus, SessionHandle, SessionSpec
 from kasmos.sessions.headless import HeadlessBackend, HeadlessSession, open_headless
 from kasmos.sessions.launch import Records
 from kasmos.sessions.processes import ProcessEntry, read_entry, scan
@@ -40,7 +40,7 @@ class Ground:
 
     def backend(self, **options: Any) -> AbstractAsyncContextManager[HeadlessBackend]:
         """A supervisor's backend, as each new supervisor opens its own; without control groups unless asked for."""
-        options.setdefault("with_cgroups", False)
+        options.setdefault("with_cgroups", CgroupUse.NEVER)
         return open_headless(self.root / "root", terminate=terminate, warn=self.warnings.append, **options)
 
     def spec(self, *argv: str | Path, **changes: Any) -> SessionSpec:

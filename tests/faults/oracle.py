@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -332,3 +333,12 @@ class Running:
         assert "Traceback" not in self.text(), self.text()
         assert "a bug of kasmos" not in self.text(), self.text()
         return code
+
+
+def without_tmux(scene: Scene) -> dict[str, str]:
+    """The environment of a machine that has a shell and little else."""
+    tools = scene.book / "tools"
+    tools.mkdir()
+    for name in ("sh", "cat", "sleep"):
+        (tools / name).symlink_to(shutil.which(name) or name)
+    return {"PATH": str(tools)}

@@ -472,7 +472,7 @@ async def test_no_descriptor_to_adopt_with(ground: Ground, gate: Gate) -> None:
 
         with ExitStack() as without:
             without.enter_context(no_descriptors())
-            backend._services.reserve.close()
+            backend.services.reserve.close()
             without.enter_context(no_descriptors())
             nursery.start_soon(adopt)
             await until(lambda: ground.warnings)

@@ -10,7 +10,7 @@ import pytest
 
 from kasmos.exceptions import SessionStartError
 from kasmos.model.event import LeftoversFound
-from kasmos.model.session import ExitStatus, Leftover, SessionSpec
+from kasmos.model.session import CgroupUse, ExitStatus, Leftover, SessionSpec
 from kasmos.sessions import cgroups, headless
 from kasmos.sessions.cgroups import Cgroups, NoCgroups, find_cgroups
 
@@ -55,7 +55,7 @@ def is_gone(place: Cgroups) -> bool:
 
 async def test_nobody_leaves_its_group_by_hiding(ground: Ground, place: Cgroups) -> None:
     """A descendant without environment, descriptors or kernel session in common is found and stopped."""
-    async with ground.opened(hider(ground), with_cgroups=True) as session:
+    async with ground.opened(hider(ground), with_cgroups=CgroupUse.ALWAYS) as session:
         assert await ended(session) == ExitStatus(code=0)
         pid = int(await everything(session))
         assert not alive(pid)
@@ -75,7 +75,7 @@ async def test_without_a_group_who_hides_well_is_not_found(ground: Ground) -> No
 
 async def test_a_stop_reaches_who_hides(ground: Ground, place: Cgroups) -> None:
     """Leaving a session's scope ends who has hidden as well."""
-    async with ground.opened(hider(ground, "import time; time.sleep(1000)"), with_cgroups=True) as session:
+    async with ground.opened(hider(ground, "import time; time.sleep(1000)"), with_cgroups=CgroupUse.ALWAYS) as session:
         pid = int(await wrote(session, b"\n"))
         assert alive(pid)
     assert not alive(pid)
@@ -85,14 +85,14 @@ async def test_a_stop_reaches_who_hides(ground: Ground, place: Cgroups) -> None:
 async def test_the_next_supervisor_finds_who_hides(ground: Ground, place: Cgroups) -> None:
     """A session that is adopted is known with its group: what hides in it is stopped, and the group removed."""
     spec = hider(ground, "import time; time.sleep(1000)")
-    async with ground.opened(spec, with_cgroups=True) as session:
+    async with ground.opened(spec, with_cgroups=CgroupUse.ALWAYS) as session:
         pid = int(await wrote(session, b"\n"))
         program = session.pid
         session.detach()
     assert program is not None
     assert alive(pid)
     assert place.sessions() == [spec.id]
-    async with ground.adopted(spec, with_cgroups=True) as session:
+    async with ground.adopted(spec, with_cgroups=CgroupUse.ALWAYS) as session:
         kill(program)
         assert await ended(session) == ExitStatus(signal=9)
         assert not alive(pid)
@@ -105,7 +105,7 @@ async def test_a_daemon_of_the_user_is_spared_in_a_group_too(ground: Ground, pla
     agent = ground.root / "ssh-agent"
     agent.symlink_to("/bin/sleep")
     spec = hider(ground, what=str(agent))
-    async with ground.opened(spec, with_cgroups=True) as session:
+    async with ground.opened(spec, with_cgroups=CgroupUse.ALWAYS) as session:
         await ended(session)
         pid = int(await everything(session))
         assert alive(pid)
@@ -113,14 +113,14 @@ async def test_a_daemon_of_the_user_is_spared_in_a_group_too(ground: Ground, pla
     assert place.sessions() == [spec.id]
     kill(pid)
     await until(lambda: not cgroups.is_populated(f"{place.home}/{spec.id}"))
-    async with ground.backend(with_cgroups=True):
+    async with ground.backend(with_cgroups=CgroupUse.ALWAYS):
         assert place.sessions() == []
     assert is_gone(place)
 
 
 async def test_the_doorman_stays_outside(ground: Ground, place: Cgroups) -> None:
     """The shim and everybody below it are in the group, its doorman and its supervisor are not."""
-    async with ground.opened(ground.sh("echo ready; exec sleep 1000"), with_cgroups=True) as session:
+    async with ground.opened(ground.sh("echo ready; exec sleep 1000"), with_cgroups=CgroupUse.ALWAYS) as session:
         await wrote(session, b"ready\n")
         shim = ground.records(session.spec).shim()
         assert shim is not None
@@ -131,7 +131,7 @@ async def test_the_doorman_stays_outside(ground: Ground, place: Cgroups) -> None
 async def test_the_kernel_ends_a_group_as_a_whole(ground: Ground, place: Cgroups) -> None:
     """A group that is killed is empty, whatever is being forked in it."""
     script = "while :; do sleep 1000 & done"
-    async with ground.opened(ground.sh("echo ready; " + script), with_cgroups=True) as session:
+    async with ground.opened(ground.sh("echo ready; " + script), with_cgroups=CgroupUse.ALWAYS) as session:
         await wrote(session, b"ready\n")
         path = f"{place.home}/{session.spec.id}"
         assert cgroups.kill(path)
@@ -141,8 +141,8 @@ async def test_the_kernel_ends_a_group_as_a_whole(ground: Ground, place: Cgroups
 
 async def test_a_group_that_cannot_be_made(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no group can be made any more, sessions run without one, and that is said once."""
-    monkeypatch.setattr(headless, "find_cgroups", lambda root: Cgroups("/proc/kasmos-nowhere"))
-    async with ground.backend(with_cgroups=True) as backend:
+    monkeypatch.setattr(headless, "find_cgroups", lambda root, **_: Cgroups("/proc/kasmos-nowhere"))
+    async with ground.backend(with_cgroups=CgroupUse.ALWAYS) as backend:
         for _ in range(2):
             async with backend.open(ground.sh("exit 3"), notify=ground.notify) as session:
                 assert await ended(session) == ExitStatus(code=3)
@@ -152,8 +152,8 @@ async def test_a_group_that_cannot_be_made(ground: Ground, monkeypatch: pytest.M
 
 async def test_a_group_that_cannot_be_entered(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a group cannot be entered the program runs without it, and that is said once."""
-    monkeypatch.setattr(headless, "find_cgroups", lambda root: Cgroups(str(ground.root / "none")))
-    async with ground.backend(with_cgroups=True) as backend:
+    monkeypatch.setattr(headless, "find_cgroups", lambda root, **_: Cgroups(str(ground.root / "none")))
+    async with ground.backend(with_cgroups=CgroupUse.ALWAYS) as backend:
         for _ in range(2):
             async with backend.open(ground.sh("exit 3"), notify=ground.notify) as session:
                 assert await ended(session) == ExitStatus(code=3)
@@ -163,7 +163,7 @@ async def test_a_group_that_cannot_be_entered(ground: Ground, monkeypatch: pytes
 
 async def test_a_start_that_fails_leaves_no_group(ground: Ground, place: Cgroups) -> None:
     """A session that could not be started leaves no group behind."""
-    async with ground.backend(with_cgroups=True) as backend:
+    async with ground.backend(with_cgroups=CgroupUse.ALWAYS) as backend:
         with pytest.raises(SessionStartError, match="does not exist"):
             async with backend.open(ground.spec("/nowhere/program"), notify=ground.notify):
                 pass

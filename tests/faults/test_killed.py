@@ -44,10 +44,13 @@ LOG_POINTS = ("log.base-written", "log.punched")
 STOP_POINTS = ("session.stop-requested", "session.stop-signalled", "session.kill-requested", "session.killed")
 PRUNING_POINTS = ("journal.before-prune", "journal.after-prune")  # tests/faults/test_pruning.py
 SIGNALLED_POINTS = ("task.put-back",)
+SINGLE_POINTS = ("task.accepted",)  # tests/faults/test_killed_tasks.py
 RECOVERY_POINTS = {"recovery.adopted": "session.released", "recovery.tombstone": "session.prepared"}
 """What a second supervisor passes, and where the first one was killed before."""
 FIRST_POINTS = [
-    point for point in failpoints.POINTS if point not in (*PRUNING_POINTS, *SIGNALLED_POINTS, *RECOVERY_POINTS)
+    point
+    for point in failpoints.POINTS
+    if point not in (*PRUNING_POINTS, *SIGNALLED_POINTS, *RECOVERY_POINTS, *SINGLE_POINTS)
 ]
 AGAIN = {
     "session.intent": (4,),

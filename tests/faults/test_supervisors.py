@@ -239,6 +239,9 @@ def test_web_stack_that_cannot_be_imported(scene: Scene, tmp_path: Path) -> None
     (tmp_path / "quart_trio.py").write_text("raise ImportError('broken on purpose')\n")
     scene.write_plan([Task("until_exists go; done_")])
     with scene.start(env={"PYTHONPATH": str(tmp_path)}) as running:
+        scene.wait_started("1", running)
+        # It is imported when somebody knocks, who then waits in vain.
+        assert scene.kas("daemon", "status").code == 3
         scene.wait(lambda: "broken on purpose" in running.text(), running)
         scene.let("go")
         assert running.wait() == 0, running.text()

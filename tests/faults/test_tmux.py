@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,13 +17,16 @@ import attrs
 import pytest
 import trio
 
+from kasmos.cli.gc import clear_terminals
 from kasmos.exceptions import BackendUnavailableError, SessionError, SessionLostError
-from kasmos.model.profile import ExecutionMode, StopPolicy
+from kasmos.model.profile import ExecutionMode, LeftoverPolicy, Leftovers, StopPolicy
 from kasmos.model.session import ExitStatus, SessionHandle, SessionSpec
 from kasmos.sessions import tmux
 from kasmos.sessions.headless import open_headless
 from kasmos.sessions.tmux_backend import TmuxBackend, open_tmux
+from kasmos.sessions.tmux_host import children_of, resident
 from kasmos.sessions.tmux_session import TmuxSession
+from kasmos.store.stateroot import StateRoot
 from kasmos.supervision.termination import terminate
 from tests.faults.conftest import BOOT, LIMIT, PROGRAMS, Ground, alive, everything, until, wrote
 
@@ -143,11 +147,11 @@ async def test_server_killed_while_nobody_watched(desk: Desk) -> None:
 
 async def test_server_that_stands_still(desk: Desk) -> None:
     """A server that is stopped for seconds is slow and not dead: nothing is lost, and what ended meanwhile is exact."""
-    notify = desk.ground.notify
+    notify, much = desk.ground.notify, r"head -c 12000 /dev/zero | tr '\000' %"
     async with (
         desk.backend() as backend,
         backend.open(desk.sh("echo ready; read x; echo got $x; exit 7"), notify=notify) as one,
-        backend.open(desk.sh("echo ready; sleep 1; echo last words; exit 8"), notify=notify) as other,
+        backend.open(desk.sh(f"echo ready; sleep 1; {much}; echo last words; exit 8"), notify=notify) as other,
     ):
         await wrote(one, b"ready")
         await wrote(other, b"ready")
@@ -165,7 +169,10 @@ async def test_server_that_stands_still(desk: Desk) -> None:
         assert await ended(one) == ExitStatus(code=7)
         assert await ended(other) == ExitStatus(code=8)
         assert b"got hello" in await everything(one)
-        assert b"last words" in await everything(other)
+        said = await everything(other)
+        assert b"last words" in said
+        # More than the terminal's own buffer holds.
+        assert said.count(b"%") == 12_000
 
 
 async def test_control_connection_killed(desk: Desk) -> None:
@@ -212,7 +219,7 @@ async def test_supervisor_killed_with_fifty(desk: Desk) -> None:
 SUPERVISOR = """
 import os, sys, trio
 from pathlib import Path
-from kasmos.model.profile import ExecutionMode, StopPolicy
+from kasmos.model.profile import ExecutionMode, LeftoverPolicy, Leftovers, StopPolicy
 from kasmos.model.session import SessionHandle, SessionSpec
 from kasmos.sessions.headless import open_headless
 from kasmos.sessions.tmux_backend import open_tmux
@@ -308,6 +315,37 @@ async def test_server_ends_with_the_last_session(desk: Desk) -> None:
     assert not Path(desk.socket).exists()  # noqa: ASYNC240  # a look
 
 
+async def test_spared_process_loses_its_terminal(desk: Desk) -> None:
+    """A process that is spared outlives its program, but not on its terminal: nothing is kept for it."""
+    spec = desk.sh("echo ready; trap '' HUP; sleep 1000 & exit 3", leftovers=Leftovers(LeftoverPolicy.REPORT))
+    async with desk.opened(spec) as session:
+        assert await ended(session) == ExitStatus(code=3)
+        assert await session.screen() == "ready"
+    (left,) = desk.ground.left(spec)
+    assert not Path(desk.socket).exists()  # noqa: ASYNC240  # a look
+    os.kill(left.id.pid, signal.SIGKILL)
+
+
+async def test_dead_terminals_are_cleared(desk: Desk) -> None:
+    """A dead terminal waits for the supervisor that takes its session over; when its records are gone, it goes too."""
+    spec = desk.sh("echo last words; read x; exit 5")
+    async with desk.opened(spec) as session:
+        session.detach()
+    await desk.tmux("send-keys", "-t", f"={spec.id}:", "Enter")
+    with trio.fail_after(LIMIT):
+        while "1" not in (await desk.tmux("list-panes", "-a", "-F", "#{pane_dead}")).split():  # noqa: ASYNC110
+            await trio.sleep(0.02)
+    async with desk.backend():
+        pass
+    assert spec.id in await desk.tmux("list-sessions", "-F", "#{session_name}")
+    shutil.rmtree(desk.ground.directory(spec))
+    clear_terminals(StateRoot(desk.state), os.environ)
+    assert spec.id not in await desk.tmux("list-sessions", "-F", "#{session_name}")
+    async with desk.backend():
+        pass
+    assert not Path(desk.socket).exists()  # noqa: ASYNC240  # a look
+
+
 # --- the program ---------------------------------------------------------------------
 
 
@@ -325,9 +363,21 @@ async def test_flood_is_logged_to_the_byte(desk: Desk) -> None:
         assert (desk.ground.directory(spec) / "output.log").stat().st_size == count
 
 
-def resident(pid: int) -> int:
-    """Bytes of memory a process has."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+async def test_stopped_logger_is_continued(desk: Desk) -> None:
+    """A logger that somebody stopped does not make the tmux server grow for ever, and loses nothing."""
+    count = 90_000_000
+    spec = desk.sh(f"read x; exec {PROGRAMS / 'raw_flood'} {count}")
+    async with desk.opened(spec) as session:
+        copier = desk.ground.records(spec).copier()
+        assert copier is not None
+        (cat,) = children_of(copier.id.pid)
+        os.kill(cat.id.pid, signal.SIGSTOP)
+        await session.tap_enter()
+        with trio.fail_after(2 * LIMIT):
+            assert await session.wait() == ExitStatus(code=0)
+    assert any("was stopped" in text for text in desk.ground.warnings)
+    # What was typed is echoed as well.
+    assert len(desk.ground.output(spec)) >= count
 
 
 async def test_killed_program(desk: Desk) -> None:

@@ -86,6 +86,8 @@ def openai_failure(failure: Failure) -> tuple[dict[str, Any], dict[str, str]]:
             "You exceeded your current quota, please check your plan and billing details.",
             "insufficient_quota",
         )
+    if failure.status == 401:
+        words = "Incorrect API key provided: sk-mock."  # litellm knows it by these words
     kind = "server_error" if failure.status >= 500 else "invalid_request_error"
     headers = {"x-request-id": "req_mock"}
     if failure.reset is not None:

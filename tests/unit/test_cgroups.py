@@ -100,6 +100,13 @@ def test_what_systemd_has_delegated_is_ours(machine: Machine, monkeypatch: pytes
     assert isinstance(machine.find(), Cgroups)
 
 
+def test_delegated_only(tmp_path: Path, machine: Machine) -> None:
+    """Asked for a group that was delegated, one that may merely be written is none."""
+    found = find_cgroups(tmp_path / "root", delegated=True, proc=str(machine.path / "proc"), systemd="/nowhere")
+    assert isinstance(found, NoCgroups)
+    assert "delegated" in found.reason
+
+
 def test_without_cgroups(machine: Machine) -> None:
     """Where no control group can be used, it is said why."""
     (machine.path / "proc/self/mountinfo").write_text("24 1 254:0 / / rw - ext4 /dev/vda rw\n")
@@ -131,3 +138,10 @@ def test_groups_within_a_group_count(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "cgroup.procs").write_text(pids)
     assert cgroups.members(str(tmp_path / "s")) == [7, 8, 9]
+
+
+def test_a_group_that_does_not_tell_is_passed_over(tmp_path: Path) -> None:
+    """A group below a session's that cannot be read hides nobody in those that can."""
+    (tmp_path / "s/threaded/cgroup.procs").mkdir(parents=True)
+    (tmp_path / "s/cgroup.procs").write_text("7\n")
+    assert cgroups.members(str(tmp_path / "s")) == [7]

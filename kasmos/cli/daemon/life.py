@@ -24,7 +24,6 @@ LOG = "daemon.log"
 STOP_PATIENCE = 60.0
 """Seconds that a plain stop may take before we stop waiting for it; programs get their grace in it."""
 _SECRET = ("http_admin_token", "http_readonly_token")
-_OF_ORCHESTRATION: tuple[str, ...] = ()
 
 
 # --- start ------------------------------------------------------------------------------
@@ -218,7 +217,6 @@ def status(ctx: click.Context, *, as_json: bool) -> int:
     Raises:
         ClientError: none runs, or it does not answer.
     """
-    from kasmos import __version__
     from kasmos.model import codec
 
     place = place_of(ctx)
@@ -238,8 +236,6 @@ def status(ctx: click.Context, *, as_json: bool) -> int:
         *(f"PROBLEM     {problem}" for problem in answer["problems"]),
     ]
     say("\n".join(lines))
-    if answer["version"] != __version__:
-        note(f"this is kasmos {__version__}, the daemon is {answer['version']}: restart it when it suits")
     return 0 if answer["healthy"] else 1
 
 

@@ -22,7 +22,7 @@ from kasmos.daemon.held import Held
 from kasmos.daemon.leaving import Departure
 from kasmos.daemon.life import Exposition, Life, Phase, Reloaded, StopOrder
 from kasmos.exceptions import ConfigError
-from kasmos.serve import Engine, Options, open_engine
+from kasmos.serve import Engine, Options, import_web_stack, open_engine
 from kasmos.telemetry.logs import Log
 from kasmos.telemetry.metrics import CONTENT_TYPE, LoopWatch, Metrics
 from kasmos.telemetry.notify import Notifier, watchdog_interval
@@ -58,6 +58,8 @@ class Standing:
         """
         async with trio.open_nursery() as nursery:
             await nursery.start(self._receive_signals)
+            # Beside the journal, which is read in another thread: both take a while.
+            nursery.start_soon(partial(trio.to_thread.run_sync, import_web_stack, abandon_on_cancel=True))
             with self._root:
                 async with open_engine(self._options()) as engine:
                     self._engine = engine

@@ -1,0 +1,185 @@
+"""What a supervisor answers, as values. What a newer one says beside is passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+
+@attrs.frozen
+class Exit:
+    """How a program ended: a code, a signal, or neither (unknown)."""
+
+    code: int | None
+    signal: int | None
+    certain: bool
+    text: str
+
+
+@attrs.frozen
+class Why:
+    """Why a task ended as it did, or is tried again."""
+
+    kind: str
+    message: str
+    session_id: str | None = None
+    exit: Exit | None = None
+    because_of: tuple[str, ...] = ()
+    tail: str = ""
+
+
+@attrs.frozen
+class Warned:
+    """Something that is doubtful about what was asked."""
+
+    place: str
+    problem: str
+    cure: str = ""
+
+
+@attrs.frozen
+class Submission:
+    """A task that was accepted."""
+
+    task_id: str
+    status: str
+    repeated: bool
+    """It had been handed in before, with the same key."""
+    cursor: int
+    """All its events have numbers above this one."""
+    warnings: tuple[Warned, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The task's id."""
+        return self.task_id
+
+
+@attrs.frozen
+class Task:
+    """A task as it stands."""
+
+    task_id: str
+    run_id: str
+    name: str
+    title: str
+    status: str
+    """`queued`, `running`, `waiting`, then the outcome."""
+    attempts: int
+    agent: str | None = None
+    model: str | None = None
+    needs: tuple[str, ...] = ()
+    session_id: str | None = None
+    exit: Exit | None = None
+    cause: Why | None = None
+    submitted_at: str | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
+    seconds: float | None = None
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self.task_id
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has its outcome."""
+        return self.status not in ("queued", "running", "waiting")
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether its outcome is the one that was hoped for."""
+        return self.status == "succeeded"
+
+
+@attrs.frozen
+class TaskOutput:
+    """A piece of what a task's agent writes."""
+
+    task_id: str
+    session_id: str
+    offset: int
+    next_offset: int
+    lost: int
+    text: str
+
+
+@attrs.frozen
+class Run:
+    """A run as it stands."""
+
+    run_id: str
+    status: str
+    title: str
+    goal: str
+    source: str
+    counts: Mapping[str, int]
+    last_seq: int
+    origin: str = "plan"
+    started_at: str | None = None
+    ended_at: str | None = None
+    seconds: float | None = None
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self.run_id
+
+
+@attrs.frozen
+class Session:
+    """A session as it stands."""
+
+    session_id: str
+    name: str
+    kind: str
+    backend: str
+    status: str
+    attempt: int
+    profile: str
+    output_bytes: int
+    run_id: str | None = None
+    task_id: str | None = None
+    pid: int | None = None
+    exit: Exit | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self.session_id
+
+
+@attrs.frozen
+class Agent:
+    """An agent profile."""
+
+    name: str
+    program: str
+    mode: str
+    usable: bool
+    reason: str = ""
+    model: str | None = None
+    default: bool = False
+
+
+@attrs.frozen
+class Page:
+    """The body of a list's answer."""
+
+    next_cursor: str | None = None
+    tasks: tuple[Task, ...] = ()
+    runs: tuple[Run, ...] = ()
+    sessions: tuple[Session, ...] = ()
+    agents: tuple[Agent, ...] = ()
+
+
+@attrs.frozen
+class RunDetail:
+    """The body of the answer about one run."""
+
+    run: Run
+    tasks: tuple[Task, ...] = ()

@@ -1,0 +1,79 @@
+"""Streams of events: what is missing is said, what is over ends, and who does not read holds up nobody."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import trio
+
+from kasmos.model import event as ev
+from kasmos.model.event import Record
+from kasmos.store.fold import apply
+from tests.e2e.api_world import Api, open_api
+
+SOON = 50.0
+
+
+def commit_after_a_gap(api: Api, seq: int) -> None:
+    """An event whose predecessors nobody has any more."""
+    record = Record(seq=seq, at=1.0, mono=1.0, event=ev.WaveEnded("r1", 1, "succeeded"))  # type: ignore[arg-type]
+    apply(api.orchestrator.world, record)
+    api.orchestrator.bus.publish([record])
+
+
+async def test_a_gap_is_said(root: Path) -> None:
+    """Where events are missing between two, the stream says between which, in a line without a number."""
+    async with open_api(root) as api:
+        api.orchestrator.start_run()
+        commit_after_a_gap(api, 40)
+        lines = []
+        async with api.http.stream("GET", "/v1/events") as response:
+            async for line in response.aiter_lines():
+                lines.append(json.loads(line))
+                if len(lines) == 4:
+                    break
+        assert [line.get("seq") for line in lines] == [1, 2, None, 40]
+        assert lines[2] == {"type": "gap", "after": 2, "before": 40}
+
+
+async def test_the_stream_of_a_task_that_is_over_ends(root: Path) -> None:
+    """Who comes back after a task's end is told that nothing follows, by the end of the stream."""
+    async with open_api(root) as api:
+        api.orchestrator.start_run()
+        api.orchestrator.start_session("r1", "1")
+        api.orchestrator.end_task("r1", "1")
+        with trio.fail_after(SOON):
+            response = await api.get(f"/v1/tasks/1/events?after={api.orchestrator.world.seq}")
+        assert (response.status_code, response.content) == (200, b"")
+
+
+async def test_readers_that_do_not_read_hold_up_nobody(root: Path) -> None:
+    """With two hundred readers, of which twenty never read, the others are given every event."""
+    head = b"GET /v1/events HTTP/1.1\r\nHost: k\r\nAccept: text/event-stream\r\n\r\n"
+    done = 0
+
+    async def read(stream: trio.SocketStream) -> None:
+        nonlocal done
+        data = b""
+        while b"id: 400\n" not in data:
+            data = data[-64:] + await stream.receive_some(65_536)
+        done += 1
+
+    async with open_api(root) as api:
+        streams = [await trio.open_unix_socket(str(api.socket)) for _ in range(200)]
+        with trio.fail_after(SOON):
+            for stream in streams:
+                await stream.send_all(head)
+            async with trio.open_nursery() as nursery:
+                for stream in streams[20:]:
+                    nursery.start_soon(read, stream)
+                for number in range(200):
+                    # Each tells of a plan: more than the buffers of sockets hold.
+                    api.orchestrator.start_run(f"r{number}", tasks=10)
+                    if number % 20 == 0:
+                        await trio.sleep(0.01)
+        assert done == 180
+        assert (await api.get("/healthz")).status_code == 200
+        for stream in streams:
+            await stream.aclose()
