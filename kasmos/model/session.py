@@ -38,6 +38,8 @@ class StopReason(enum.StrEnum):
     """Its program had said that it was done, and did not exit."""
     UNDELIVERED = "undelivered"
     """Its prompt could not be typed."""
+    BUDGET = "budget"
+    """What it may spend was spent."""
 
 
 class CgroupUse(enum.StrEnum):

@@ -21,23 +21,25 @@ from kasmos.failpoints import reach
 from kasmos.model import event as ev
 from kasmos.model.approval import ApprovalPolicy
 from kasmos.model.event import Event, Record
-from kasmos.model.profile import RestartPolicy
+from kasmos.model.profile import ExecutionMode, RestartPolicy
 from kasmos.model.session import ExitStatus, SessionHandle, SessionKind, SessionSpec, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
-from kasmos.model.usage import Shortfall
+from kasmos.model.usage import Price, Shortfall, Usage
 from kasmos.model.view import SessionView, TaskView, World
 from kasmos.screens import Ruleset
 from kasmos.sessions.protocol import AskSource, Backend, ExecutionSession, SessionNeverStarted, TerminalSession
 from kasmos.store.fold import apply
 from kasmos.supervision import transitions
 from kasmos.supervision.desk import Desk, DeskTerms, asks_left
+from kasmos.supervision.hearing import Reading
 from kasmos.supervision.ledger import Ledger
+from kasmos.supervision.meter import Meter, MeterTerms
 from kasmos.supervision.prompting import deliver_prompt
 from kasmos.supervision.terminal import Terminal
 from kasmos.supervision.termination import stop
 from kasmos.supervision.witness import Witness, make_witness
 
-__all__ = ["STOP_CAUSES", "Child", "Ledger", "Recipe", "Surroundings", "tail_of"]
+__all__ = ["STOP_CAUSES", "Child", "Hindrance", "Ledger", "Recipe", "Surroundings", "tail_of"]
 
 START_PATIENCE = 10.0
 """Seconds a start may take at least, however short the limit of what is started: the machine may be busy."""
@@ -50,8 +52,18 @@ STOP_CAUSES = {
     StopReason.FAIL_FAST: Cause(CauseKind.FAIL_FAST, "stopped because another task of the run failed"),
     StopReason.UNANSWERED: Cause(CauseKind.UNANSWERED, "nobody answered what it asked"),
     StopReason.UNDELIVERED: Cause(CauseKind.UNDELIVERED, "its prompt could not be typed"),
+    StopReason.BUDGET: Cause(CauseKind.BUDGET, "stopped because its budget was spent"),
 }
 """What a task ends with that was stopped before, or between, its sessions."""
+
+
+@attrs.frozen
+class Hindrance:
+    """Why a task's program may not be started now."""
+
+    reason: str
+    final: Cause | None = None
+    """What the task ends with; None where it waits."""
 
 
 class Recipe(Protocol):
@@ -82,6 +94,11 @@ class Recipe(Protocol):
     def typed_prompt(self, attempt: int) -> str | None:
         """The prompt, where it is typed into the agent's terminal."""
 
+    account: str
+    """The account its agent uses; empty for what uses none."""
+    may_ask: bool
+    """Whether a person is there to see to an account."""
+
     def agent(self, attempt: int) -> SessionSpec:
         """The session of an attempt."""
 
@@ -90,6 +107,27 @@ class Recipe(Protocol):
 
     def check_timeout(self, index: int) -> float | None:
         """Seconds a check may take."""
+
+    def hindrance(self, world: World) -> Hindrance | None:
+        """Why the agent may not be started now; if nothing is said, it is started."""
+
+    def wait_before_start(self, world: World, now: float, boot_id: str) -> float:
+        """Seconds until it is its turn to start on its account; the place in the row is taken."""
+
+    def time_left(self, world: World) -> float | None:
+        """Seconds that its budgets leave for a session that starts now."""
+
+    def wall(self) -> float:
+        """The wall clock."""
+
+    def day(self) -> str:
+        """The present day of budgets."""
+
+    def over_budget(self, world: World, session_id: str) -> str:
+        """Why a live session may spend no more; nothing if it may."""
+
+    def price_of(self, model: str) -> Price | None:
+        """What a model costs; by an unknown name or none, the one its agent is started with."""
 
     def backend(self, spec: SessionSpec | SessionView) -> Backend:
         """Where a session runs.
@@ -143,13 +181,17 @@ class Child:
         self._desk: Desk | None = None
         """Sees to what the session asks."""
         self._witness: Witness | None = None
-        """Reads what the session's program says of itself, where that decides."""
+        """Reads what the session's program says of itself, where it says anything."""
         self._overstayed = False
         """Whether the session's program stays although it has said that it is done."""
         self._rules: Ruleset | None = None
         """The screen rules of the session that is begun."""
         self.terminal: Terminal | None = None
         """Watches the session's terminal, where it has one."""
+        self._meter: Meter | None = None
+        """Accounts for what the session uses."""
+        self._budget_deadline = float("inf")
+        """When what its budgets leave of time is over; counted as `_deadline`."""
 
     # --- what others ask of it -------------------------------------------------------
 
@@ -221,6 +263,9 @@ class Child:
             now=self._around.now(),
             rand=self._around.rand(),
             same_boot=self._same_boot(task),
+            wall=recipe.wall(),
+            account=self._ledger.world.accounts.get(recipe.account),
+            may_ask=recipe.may_ask,
         )
 
     def _same_boot(self, task: TaskView) -> bool:
@@ -232,8 +277,7 @@ class Child:
         """Do one thing; True when the child is done."""
         match step:
             case transitions.StartAgent(attempt):
-                await self._open(self._recipe.agent(attempt), None)
-                return self._over
+                return await self._start_agent(attempt)
             case transitions.StartCheck(attempt, index):
                 await self._open(self._recipe.check(attempt, index), index)
                 return self._over
@@ -247,6 +291,10 @@ class Child:
             case transitions.Retry(event):
                 await self._ledger.append(event)
                 reach("task.retry-scheduled")
+            case transitions.Park(event, reason):
+                await self._ledger.append(event, ev.TaskPutBack(self.run_id, self.task_id, reason, waits=True))
+                reach("task.put-back")
+                return True
             case transitions.PutBack(reason):
                 await self._put_back(reason)
                 return True
@@ -255,12 +303,33 @@ class Child:
                 return True
         return False
 
+    async def _start_agent(self, attempt: int) -> bool:
+        """Start the task's program, if and when that may be; True when the child is done."""
+        recipe = self._recipe
+        wait = recipe.wait_before_start(self._ledger.world, self._around.now(), self._around.boot_id)
+        if wait > 0:
+            with trio.move_on_after(wait):
+                await self._stop.wait()
+            if self._stop_reason is not None:
+                return False
+        hindrance = recipe.hindrance(self._ledger.world)
+        if hindrance is None:
+            await self._open(recipe.agent(attempt), None)
+            return self._over
+        if hindrance.final is not None:
+            await self._finish(Outcome.FAILED, hindrance.final)
+        else:
+            # Whoever waits holds no slot: the task is begun again when it may be.
+            await self._ledger.append(ev.TaskPutBack(self.run_id, self.task_id, hindrance.reason, waits=True))
+        return True
+
     def _explained(self, cause: Cause) -> Cause:
         asked = self._stop_cause
         if asked is None or asked.kind is not cause.kind:
             return cause
-        # Only who asked for the stop knows which task's end led to it.
-        return attrs.evolve(cause, because_of=asked.because_of)
+        # Only who asked for the stop knows which task's end led to it, and which budget it was.
+        message = asked.message if cause.kind is CauseKind.BUDGET else cause.message
+        return attrs.evolve(cause, because_of=asked.because_of, message=message)
 
     async def _finish(self, outcome: Outcome, cause: Cause) -> None:
         await self._ledger.append(ev.TaskEnded(self.run_id, self.task_id, outcome, cause))
@@ -275,7 +344,8 @@ class Child:
             await self._put_back("interrupted")
         else:
             cause = self._stop_cause or STOP_CAUSES.get(reason) or Cause(CauseKind.STOPPED, "stopped")
-            await self._finish(Outcome.CANCELLED, cause)
+            outcome = Outcome.FAILED if cause.kind is CauseKind.BUDGET else Outcome.CANCELLED
+            await self._finish(outcome, cause)
 
     # --- one session -----------------------------------------------------------------
 
@@ -298,6 +368,7 @@ class Child:
                 profile=spec.profile,
                 harness=spec.harness,
                 conversation=spec.conversation,
+                account=self._recipe.account if check is None else "",
             )
         )
         reach("session.intent" if check is None else "check.intent")
@@ -349,7 +420,13 @@ class Child:
             gone = ev.SessionLost(view.id, "nothing is left of it, and its records have been removed")
             await self._ledger.append(gone if had_started else ev.SessionNeverStarted(view.id))
         except SessionLostError as error:
-            await self._ledger.append(ev.SessionLost(view.id, str(error)))
+            await self._ledger.append(*self._used_unknown(view), ev.SessionLost(view.id, str(error)))
+
+    def _used_unknown(self, view: SessionView) -> list[ev.Event]:
+        """What is recorded of an agent's usage of which nobody can learn anything any more."""
+        if view.usage is not None or view.kind is not SessionKind.AGENT or not self._recipe.account:
+            return []
+        return [ev.SessionUsed(view.id, Usage(), self._recipe.day())] if view.started_mono is not None else []
 
     async def _find_rules(self, session: ExecutionSession) -> None:
         """Find the screen rules of a session that runs already; it goes on without them if they have mistakes."""
@@ -373,6 +450,8 @@ class Child:
         """Stay with a session until it has ended, or nothing more can be done."""
         self._session = session
         self._deadline = deadline
+        self._meter = self._make_meter(session)
+        self._budget_deadline = self._find_budget_deadline(session)
         self._witness = self._make_witness(session)
         self._overstayed = False
         self._around.started(session)
@@ -382,7 +461,7 @@ class Child:
         finally:
             if self._desk is not None:
                 self._desk.close()
-            self._session = self._patience = self._desk = self._witness = self.terminal = None
+            self._session = self._patience = self._desk = self._witness = self._meter = self.terminal = None
             self._around.ended(session.spec.id)
         events = (*asks_left(self._ledger.world, session.spec.id, given), *ended)
         last = self._task_end_with(session.spec.id, events)
@@ -409,19 +488,37 @@ class Child:
     def _make_witness(self, session: ExecutionSession) -> Witness | None:
         known = self._ledger.world.sessions.get(session.spec.id)
         harness = known.harness if known is not None else session.spec.harness
-        recipe = self._recipe
-        return make_witness(session, harness, accept=recipe.accept, exit_grace=recipe.exit_grace)
+        recipe, meter = self._recipe, self._meter
+        return make_witness(
+            session,
+            harness,
+            tells=meter is not None and session.spec.backend is ExecutionMode.SCRIPTED,
+            accept=recipe.accept,
+            exit_grace=recipe.exit_grace,
+            heard=meter.take if meter is not None else None,
+            wall=recipe.wall,
+        )
 
     async def _until_ended(self, session: ExecutionSession, view: SessionView | None) -> list[ev.SessionEvent]:
         """Stay until it has ended; what is to be said of its end."""
         status = session.exit or await self._end_or_stop(session, view)
         if isinstance(status, SessionLostError):
-            return [ev.SessionLost(session.spec.id, str(status))]
+            if self._witness is not None:
+                await self._witness.hear_out()
+            return [*self._used(), ev.SessionLost(session.spec.id, str(status))]
         concluded = await self._conclude(session, status)
         succeeded = status.succeeded if concluded is None else concluded.outcome is Outcome.SUCCEEDED
         tail = tail_of(session, 1 if succeeded else TAIL_LINES)
         ended = ev.SessionEnded(session.spec.id, status, session.output_bytes, tail)
-        return [ended] if concluded is None else [concluded, ended]
+        # What was used is told after the judgement: the last line may be complete only by it.
+        return [*self._used(), ended] if concluded is None else [*self._used(), concluded, ended]
+
+    def _used(self) -> list[ev.SessionEvent]:
+        """What is to be recorded of the session's usage at its end."""
+        if self._meter is None or (self._witness is not None and self._witness.silent):
+            return []
+        # What an agent used that tells nothing is unknown.
+        return [self._meter.snapshot(self._witness.reading if self._witness is not None else Reading())]
 
     async def _conclude(self, session: ExecutionSession, status: ExitStatus) -> ev.SessionConcluded | None:
         """What the program said of its end, where that decides."""
@@ -431,6 +528,8 @@ class Child:
         # Whoever was done and had to be sent away has not failed by how it went.
         settled = known is not None and known.stop_reason is StopReason.SETTLED
         said = await self._witness.conclude(ExitStatus(code=0) if settled else status)
+        if said is None:
+            return None
         return ev.SessionConcluded(
             session.spec.id, said.outcome, said.failure, said.conversation or "", said.usage, said.model or ""
         )
@@ -448,8 +547,9 @@ class Child:
                 with trio.CancelScope(deadline=self._patience_deadline(session)) as self._patience:
                     if self._stop_reason is None:
                         return await self._wait_end(session)
-                done = StopReason.SETTLED if self._overstayed else StopReason.TIMEOUT
-                status = await stop(session, reason=self._stop_reason or done, hurry=self._hurry)
+                done = StopReason.SETTLED if self._overstayed else None
+                reason = self._stop_reason or done or self._time_is_over()
+                status = await stop(session, reason=reason, hurry=self._hurry)
         except SessionLostError as error:
             return error
         if status is None:
@@ -461,11 +561,44 @@ class Child:
     def _patience_deadline(self, session: ExecutionSession) -> float:
         """When the session's time is over, by Trio's clock."""
         view = self._ledger.world.sessions.get(session.spec.id)
-        deadline = transitions.decide_deadline(self._deadline, view)
+        deadline = transitions.decide_deadline(min(self._deadline, self._budget_deadline), view)
         return trio.current_time() + max(0.0, deadline - self._around.now())
 
+    def _time_is_over(self) -> StopReason:
+        """Whose time it was: the task's own, or what its budgets had left."""
+        if self._budget_deadline >= self._deadline:
+            return StopReason.TIMEOUT
+        self._stop_cause = Cause(CauseKind.BUDGET, "stopped because what its budgets had left of time was over")
+        return StopReason.BUDGET
+
+    def _find_budget_deadline(self, session: ExecutionSession) -> float:
+        left = self._recipe.time_left(self._ledger.world) if self._meter is not None else None
+        return float("inf") if left is None else self._around.now() + left
+
+    def _make_meter(self, session: ExecutionSession) -> Meter | None:
+        recipe, spec = self._recipe, session.spec
+        if spec.kind is not SessionKind.AGENT or not recipe.account:
+            return None
+
+        def seconds() -> float:
+            view = self._ledger.world.sessions.get(spec.id)
+            if view is None:
+                return 0.0
+            begun = view.started_mono if view.started_mono is not None else view.starting_mono
+            return max(0.0, self._around.now() - begun - view.waited)
+
+        terms = MeterTerms(
+            day=recipe.day,
+            seconds=seconds,
+            now=self._around.now,
+            price=recipe.price_of,
+            over_budget=lambda session_id: recipe.over_budget(self._ledger.world, session_id),
+            stop=lambda why: self.request_stop(StopReason.BUDGET, Cause(CauseKind.BUDGET, f"stopped because {why}")),
+        )
+        return Meter(spec.id, self._ledger, terms)
+
     async def _wait_end(self, session: ExecutionSession) -> ExitStatus:
-        """Wait for the end; where the session can ask, or has a terminal, see to that meanwhile."""
+        """Wait for the end; where the session can ask, tells something, or has a terminal, see to that meanwhile."""
         duties = self._duties(session)
         if not duties:
             return await session.wait()
