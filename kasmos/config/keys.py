@@ -111,6 +111,11 @@ def _leftovers(said: object) -> Leftovers:
     return Leftovers(LeftoverPolicy.STOP, tuple(names))
 
 
+def _budget_variable(path: Path, unit: str) -> str:
+    """Where no name of the user's is part of the key, `KASMOS_BUDGET_PER_RUN_MONEY` and its like."""
+    return "" if "*" in path else f"KASMOS_BUDGET_{path[-1].upper()}_{unit.upper()}"
+
+
 TABLES: tuple[Table, ...] = (
     Table((), "A supervisor for agent programs."),
     Table(("orchestration",), "How runs go, where neither the plan nor the command line says otherwise."),
@@ -397,7 +402,7 @@ KEYS: tuple[Key, ...] = (
         variable="KASMOS_BUDGET_ZONE",
     ),
     *(
-        Key((*path, unit), kind, why, example=example)
+        Key((*path, unit), kind, why, example=example, variable=_budget_variable(path, unit))
         for path, _ in _BUDGETS
         for unit, kind, why, example in (
             ("money", Number(0, 1e9), "USD.", "5"),
