@@ -18,6 +18,7 @@ import trio
 from kasmos.daemon.access import Refusal
 from kasmos.daemon.agents import AgentWire, describe_agents
 from kasmos.daemon.bus import Bus, Subscription
+from kasmos.daemon.conversations import find_conversation
 from kasmos.daemon.desk import TaskDesk
 from kasmos.daemon.life import Health, Life
 from kasmos.daemon.present import Present
@@ -383,20 +384,38 @@ class Service:
                 asked.append(self.world.runs[run.id])
         return asked
 
-    async def retry_run(self, name: str, tasks: Iterable[str] = ()) -> RunView:
-        """Try tasks of a run again; none named means all that did not succeed."""
+    async def retry_run(self, name: str, tasks: Iterable[str] = (), *, resume: bool = False) -> RunView:
+        """Try tasks of a run again; none named means all that did not succeed.
+
+        Args:
+            name: the run.
+            tasks: of it.
+            resume: go on with their programs' conversations, where there are any.
+        """
         run = self.get_run(name)
         chosen = tuple(_task_of(run, task) for task in tasks)
         self._refuse_when_draining()
-        await self._orchestrator.retry(run.id, chosen)
+        await self._retry(run, chosen, resume=resume)
         return self.world.runs[run.id]
 
-    async def retry_task(self, name: str) -> TaskView:
-        """Try one task again."""
+    async def retry_task(self, name: str, *, resume: bool = False) -> TaskView:
+        """Try one task again; with *resume*, in its program's conversation."""
         task = self.get_task(name)
         self._refuse_when_draining()
-        await self._orchestrator.retry(task.run_id, (task.spec.id,))
+        await self._retry(self.world.runs[task.run_id], (task.spec.id,), resume=resume)
         return self._again(task)
+
+    async def _retry(self, run: RunView, chosen: tuple[str, ...], *, resume: bool) -> None:
+        found: dict[str, str] = {}
+        for task in run.tasks.values() if resume else ():
+            if not chosen or task.spec.id in chosen:
+                sessions = self.world.sessions
+                found[task.spec.id] = await find_conversation(task, sessions, self._surroundings.read_ended)
+        unknown = [name for name in chosen if resume and not found.get(name)]
+        if unknown:
+            detail = f"task {', '.join(unknown)} has no conversation that is known; retry it without resuming"
+            raise RequestError(409, "no_conversation", detail)
+        await self._orchestrator.retry(run.id, chosen, found)
 
     async def cancel_task(self, name: str) -> TaskView:
         """Stop a task for good, whether it runs, waits or is queued."""

@@ -74,7 +74,9 @@ class OrchestratorLike(Protocol):
     async def cancel_run(self, run_id: str, reason: str) -> None:
         """End a run for good."""
 
-    async def retry(self, run_id: str, task_ids: tuple[str, ...] = ()) -> None:
+    async def retry(
+        self, run_id: str, task_ids: tuple[str, ...] = (), conversations: Mapping[str, str] | None = None
+    ) -> None:
         """Try tasks again; none named means all that did not succeed."""
 
     async def stop_task(self, run_id: str, task_id: str) -> None:

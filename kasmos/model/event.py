@@ -165,6 +165,8 @@ class TaskPutBack:
     run_id: str
     task_id: str
     reason: str
+    conversation: str = ""
+    """The program's conversation that the next attempts go on with; empty for a new one."""
 
 
 @attrs.frozen

@@ -316,6 +316,7 @@ def _task(task: TaskView, event: ev.TaskRetryScheduled | ev.TaskPutBack | ev.Tas
                 state=Pending(),
                 epoch=len(task.sessions),
                 failures=(),
+                conversation=event.conversation,
                 ended_at=None,
                 ended_mono=None,
             )
