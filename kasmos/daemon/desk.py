@@ -41,8 +41,9 @@ class TaskDesk:
         if found is not None:
             return self._answer(found, cursor, ())
         self._refuse_when_draining()
-        if self._orchestrator.queued_tasks + self._in_hand >= self._surroundings.max_queued:
-            detail = f"{self._surroundings.max_queued} tasks wait already; try again when some of them have begun"
+        most = self._surroundings.present().orchestration.max_queued
+        if self._orchestrator.queued_tasks + self._in_hand >= most:
+            detail = f"{most} tasks wait already; try again when some of them have begun"
             raise RequestError(429, "queue_full", detail)
         self._in_hand += 1
         try:
@@ -66,7 +67,7 @@ class TaskDesk:
         def check() -> tuple[Prepared | None, tuple[Mistake, ...]]:
             return prepare_task(request, self._surroundings.configure({}), self._surroundings.project, conversation)
 
-        # In a thread: the configuration is read as it is now.
+        # In a thread: the configuration may have to be read.
         prepared, found = await trio.to_thread.run_sync(check)
         mistakes += found
         needs = []

@@ -131,7 +131,7 @@ class Service:
     @property
     def queue_limit(self) -> int:
         """How many of them may wait."""
-        return self._surroundings.max_queued
+        return self._surroundings.present().orchestration.max_queued
 
     def last_output_at(self, session: SessionView) -> float | None:
         """When a live session last wrote something."""
@@ -195,15 +195,11 @@ class Service:
         return view
 
     async def list_agents(self) -> tuple[AgentWire, ...]:
-        """Every agent profile, as configured now, and whether it can be used.
-
-        Raises:
-            ConfigError: the configuration is wrong.
-        """
+        """Every agent profile in force, and whether it can be used."""
         around = self._surroundings
 
         def look() -> tuple[AgentWire, ...]:
-            return describe_agents(around.configure({}), around.environ, around.project)
+            return describe_agents(around.present(), around.environ, around.project)
 
         return await trio.to_thread.run_sync(look)
 
@@ -328,7 +324,7 @@ class Service:
         return tuple(warnings)
 
     def _prepare(self, document: bytes, source: str, overrides: RunOverrides) -> _Prepared:
-        """Parse and check a document against the configuration as it is now. Runs in a thread."""
+        """Parse and check a document against the configuration in force. Runs in a thread."""
         config = self._surroundings.configure(overrides.flags())
         settings = config.run_settings()
         if overrides.mode is not None:
@@ -348,10 +344,19 @@ class Service:
             warnings=parsed.warnings,
         )
 
+    async def _reconfigure(self) -> None:
+        """See to it that a profile that was mended counts for what is begun next.
+
+        Raises:
+            ConfigError: the configuration is wrong, and the old one stays in force.
+        """
+        await trio.to_thread.run_sync(self._surroundings.configure, {})
+
     async def advance(self, name: str) -> RunView:
         """Let a parked run go on past the wave it waits after."""
         run = self.get_run(name)
         self._refuse_when_draining()
+        await self._reconfigure()
         await self._orchestrator.advance(run.id)
         return self.world.runs[run.id]
 
@@ -359,6 +364,7 @@ class Service:
         """Take up a run that was interrupted; one that is under way goes on as it is."""
         run = self.get_run(name)
         self._refuse_when_draining()
+        await self._reconfigure()
         await self._orchestrator.continue_run(run.id)
         return self.world.runs[run.id]
 
@@ -395,6 +401,7 @@ class Service:
         run = self.get_run(name)
         chosen = tuple(_task_of(run, task) for task in tasks)
         self._refuse_when_draining()
+        await self._reconfigure()
         await self._retry(run, chosen, resume=resume)
         return self.world.runs[run.id]
 
@@ -402,6 +409,7 @@ class Service:
         """Try one task again; with *resume*, in its program's conversation."""
         task = self.get_task(name)
         self._refuse_when_draining()
+        await self._reconfigure()
         await self._retry(self.world.runs[task.run_id], (task.spec.id,), resume=resume)
         return self._again(task)
 
