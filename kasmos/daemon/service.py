@@ -249,6 +249,10 @@ class Service:
             raise RequestError(400, "cursor_ahead", detail)
         return self._bus.subscribe(after)
 
+    def nudge(self) -> None:
+        """Wake every subscription that waits, although there is nothing new. Never blocks."""
+        self._bus.nudge()
+
     def concerns(self, record: Record, run_id: str, task_id: str | None = None) -> bool:
         """Whether an event is about this run, or about this task of it."""
         event = record.event
