@@ -74,7 +74,9 @@ def run(
 @_JUNIT
 @_SUMMARY
 @click.pass_context
-def resume(ctx: click.Context, run_id: str | None, keep: bool, as_json: bool, junit: str | None, summary: str | None) -> None:
+def resume(
+    ctx: click.Context, run_id: str | None, keep: bool, as_json: bool, junit: str | None, summary: str | None
+) -> None:
     """Continue an unfinished RUN (the newest one when none is named), with the plan as it was."""
     from kasmos.cli import foreground
 
