@@ -1,4 +1,4 @@
-"""Terminals under a whole supervisor: prompts are typed once, what a screen asks becomes an approval, people come first."""
+"""Terminals under a whole supervisor: prompts are typed once, asks become approvals, people come first."""
 
 from __future__ import annotations
 
