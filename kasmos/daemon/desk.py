@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 import trio
 
@@ -13,6 +14,8 @@ from kasmos.daemon.wire import task_status
 from kasmos.exceptions import Mistake, RequestError
 from kasmos.model.view import TaskView
 from kasmos.orchestration.intake import TaskAccepted, TaskSubmission
+
+_REFUSED = "the task cannot be run as it was asked for"
 
 
 class TaskDesk:
@@ -55,7 +58,21 @@ class TaskDesk:
             self._in_hand -= 1
         return self._answer(accepted, cursor, prepared.warnings)
 
+    async def refuse(self, request: TaskRequest, mistakes: Iterable[Mistake]) -> NoReturn:
+        """Refuse a task with mistakes; see `Service.refuse_task`."""
+        _, _, others = await self._look(request)
+        told = {mistake.place: mistake for mistake in (*others, *mistakes)}
+        raise RequestError(400, "invalid_body", _REFUSED, sorted(told.values(), key=lambda one: one.place))
+
     async def _prepare(self, request: TaskRequest) -> tuple[Prepared, tuple[str, ...]]:
+        prepared, needs, mistakes = await self._look(request)
+        if prepared is None or mistakes:
+            raise RequestError(400, "invalid_body", _REFUSED, mistakes)
+        return prepared, needs
+
+    async def _look(self, request: TaskRequest) -> tuple[Prepared | None, tuple[str, ...], list[Mistake]]:
+        """What it comes to, the tasks it needs, and every mistake."""
+
         def check() -> tuple[Prepared | None, tuple[Mistake, ...]]:
             return prepare_task(request, self._surroundings.configure({}), self._surroundings.project)
 
@@ -68,9 +85,7 @@ class TaskDesk:
                 needs.append(self._get_task(name).id)
             except RequestError as error:
                 mistakes.append(Mistake(f"$.needs[{index}]", error.detail, "the id of a task that was handed in"))
-        if prepared is None or mistakes:
-            raise RequestError(400, "invalid_body", "the task cannot be run as it was asked for", mistakes)
-        return prepared, tuple(dict.fromkeys(needs))
+        return prepared, tuple(dict.fromkeys(needs)), mistakes
 
     def _answer(self, accepted: TaskAccepted, cursor: int, warnings: tuple[Mistake, ...]) -> TaskSubmittedWire:
         if not accepted.same:
