@@ -343,6 +343,13 @@ def test_stop_of_what_is_no_daemon(scene: Scene) -> None:
         assert running.wait() == 0
 
 
+def test_a_workspace_that_is_not_there_is_refused(scene: Scene) -> None:
+    """A daemon whose tasks would have no place to run in does not come up, and names the place."""
+    result = scene.kas("daemon", "start", "--workspace-root", "nowhere")
+    assert result.code == 2
+    assert "daemon.workspace_root: there is no directory" in result.stderr
+
+
 # --- reload -----------------------------------------------------------------------------
 
 
