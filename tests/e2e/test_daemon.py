@@ -280,6 +280,16 @@ def test_two_daemons(scene: Scene) -> None:
     assert scene.kas("daemon", "status").code == 0
 
 
+def test_a_port_that_is_taken_is_refused(scene: Scene) -> None:
+    """A daemon that cannot have a port does not come up, and says why and what to do."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        result = scene.kas("daemon", "start", "--listen", address)
+    assert result.code == 4
+    assert f"cannot listen on {address}: Address already in use; something else is there" in result.stderr
+    assert _holder(scene) is None
+
+
 def test_wrong_configuration(scene: Scene) -> None:
     """A wrong configuration is told with every mistake, and nothing is started."""
     scene.configure(tables='[daemon]\nlisten = "nowhere"\non_stop = "perhaps"')
