@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import attrs
 import trio
@@ -313,6 +313,18 @@ class Service:
         Cancellation: the task may have been accepted.
         """
         return await self._desk.submit(request, key)
+
+    async def refuse_task(self, request: TaskRequest, mistakes: Iterable[Mistake]) -> NoReturn:
+        """Refuse a task of which *mistakes* are known, with all others at once.
+
+        Args:
+            request: what can be made out of what was asked for.
+
+        Raises:
+            RequestError: 400 `invalid_body` with every mistake, one for each place.
+            ConfigError: the configuration is wrong.
+        """
+        await self._desk.refuse(request, mistakes)
 
     def _not_applied(self, accepted: AcceptedLike, wanted: RunSettings, overrides: RunOverrides) -> tuple[Mistake, ...]:
         """What was asked for this run, and comes too late: its settings are those it began with."""
