@@ -124,6 +124,7 @@ TASK_BODY = _object(
     env={"type": "object", "additionalProperties": TEXT},
     needs={"type": "array", "items": WORD, "maxItems": MOST_NEEDS},
     name={"type": "string", "pattern": f"^{LABEL.pattern}$"},
+    **{"continue": {**WORD, "description": "a task whose program's conversation it goes on with"}},
     stream={**FLAG, "description": "answer with a stream of everything about it"},
 )
 RUN_BODY = _object(
@@ -171,7 +172,7 @@ DOCUMENTS: Mapping[tuple[str, str], Document] = {
     ("POST", "/v1/runs/<name>/advance"): _post(RunWire),
     ("POST", "/v1/runs/<name>/continue"): _post(RunWire),
     ("POST", "/v1/runs/<name>/cancel"): _post(RunWire, _object(reason=TEXT)),
-    ("POST", "/v1/runs/<name>/retry"): _post(RunWire, _object(tasks={"type": "array", "items": WORD})),
+    ("POST", "/v1/runs/<name>/retry"): _post(RunWire, _object(tasks={"type": "array", "items": WORD}, resume=FLAG)),
     ("GET", "/v1/tasks"): _pages("tasks", TaskWire, run=TEXT, status=_word(*TASK_STATUSES), agent=TEXT),
     ("POST", "/v1/tasks"): _post(
         TaskSubmittedWire,
@@ -189,7 +190,7 @@ DOCUMENTS: Mapping[tuple[str, str], Document] = {
     ),
     ("GET", "/v1/tasks/<name>/output"): OUTPUT,
     ("POST", "/v1/tasks/<name>/cancel"): _post(TaskWire),
-    ("POST", "/v1/tasks/<name>/retry"): _post(TaskWire),
+    ("POST", "/v1/tasks/<name>/retry"): _post(TaskWire, _object(resume=FLAG)),
     ("GET", "/v1/sessions"): _pages(
         "sessions",
         SessionWire,

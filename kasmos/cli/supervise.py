@@ -205,7 +205,7 @@ class Supervising:
         errand, request = self._errand, self._errand.request
         if request.retry is not None and request.resume:
             run = engine.service.get_run(request.resume)
-            await engine.orchestrator.retry(run.id, request.retry)
+            await engine.service.retry_run(run.id, request.retry, resume=request.in_conversation)
             errand.run_id = run.id
             return trying_again(before.runs[run.id], request.retry)
         run = errand.find_run(engine.journal.world)

@@ -159,6 +159,11 @@ class Subscription:
         """Number of the newest record that was handed out; where another subscription would resume."""
         return self._cursor
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether something was published that was not handed out yet."""
+        return self._cursor < self._bus.newest
+
     def take_nowait(self) -> tuple[Record, ...]:
         """The next records, as far as they are in memory; an empty tuple also where they have to be read from disk."""
         if not self._bus._floor <= self._cursor < self._bus.newest:
@@ -173,7 +178,7 @@ class Subscription:
         Cancellation: no effect.
         """
         news = self._bus.news
-        if self._cursor < self._bus.newest or self._bus._closed:
+        if self.is_behind or self._bus._closed:
             await trio.lowlevel.checkpoint()
         else:
             await news.wait()

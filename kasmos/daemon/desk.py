@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NoReturn
 
+import attrs
 import trio
 
+from kasmos.daemon.conversations import find_conversation
 from kasmos.daemon.shapes import TaskSubmittedWire
 from kasmos.daemon.single import Prepared, TaskRequest, prepare_task
 from kasmos.daemon.terms import OrchestratorLike, Surroundings
@@ -14,6 +17,8 @@ from kasmos.exceptions import Mistake, RequestError
 from kasmos.model.view import TaskView
 from kasmos.orchestration.budgets import Shortage
 from kasmos.orchestration.intake import TaskAccepted, TaskSubmission
+
+_REFUSED = "the task cannot be run as it was asked for"
 
 
 def budget_exceeded(shortage: Shortage, surroundings: Surroundings) -> RequestError:
@@ -45,8 +50,9 @@ class TaskDesk:
         if found is not None:
             return self._answer(found, cursor, ())
         self._refuse_when_draining()
-        if self._orchestrator.queued_tasks + self._in_hand >= self._surroundings.max_queued:
-            detail = f"{self._surroundings.max_queued} tasks wait already; try again when some of them have begun"
+        most = self._surroundings.present().orchestration.max_queued
+        if self._orchestrator.queued_tasks + self._in_hand >= most:
+            detail = f"{most} tasks wait already; try again when some of them have begun"
             raise RequestError(429, "queue_full", detail)
         self._in_hand += 1
         try:
@@ -63,22 +69,64 @@ class TaskDesk:
             self._in_hand -= 1
         return self._answer(accepted, cursor, prepared.warnings)
 
-    async def _prepare(self, request: TaskRequest) -> tuple[Prepared, tuple[str, ...]]:
-        def check() -> tuple[Prepared | None, tuple[Mistake, ...]]:
-            return prepare_task(request, self._surroundings.configure({}), self._surroundings.project)
+    async def refuse(self, request: TaskRequest, mistakes: Iterable[Mistake]) -> NoReturn:
+        """Refuse a task with mistakes; see `Service.refuse_task`."""
+        _, _, others = await self._look(request)
+        told = {mistake.place: mistake for mistake in (*others, *mistakes)}
+        raise RequestError(400, "invalid_body", _REFUSED, sorted(told.values(), key=lambda one: one.place))
 
-        # In a thread: the configuration is read as it is now.
+    async def _prepare(self, request: TaskRequest) -> tuple[Prepared, tuple[str, ...]]:
+        prepared, needs, mistakes = await self._look(request)
+        if prepared is None or mistakes:
+            raise RequestError(400, "invalid_body", _REFUSED, mistakes)
+        return prepared, needs
+
+    async def _look(self, request: TaskRequest) -> tuple[Prepared | None, tuple[str, ...], list[Mistake]]:
+        """What it comes to, the tasks it needs, and every mistake."""
+        earlier, conversation, mistakes = await self._look_up_conversation(request)
+        if earlier is not None:
+            workdir = request.workdir or earlier.spec.workdir or self._orchestrator.world.runs[earlier.run_id].project
+            agent = request.agent or earlier.spec.agent or self._default_agent_of(earlier)
+            request = attrs.evolve(request, agent=agent, workdir=workdir)
+
+        def check() -> tuple[Prepared | None, tuple[Mistake, ...]]:
+            return prepare_task(request, self._surroundings.configure({}), self._surroundings.project, conversation)
+
+        # In a thread: the configuration may have to be read.
         prepared, found = await trio.to_thread.run_sync(check)
-        mistakes = list(found)
+        mistakes += found
         needs = []
         for index, name in enumerate(request.needs):
             try:
                 needs.append(self._get_task(name).id)
             except RequestError as error:
                 mistakes.append(Mistake(f"$.needs[{index}]", error.detail, "the id of a task that was handed in"))
-        if prepared is None or mistakes:
-            raise RequestError(400, "invalid_body", "the task cannot be run as it was asked for", mistakes)
-        return prepared, tuple(dict.fromkeys(needs))
+        return prepared, tuple(dict.fromkeys(needs)), mistakes
+
+    async def _look_up_conversation(self, request: TaskRequest) -> tuple[TaskView | None, str, list[Mistake]]:
+        """The task whose conversation is gone on with, that conversation, and what stands against it."""
+        if not request.continues:
+            return None, "", []
+        place = "$.continue"
+        try:
+            earlier = self._get_task(request.continues)
+        except RequestError as error:
+            return None, "", [Mistake(place, error.detail, "a task whose program has had a conversation")]
+        if earlier.outcome is None:
+            return (
+                earlier,
+                "",
+                [Mistake(place, f"task {earlier.id} is still under way", "wait for its end")],
+            )
+        sessions = self._orchestrator.world.sessions
+        found = await find_conversation(earlier, sessions, self._surroundings.read_ended)
+        if found:
+            return earlier, found, []
+        problem = f"task {earlier.id} has no conversation that is known"
+        return earlier, "", [Mistake(place, problem, "hand in a task of its own, without it")]
+
+    def _default_agent_of(self, task: TaskView) -> str | None:
+        return self._orchestrator.world.runs[task.run_id].settings.default_agent
 
     def _answer(self, accepted: TaskAccepted, cursor: int, warnings: tuple[Mistake, ...]) -> TaskSubmittedWire:
         if not accepted.same:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import attrs
 import trio
@@ -18,6 +18,7 @@ import trio
 from kasmos.daemon.access import Refusal
 from kasmos.daemon.agents import AgentWire, describe_agents
 from kasmos.daemon.bus import Bus, Subscription
+from kasmos.daemon.conversations import find_conversation
 from kasmos.daemon.desk import TaskDesk, budget_exceeded
 from kasmos.daemon.life import Health, Life
 from kasmos.daemon.present import Present
@@ -130,7 +131,7 @@ class Service:
     @property
     def queue_limit(self) -> int:
         """How many of them may wait."""
-        return self._surroundings.max_queued
+        return self._surroundings.present().orchestration.max_queued
 
     def last_output_at(self, session: SessionView) -> float | None:
         """When a live session last wrote something."""
@@ -194,15 +195,11 @@ class Service:
         return view
 
     async def list_agents(self) -> tuple[AgentWire, ...]:
-        """Every agent profile, as configured now, and whether it can be used.
-
-        Raises:
-            ConfigError: the configuration is wrong.
-        """
+        """Every agent profile in force, and whether it can be used."""
         around = self._surroundings
 
         def look() -> tuple[AgentWire, ...]:
-            return describe_agents(around.configure({}), around.environ, around.project)
+            return describe_agents(around.present(), around.environ, around.project)
 
         return await trio.to_thread.run_sync(look)
 
@@ -251,6 +248,10 @@ class Service:
             detail = f"cursor {after} is ahead of the journal, which is at {self._bus.newest}"
             raise RequestError(400, "cursor_ahead", detail)
         return self._bus.subscribe(after)
+
+    def nudge(self) -> None:
+        """Wake every subscription that waits, although there is nothing new. Never blocks."""
+        self._bus.nudge()
 
     def concerns(self, record: Record, run_id: str, task_id: str | None = None) -> bool:
         """Whether an event is about this run, or about this task of it."""
@@ -316,6 +317,18 @@ class Service:
         """
         return await self._desk.submit(request, key)
 
+    async def refuse_task(self, request: TaskRequest, mistakes: Iterable[Mistake]) -> NoReturn:
+        """Refuse a task of which *mistakes* are known, with all others at once.
+
+        Args:
+            request: what can be made out of what was asked for.
+
+        Raises:
+            RequestError: 400 `invalid_body` with every mistake, one for each place.
+            ConfigError: the configuration is wrong.
+        """
+        await self._desk.refuse(request, mistakes)
+
     def _not_applied(self, accepted: AcceptedLike, wanted: RunSettings, overrides: RunOverrides) -> tuple[Mistake, ...]:
         """What was asked for this run, and comes too late: its settings are those it began with."""
         run = self.world.runs.get(accepted.run_id) if accepted.continued else None
@@ -330,7 +343,7 @@ class Service:
         return tuple(warnings)
 
     def _prepare(self, document: bytes, source: str, overrides: RunOverrides) -> _Prepared:
-        """Parse and check a document against the configuration as it is now. Runs in a thread."""
+        """Parse and check a document against the configuration in force. Runs in a thread."""
         config = self._surroundings.configure(overrides.flags())
         settings = config.run_settings()
         if overrides.mode is not None:
@@ -362,10 +375,19 @@ class Service:
         await self._orchestrator.release_account(name, who)
         return self.world.accounts[name]
 
+    async def _reconfigure(self) -> None:
+        """See to it that a profile that was mended counts for what is begun next.
+
+        Raises:
+            ConfigError: the configuration is wrong, and the old one stays in force.
+        """
+        await trio.to_thread.run_sync(self._surroundings.configure, {})
+
     async def advance(self, name: str) -> RunView:
         """Let a parked run go on past the wave it waits after."""
         run = self.get_run(name)
         self._refuse_when_draining()
+        await self._reconfigure()
         await self._orchestrator.advance(run.id)
         return self.world.runs[run.id]
 
@@ -373,6 +395,7 @@ class Service:
         """Take up a run that was interrupted; one that is under way goes on as it is."""
         run = self.get_run(name)
         self._refuse_when_draining()
+        await self._reconfigure()
         await self._orchestrator.continue_run(run.id)
         return self.world.runs[run.id]
 
@@ -398,20 +421,40 @@ class Service:
                 asked.append(self.world.runs[run.id])
         return asked
 
-    async def retry_run(self, name: str, tasks: Iterable[str] = ()) -> RunView:
-        """Try tasks of a run again; none named means all that did not succeed."""
+    async def retry_run(self, name: str, tasks: Iterable[str] = (), *, resume: bool = False) -> RunView:
+        """Try tasks of a run again; none named means all that did not succeed.
+
+        Args:
+            name: the run.
+            tasks: of it.
+            resume: go on with their programs' conversations, where there are any.
+        """
         run = self.get_run(name)
         chosen = tuple(_task_of(run, task) for task in tasks)
         self._refuse_when_draining()
-        await self._orchestrator.retry(run.id, chosen)
+        await self._reconfigure()
+        await self._retry(run, chosen, resume=resume)
         return self.world.runs[run.id]
 
-    async def retry_task(self, name: str) -> TaskView:
-        """Try one task again."""
+    async def retry_task(self, name: str, *, resume: bool = False) -> TaskView:
+        """Try one task again; with *resume*, in its program's conversation."""
         task = self.get_task(name)
         self._refuse_when_draining()
-        await self._orchestrator.retry(task.run_id, (task.spec.id,))
+        await self._reconfigure()
+        await self._retry(self.world.runs[task.run_id], (task.spec.id,), resume=resume)
         return self._again(task)
+
+    async def _retry(self, run: RunView, chosen: tuple[str, ...], *, resume: bool) -> None:
+        found: dict[str, str] = {}
+        for task in run.tasks.values() if resume else ():
+            if not chosen or task.spec.id in chosen:
+                sessions = self.world.sessions
+                found[task.spec.id] = await find_conversation(task, sessions, self._surroundings.read_ended)
+        unknown = [name for name in chosen if resume and not found.get(name)]
+        if unknown:
+            detail = f"task {', '.join(unknown)} has no conversation that is known; retry it without resuming"
+            raise RequestError(409, "no_conversation", detail)
+        await self._orchestrator.retry(run.id, chosen, found)
 
     async def cancel_task(self, name: str) -> TaskView:
         """Stop a task for good, whether it runs, waits or is queued."""

@@ -11,7 +11,7 @@ import attrs
 
 from kasmos.config.schema import Config
 from kasmos.exceptions import Mistake, PlanError
-from kasmos.harnesses.equip import equip
+from kasmos.harnesses.equip import equip, harness_of
 from kasmos.model.codec import encode
 from kasmos.model.plan import Check, Plan, PlanTask, RunSettings, Wave
 from kasmos.model.profile import AgentProfile
@@ -41,10 +41,14 @@ class TaskRequest:
     needs: tuple[str, ...] = ()
     """Other tasks, as they are called."""
     name: str = ""
+    continues: str = ""
+    """The task whose program's conversation it goes on with."""
 
     def digest(self) -> str:
         """The same for the same request, whatever the order in which it was said."""
         said = attrs.asdict(self)
+        if not self.continues:
+            del said["continues"]  # as it was before there was such a thing: keys of earlier requests hold
         return hashlib.sha256(encode(_sorted(said))).hexdigest()
 
 
@@ -57,8 +61,17 @@ class Prepared:
     warnings: tuple[Mistake, ...]
 
 
-def prepare_task(request: TaskRequest, config: Config, project: str) -> tuple[Prepared | None, tuple[Mistake, ...]]:
-    """Check a request against the configuration; what is wrong with it, or the task it comes to."""
+def prepare_task(
+    request: TaskRequest, config: Config, project: str, conversation: str = ""
+) -> tuple[Prepared | None, tuple[Mistake, ...]]:
+    """Check a request against the configuration; what is wrong with it, or the task it comes to.
+
+    Args:
+        request: what is asked for.
+        config: as it is now.
+        project: the directory tasks run in.
+        conversation: the program's conversation that it goes on with; empty for a new one.
+    """
     settings = config.run_settings()
     mistakes: list[Mistake] = []
     warnings: list[Mistake] = []
@@ -82,10 +95,14 @@ def prepare_task(request: TaskRequest, config: Config, project: str) -> tuple[Pr
         model=request.model,
         workdir=workdir,
         context=None if request.context is None else encode(request.context).decode(),
+        conversation=conversation,
     )
     if profile is not None:
         if profile.enabled:
             mistakes += [attrs.evolve(one, place="$.agent") for one in _refusals(profile, task)]
+        if conversation and not harness_of(profile).conversation.resume:
+            problem = f"agent {profile.name} cannot go on with a conversation"
+            mistakes.append(Mistake("$.continue", problem, "an agent whose harness can; see `kas agents`"))
         profile = equip(attrs.evolve(profile, model=request.model or profile.model)).profile
         if request.model is not None and not takes_model(profile):
             problem = f"agent {profile.name} has no place for a model, so it runs with its own"

@@ -75,7 +75,9 @@ class OrchestratorLike(Protocol):
     async def cancel_run(self, run_id: str, reason: str) -> None:
         """End a run for good."""
 
-    async def retry(self, run_id: str, task_ids: tuple[str, ...] = ()) -> None:
+    async def retry(
+        self, run_id: str, task_ids: tuple[str, ...] = (), conversations: Mapping[str, str] | None = None
+    ) -> None:
         """Try tasks again; none named means all that did not succeed."""
 
     async def stop_task(self, run_id: str, task_id: str) -> None:
@@ -122,7 +124,9 @@ class Surroundings:
     project: str
     """The directory tasks run in. Absolute."""
     configure: Callable[[Mapping[str, object]], Config]
-    """Loads the configuration anew, with these key paths on top. Blocks on the disk."""
+    """Gives the configuration in force, with these key paths on top. Blocks on the disk."""
+    present: Callable[[], Config]
+    """The configuration in force; reads nothing."""
     read_ended: Callable[[SessionView, int, int], OutputChunk]
     """Reads the output of a session that is not held open. Blocks on the disk; `OSError` when it is gone."""
     last_output_at: Callable[[str], float | None] = lambda session_id: None
@@ -137,8 +141,6 @@ class Surroundings:
     """Makes a fact durable in its own time. Never blocks."""
     environ: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     """The supervisor's own environment."""
-    max_queued: int = 1000
-    """Tasks handed in by themselves that may wait at a time."""
 
 
 @attrs.frozen

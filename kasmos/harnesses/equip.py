@@ -25,6 +25,8 @@ class Equipped:
 
     profile: AgentProfile
     facts: Facts
+    conversation: str = ""
+    """The id of its conversation, where that was chosen, or is gone on with."""
     decides: bool = False
     """Whether the program's own word says how a session of it ended, and not its exit status alone."""
     structured: bool = False
@@ -68,11 +70,13 @@ def equip(
     if not headless or _has_verb_of_its_own(facts, said):
         # In a terminal the program is a person's tool, started as the profile says.
         return Equipped(ready, facts)
+    if continuation is Continuation.NEW and not _may_choose(facts, said):
+        conversation = None
     wish = _wish(profile, said, conversation, continuation)
     flags = build_arguments(facts, said, wish)
     structured = _writes_events(facts, flags)
     decides = structured or not facts.launch.structured
-    return Equipped(attrs.evolve(ready, program=before, flags=flags), facts, decides, structured)
+    return Equipped(attrs.evolve(ready, program=before, flags=flags), facts, conversation or "", decides, structured)
 
 
 def equip_all(profiles: Mapping[str, AgentProfile], mode: ExecutionMode | None = None) -> dict[str, AgentProfile]:
@@ -136,6 +140,13 @@ def _wish(profile: AgentProfile, said: tuple[str, ...], conversation: str | None
         conversation=conversation,
         continuation=continuation,
     )
+
+
+def _may_choose(facts: Facts, said: tuple[str, ...]) -> bool:
+    """Whether the id of a new conversation can be chosen: the program takes one, and the profile speaks of none."""
+    known = facts.conversation
+    flags = {word for word in (*known.choose, *known.resume, *known.latest, *known.fork, "-r", "-c") if word[:1] == "-"}
+    return known.choose_always and not any(word.partition("=")[0] in flags for word in said)
 
 
 def _has_verb_of_its_own(facts: Facts, said: tuple[str, ...]) -> bool:

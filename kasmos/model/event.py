@@ -189,6 +189,8 @@ class TaskPutBack:
     run_id: str
     task_id: str
     reason: str
+    conversation: str = ""
+    """The program's conversation that the next attempts go on with; empty for a new one."""
     waits: bool = False
     """It is to go on by itself when it may: what failed before still counts."""
 

@@ -269,6 +269,8 @@ class TaskView:
     """Number of the newest attempt; 0 before the first."""
     failures: tuple[float, ...] = ()
     """Monotonic instants of attempts that did not succeed in this epoch, oldest first."""
+    conversation: str = ""
+    """The program's conversation that the attempts of this epoch go on with; empty for new ones."""
     started_at: float | None = None
     started_mono: float | None = None
     ended_at: float | None = None

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import os
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 
 from kasmos.config.schema import profile_digest
 from kasmos.exceptions import ConfigError, Mistake
-from kasmos.harnesses.command import limit_arguments
+from kasmos.harnesses.command import Continuation, limit_arguments
 from kasmos.harnesses.equip import Equipped, equip, judge_profile
 from kasmos.model.approval import ApprovalPolicy
 from kasmos.model.budget import Limit
+from kasmos.model.plan import PlanTask
 from kasmos.model.profile import AgentProfile, ExecutionMode, OutputMode, PromptMode, RestartPolicy
 from kasmos.model.session import SessionKind, SessionSpec
 from kasmos.model.usage import Price
@@ -28,6 +30,9 @@ from kasmos.sessions.registry import require_backend
 from kasmos.supervision.child import Hindrance
 from kasmos.telemetry.spans import traceparent
 
+GO_ON = "You were interrupted. Look at what is done already, do not do it again, and go on where you left off."
+"""What a program is told whose task is taken up in the conversation that broke off."""
+
 
 @attrs.frozen
 class Kitchen:
@@ -40,6 +45,8 @@ class Kitchen:
     backends: Mapping[ExecutionMode, Backend]
     new_suffix: Callable[[], str]
     """Random letters that make a session id unique on this machine."""
+    new_conversation: Callable[[], str] = lambda: str(uuid.uuid4())
+    """An id for a program's new conversation."""
     buffer_bytes: int = 65_536
     max_log_bytes: int | None = None
     traced: bool = False
@@ -144,7 +151,7 @@ class TaskRecipe:
         if profile.prompt is PromptMode.TYPE and mode is not ExecutionMode.TMUX:
             problem = f'agent {profile.name} has prompt = "type", and mode {mode} has no terminal to type into'
             raise ConfigError([Mistake(f"task {self._task.spec.id}", problem, "run it in mode tmux")])
-        command = compile_task(self._run.plan, self._task.spec, profile, peers=len(wave.tasks) - 1)
+        command = compile_task(self._run.plan, self._said_to_it(), profile, peers=len(wave.tasks) - 1)
         session_id = self._session_id(f"a{attempt}")
         return SessionSpec(
             id=session_id,
@@ -169,7 +176,13 @@ class TaskRecipe:
             profile=profile.name,
             profile_digest=profile_digest(profile),
             harness=equipped.facts.name if equipped.decides else "",
+            conversation=equipped.conversation,
         )
+
+    def _said_to_it(self) -> PlanTask:
+        """The task; of one that is taken up where it broke off, its program knows all but that."""
+        spec = self._task.spec
+        return attrs.evolve(spec, body=GO_ON, single=True) if self._task.conversation else spec
 
     def _equip(self, profile: AgentProfile, mode: ExecutionMode) -> Equipped:
         """The profile made ready for its program.
@@ -180,7 +193,16 @@ class TaskRecipe:
         mistakes = refusals({profile.name: profile}, [profile.name], self._kitchen.environ, mode, self._task.spec.env)
         if mistakes:
             raise ConfigError(mistakes)
-        return equip(attrs.evolve(profile, model=self._task.spec.model or profile.model), mode)
+        profile = attrs.evolve(profile, model=self._task.spec.model or profile.model)
+        gone_on_with = self._task.conversation or self._task.spec.conversation
+        if not gone_on_with:
+            return equip(profile, mode, conversation=self._kitchen.new_conversation())
+        equipped = equip(profile, mode, conversation=gone_on_with, continuation=Continuation.RESUME)
+        if not equipped.facts.conversation.resume or not equipped.conversation:
+            problem = f"agent {profile.name} cannot go on with a conversation"
+            cure = "another agent, in mode headless; `kas agents` shows their harnesses"
+            raise ConfigError([Mistake(f"task {self._task.spec.id}", problem, cure)])
+        return equipped
 
     def check(self, attempt: int, index: int) -> SessionSpec:
         """The session of a check: a shell command, in the task's surroundings."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 import trio
@@ -253,12 +253,15 @@ class Orchestrator:
             if self.is_driven(run_id) or self.accepting:
                 self._driver.drive(run_id)
 
-    async def retry(self, run_id: str, task_ids: tuple[str, ...] = ()) -> None:
+    async def retry(
+        self, run_id: str, task_ids: tuple[str, ...] = (), conversations: Mapping[str, str] | None = None
+    ) -> None:
         """Run tasks that did not succeed again, and what was skipped because of them.
 
         Args:
             run_id: the run.
             task_ids: the plan's ids; empty means every task that did not succeed.
+            conversations: by the plan's ids, the programs' conversations that are gone on with.
 
         Raises:
             SupervisionError: unknown, or nothing to retry.
@@ -268,7 +271,7 @@ class Orchestrator:
             run = self._run(run_id)
             chosen = self._to_retry(run, task_ids)
             events: list[ev.RunEvent] = _resume(run) if run.unfinished else [ev.RunReopened(run_id)]
-            events += [ev.TaskPutBack(run_id, task_id, "retried") for task_id in chosen]
+            events += [ev.TaskPutBack(run_id, name, "retried", (conversations or {}).get(name, "")) for name in chosen]
             await self._ledger.append(*events)
             self._driver.drive(run_id)
 

@@ -326,6 +326,8 @@ def _task(task: TaskView, event: ev.TaskRetryScheduled | ev.TaskPutBack | ev.Tas
                 state=Pending(),
                 epoch=len(task.sessions),
                 failures=task.failures if event.waits else (),
+                # Who waits goes on as it was to.
+                conversation=task.conversation if event.waits else event.conversation,
                 ended_at=None,
                 ended_mono=None,
             )

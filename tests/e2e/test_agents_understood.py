@@ -110,3 +110,62 @@ def test_a_program_that_stays_is_sent_away(kas: Kas) -> None:
     config.write_text(config.read_text().replace(str(HERE / "programs" / "replay"), str(program)))
     ran = kas("run", "plan.md")
     assert ran.code == 0, ran.stdout + ran.stderr
+
+
+CHOICES = ("--resume", "--session-id")
+
+
+def conversations(kas: Kas) -> list[str]:
+    """How the program was told of its conversation, start by start."""
+    said = [json.loads(line) for line in (kas.cwd / "starts").read_text().splitlines()]
+    return [" ".join(words[at : at + 2]) for words in said for at, word in enumerate(words) if word in CHOICES]
+
+
+def remember_starts(kas: Kas) -> None:
+    """Let the program keep the arguments of each start, in the directory it is started in."""
+    program = kas.cwd / "remembers"
+    keep = "import json, sys; open('starts', 'a').write(json.dumps(sys.argv[1:]) + chr(10))"
+    program.write_text(f'#!/bin/sh\npython3 -c "{keep}" "$@"\nexec {HERE / "programs" / "replay"}\n')
+    program.chmod(0o755)
+    config = kas.cwd / ".kasmos" / "config.toml"
+    config.write_text(config.read_text().replace(str(HERE / "programs" / "replay"), str(program)))
+
+
+def test_a_conversation_is_gone_on_with(kas: Kas) -> None:
+    """`kas submit --continue` resumes the conversation the program told of, in its directory, with the next prompt."""
+    configure(kas, "claude/text.out")
+    remember_starts(kas)
+    told = json.loads((RECORDED / "claude" / "text.out").read_text().splitlines()[-1])["session_id"]
+    elsewhere = kas.cwd / "elsewhere"
+    elsewhere.mkdir()
+    with kas.running("daemon", "start", "--foreground") as daemon:
+        wait_for(lambda: kas("daemon", "status").code == 0)
+        first = kas("submit", "--wait", "--workdir", elsewhere, "first")
+        assert first.code == 0, first.stdout + first.stderr
+        task = first.stderr.split("task ")[1].split()[0]
+        following = kas("submit", "--wait", "--continue", task, "next")
+        assert following.code == 0, following.stdout + following.stderr
+        wrong = kas("submit", "--continue", "nobody", "next")
+        assert wrong.code != 0
+        assert "continue" in wrong.stderr
+        assert kas("daemon", "stop").code == 0
+        assert daemon.wait(LIMIT) == 0
+    kas.cwd = elsewhere
+    chosen, resumed = conversations(kas)
+    assert chosen.startswith("--session-id ")
+    assert resumed == f"--resume {told}"
+
+
+def test_a_failed_task_is_resumed(kas: Kas) -> None:
+    """`kas retry --resume` takes a task up in the conversation that broke off, and does not say its prompt again."""
+    configure(kas, "claude/hang.out", REPLAY_EXIT=1)
+    remember_starts(kas)
+    assert kas("run", "plan.md").code == 1
+    again = kas("retry", "--resume")
+    assert again.code == 1, again.stderr
+    chosen, resumed = conversations(kas)
+    assert chosen.startswith("--session-id ")
+    assert resumed.startswith("--resume ")
+    last = json.loads((kas.cwd / "starts").read_text().splitlines()[-1])
+    assert last[-1].startswith("You were interrupted.")
+    assert "Do it." not in last[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import attrs
@@ -78,7 +79,8 @@ def test_the_session_of_an_attempt() -> None:
     spec = recipe(kitchen={"buffer_bytes": 100, "max_log_bytes": 1000}).agent(3)
     assert (spec.id, spec.name, spec.kind) == ("ab12-2a3-xyzab", "w1t2-write-it", SessionKind.AGENT)
     structured = ("--output-format", "stream-json", "--verbose")
-    assert spec.argv == ("claude", "-p", "--model", "opus", *structured)
+    assert spec.argv == ("claude", "-p", "--model", "opus", *structured, "--session-id", spec.conversation)
+    assert uuid.UUID(spec.conversation)
     assert spec.harness == "claude"
     assert spec.stdin_prompt
     assert "This is task 2 of wave 1. 1 other task runs beside it" in spec.prompt

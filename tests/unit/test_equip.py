@@ -74,6 +74,18 @@ def test_a_conversation_is_gone_on_with() -> None:
     assert words("codex", Continuation.RESUME).startswith("exec resume i --json")
 
 
+def test_an_id_is_chosen_where_every_version_takes_one() -> None:
+    """A new conversation gets its id up front where that is safe, and where the profile does not speak of one."""
+
+    def chosen(program: str, flags: str = "") -> str:
+        return equip(profile(program, flags), conversation="i").conversation
+
+    assert chosen("claude") == "i"
+    assert chosen("claude", "-p --resume x") == ""
+    assert chosen("claude", "-p --session-id=x") == ""
+    assert chosen("gemini") == chosen("codex") == chosen("aider") == ""
+
+
 def test_what_a_program_refuses() -> None:
     """A permission that the program cannot give is told before the start, with the cure."""
     asking = profile("codex", permission_default=PermissionDefault.PROMPT)
