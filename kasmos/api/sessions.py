@@ -51,17 +51,17 @@ async def get_output(name: str) -> Response:
 
 @routes.get("/v1/sessions/<name>/screen", Needs.READ)
 async def get_screen(name: str) -> Response:
-    """What a session's terminal shows now; without a terminal, its last lines of output."""
+    """What a session's terminal shows now, or showed last; without a terminal, its last lines of output."""
     query = Query(("ansi",))
     ansi = query.choice("ansi", ("true", "false"), "false")
     query.done()
-    session = the_service().get_open_session(name)
-    text = await session.screen(ansi=ansi == "true")
+    screen = await the_service().read_screen(name, ansi=ansi == "true")
     return answer(
         {
-            "session_id": session.spec.id,
-            "interactive": session.capabilities.interactive,
-            "lines": text.split("\n"),
+            "session_id": screen.session_id,
+            "interactive": screen.interactive,
+            "lines": screen.text.split("\n"),
+            "ended": screen.ended,
         }
     )
 

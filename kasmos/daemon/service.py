@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 import attrs
@@ -24,7 +25,16 @@ from kasmos.daemon.present import Present
 from kasmos.daemon.reading import OutputReader
 from kasmos.daemon.shapes import TaskSubmittedWire
 from kasmos.daemon.single import TaskRequest
-from kasmos.daemon.terms import STDIN, AcceptedLike, OrchestratorLike, Output, RunOverrides, Submitted, Surroundings
+from kasmos.daemon.terms import (
+    STDIN,
+    AcceptedLike,
+    OrchestratorLike,
+    Output,
+    RunOverrides,
+    Screen,
+    Submitted,
+    Surroundings,
+)
 from kasmos.exceptions import (
     ConfigError,
     InteractiveOnlyError,
@@ -420,17 +430,24 @@ class Service:
             raise RequestError(409, "answer_not_offered", f"approval {approval_id}: {wrong}")
         return await self._orchestrator.resolve_approval(approval_id, answer, who, patience=DELIVERY_PATIENCE)
 
-    def get_open_session(self, name: str) -> ExecutionSession:
-        """The live session that *name* means.
+    async def read_screen(self, name: str, *, ansi: bool = False) -> Screen:
+        """What a session's terminal shows now, or showed last; of one without a terminal, its last lines of output.
 
         Raises:
-            SessionClosedError: it is not open.
+            SessionClosedError: it is not open, and no screen of it was kept.
+
+        Cancellation: no effect.
         """
         session = self.get_session(name)
         live = self._orchestrator.live_session(session.id)
-        if live is None:
+        if live is not None:
+            with suppress(SessionClosedError):
+                text = await live.screen(ansi=ansi)
+                return Screen(session.id, live.capabilities.interactive, text, ended=live.exit is not None)
+        kept = await trio.to_thread.run_sync(self._surroundings.last_screen, session)
+        if kept is None:
             raise SessionClosedError(f"session {session.id} is not open; its output can be read")
-        return live
+        return Screen(session.id, True, kept, ended=True)
 
     def get_terminal(self, name: str) -> ExecutionSession:
         """The live session with a terminal that *name* means.
