@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import json
 from collections.abc import Mapping, Sequence
 
 import attrs
@@ -36,6 +37,8 @@ class Wish:
     directories: tuple[str, ...] = ()
     cwd: str | None = None
     permission: PermissionDefault | None = None
+    permission_server: tuple[str, str] = ("python3", "permission_server.py")
+    """The Python that runs the server of the permission tool, and that server's file."""
     conversation: str | None = None
     """An id to choose for a new conversation, or of the one to go on with."""
     continuation: Continuation = Continuation.NEW
@@ -69,6 +72,8 @@ def build_arguments(facts: Facts, spelled: Sequence[str], wish: Wish) -> tuple[s
     if wish.permission is not None and not _says(spelled, facts.permissions.spelled):
         chosen = facts.permissions.bypass if wish.permission is PermissionDefault.BYPASS else facts.permissions.prompt
         wanted.append(tuple(word for word in chosen if word not in words))
+        if wish.headless and wish.permission is PermissionDefault.PROMPT:
+            wanted.append(tuple(_with_server(word, wish.permission_server) for word in facts.permissions.ask))
     wanted += [
         _fill(launch.model, "model", wish.model),
         _fill(launch.effort, "effort", wish.effort),
@@ -123,6 +128,11 @@ def judge_wish(
     if wish.continuation is Continuation.FORK and not facts.conversation.fork:
         mistakes.append(Mistake(place, f"{facts.title} cannot fork a conversation"))
     return mistakes
+
+
+def _with_server(word: str, server: tuple[str, str]) -> str:
+    python, file = map(json.dumps, server)
+    return word.replace("{python}", python).replace("{server}", file)
 
 
 def _conversation_words(facts: Facts, wish: Wish) -> tuple[tuple[str, ...], tuple[str, ...]]:

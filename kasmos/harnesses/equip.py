@@ -6,7 +6,9 @@ What the user has spelled out stays as it is, and is not said again.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import attrs
 
@@ -16,6 +18,7 @@ from kasmos.harnesses.command import Continuation, Wish, build_arguments, judge_
 from kasmos.harnesses.facts import Facts
 from kasmos.model.profile import AgentProfile, ExecutionMode, PromptMode
 
+PERMISSION_SERVER = (sys.executable, str(Path(__file__).parents[1] / "sessions" / "permission_server.py"))
 _PROMPTS = ("{prompt}", "{prompt_file}")
 
 
@@ -27,6 +30,8 @@ class Equipped:
     facts: Facts
     conversation: str = ""
     """The id of its conversation, where that was chosen, or is gone on with."""
+    asks: bool = False
+    """Whether it asks its supervisor, without a terminal."""
     decides: bool = False
     """Whether the program's own word says how a session of it ended, and not its exit status alone."""
     structured: bool = False
@@ -75,8 +80,11 @@ def equip(
     wish = _wish(profile, said, conversation, continuation)
     flags = build_arguments(facts, said, wish)
     structured = _writes_events(facts, flags)
+    asks = bool(facts.permissions.ask) and all(word in flags for word in facts.permissions.ask[-2:])
     decides = structured or not facts.launch.structured
-    return Equipped(attrs.evolve(ready, program=before, flags=flags), facts, conversation or "", decides, structured)
+    return Equipped(
+        attrs.evolve(ready, program=before, flags=flags), facts, conversation or "", asks, decides, structured
+    )
 
 
 def equip_all(profiles: Mapping[str, AgentProfile], mode: ExecutionMode | None = None) -> dict[str, AgentProfile]:
@@ -137,6 +145,7 @@ def _wish(profile: AgentProfile, said: tuple[str, ...], conversation: str | None
         model=None if profile.model is None or any("{model}" in word for word in said) else "{model}",
         effort=profile.effort,
         permission=profile.permission_default,
+        permission_server=PERMISSION_SERVER,
         conversation=conversation,
         continuation=continuation,
     )

@@ -90,6 +90,8 @@ class Permissions:
     """Flags that speak of permissions: a profile that has one of them has decided already."""
     root_needs: str = ""
     """An environment variable without which the program refuses the bypass to root."""
+    ask: tuple[str, ...] = ()
+    """What lets it ask its supervisor without a terminal, through the permission tool of kasmos."""
     can_ask_headless: bool = False
     """Whether it can ask its supervisor without a terminal."""
 

@@ -148,6 +148,7 @@ class TaskRecipe:
             profile_digest=profile_digest(profile),
             harness=equipped.facts.name if equipped.decides else "",
             conversation=equipped.conversation,
+            asks=equipped.asks and mode is ExecutionMode.HEADLESS,
         )
 
     def _said_to_it(self) -> PlanTask:
