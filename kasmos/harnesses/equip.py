@@ -6,9 +6,7 @@ What the user has spelled out stays as it is, and is not said again.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import attrs
 
@@ -18,7 +16,7 @@ from kasmos.harnesses.command import Continuation, Wish, build_arguments, judge_
 from kasmos.harnesses.facts import Facts
 from kasmos.model.profile import AgentProfile, ExecutionMode, PromptMode
 
-PERMISSION_SERVER = (sys.executable, str(Path(__file__).parents[1] / "sessions" / "permission_server.py"))
+SERVER = ("python3", "permission_server.py")
 _PROMPTS = ("{prompt}", "{prompt_file}")
 
 
@@ -50,6 +48,7 @@ def equip(
     *,
     conversation: str | None = None,
     continuation: Continuation = Continuation.NEW,
+    server: tuple[str, str] = SERVER,
 ) -> Equipped:
     """Make a profile ready.
 
@@ -58,6 +57,7 @@ def equip(
         mode: where it runs; None means where the profile says.
         conversation: an id to choose for the new conversation, or of the one that is gone on with.
         continuation: what the turn has to do with an earlier conversation.
+        server: the Python that runs the server of the permission tool, and that server's file.
     """
     facts = harness_of(profile)
     if facts.dialect == "generic" or profile.prompt is PromptMode.SCRIPT:
@@ -77,7 +77,7 @@ def equip(
         return Equipped(ready, facts)
     if continuation is Continuation.NEW and not _may_choose(facts, said):
         conversation = None
-    wish = _wish(profile, said, conversation, continuation)
+    wish = attrs.evolve(_wish(profile, said, conversation, continuation), permission_server=server)
     flags = build_arguments(facts, said, wish)
     structured = _writes_events(facts, flags)
     asks = bool(facts.permissions.ask) and all(word in flags for word in facts.permissions.ask[-2:])
@@ -87,9 +87,11 @@ def equip(
     )
 
 
-def equip_all(profiles: Mapping[str, AgentProfile], mode: ExecutionMode | None = None) -> dict[str, AgentProfile]:
+def equip_all(
+    profiles: Mapping[str, AgentProfile], mode: ExecutionMode | None = None, *, server: tuple[str, str] = SERVER
+) -> dict[str, AgentProfile]:
     """Every profile made ready, by its name."""
-    return {name: equip(profile, mode).profile for name, profile in profiles.items()}
+    return {name: equip(profile, mode, server=server).profile for name, profile in profiles.items()}
 
 
 def judge_profile(
@@ -145,7 +147,6 @@ def _wish(profile: AgentProfile, said: tuple[str, ...], conversation: str | None
         model=None if profile.model is None or any("{model}" in word for word in said) else "{model}",
         effort=profile.effort,
         permission=profile.permission_default,
-        permission_server=PERMISSION_SERVER,
         conversation=conversation,
         continuation=continuation,
     )
