@@ -53,7 +53,7 @@ def build_arguments(facts: Facts, spelled: Sequence[str], wish: Wish) -> tuple[s
             are, and whatever they say is not said again.
         wish: what the turn should be.
     """
-    launch, conversation = facts.launch, facts.conversation
+    launch, conversation, spelled = facts.launch, facts.conversation, tuple(spelled)
     start = launch.headless if wish.headless else launch.interactive
     if start and not start[0].startswith("-") and spelled[:1] == start[:1]:
         spelled = spelled[1:]  # the verb stays first, and what belongs behind it follows
@@ -61,8 +61,12 @@ def build_arguments(facts: Facts, spelled: Sequence[str], wish: Wish) -> tuple[s
     else:
         words = list(_unsaid(start, spelled))
     verbs, flags = _conversation_words(facts, wish)
+    last: tuple[str, ...] = ()
     if conversation.verbs and wish.headless:
-        words += verbs
+        # A verb below the verb takes fewer flags than that: it comes behind them, and before what is no flag.
+        flags = (*flags, *verbs)
+        if verbs and spelled[-1:] == ("-",):
+            spelled, last = spelled[:-1], ("-",)
     elif not _says(spelled, verbs):
         flags = (*verbs, *flags)
     words += spelled
@@ -85,7 +89,7 @@ def build_arguments(facts: Facts, spelled: Sequence[str], wish: Wish) -> tuple[s
         words += _unsaid(group, spelled)
     for directory in wish.directories:
         words += _fill(launch.directory, "directory", directory)
-    words += flags
+    words += (*flags, *last)
     if wish.headless and not any("{prompt" in word for word in spelled):
         words += _fill(launch.prompt, "prompt", wish.prompt)
     return tuple(words)

@@ -77,7 +77,7 @@ class Conversation:
     choose_always: bool = False
     """Whether every version believed in takes an id, so that it is known before the program has said a word."""
     verbs: bool = False
-    """Whether these are words after the headless verb, before the other flags."""
+    """Whether these are words below the headless verb, behind its flags."""
 
 
 @attrs.frozen
