@@ -32,7 +32,6 @@ from kasmos.exceptions import (
     Mistake,
     PlanError,
     RequestError,
-    SessionClosedError,
     SupervisionError,
 )
 from kasmos.harnesses.equip import equip_all
@@ -44,7 +43,6 @@ from kasmos.model.view import AccountView, ApprovalView, RunView, SessionView, T
 from kasmos.orchestration.approvals import told, wrong_with
 from kasmos.orchestration.assembly import refusals
 from kasmos.plans import load_plan
-from kasmos.sessions.protocol import ExecutionSession
 from kasmos.store.lookup import match_runs, match_sessions, match_tasks, newest_session
 
 __all__ = ["RunOverrides", "Service", "Surroundings", "plan_key"]
@@ -89,7 +87,7 @@ class Service:
         self._reader = OutputReader(orchestrator, bus, surroundings.read_ended)
         self._desk = TaskDesk(orchestrator, surroundings, self.get_task)
         self._present = Present(orchestrator.world, bus)
-        self.terminals = Terminals(orchestrator, self.get_session)
+        self.terminals = Terminals(orchestrator, self.get_session, surroundings.last_screen)
 
     # --- queries ------------------------------------------------------------------
 
@@ -483,18 +481,6 @@ class Service:
         if view.state is ApprovalState.OPEN and (wrong := wrong_with(view.ask, answer)):
             raise RequestError(409, "answer_not_offered", f"approval {approval_id}: {wrong}")
         return await self._orchestrator.resolve_approval(approval_id, answer, who, patience=DELIVERY_PATIENCE)
-
-    def get_open_session(self, name: str) -> ExecutionSession:
-        """The live session that *name* means.
-
-        Raises:
-            SessionClosedError: it is not open.
-        """
-        session = self.get_session(name)
-        live = self._orchestrator.live_session(session.id)
-        if live is None:
-            raise SessionClosedError(f"session {session.id} is not open; its output can be read")
-        return live
 
     def _again(self, task: TaskView) -> TaskView:
         return self.world.runs[task.run_id].tasks[task.spec.id]
