@@ -7,6 +7,7 @@
     │   ├── SessionStartError     the program could not be started; nothing is left behind
     │   ├── SessionClosedError    the session has ended or its scope was left
     │   ├── SessionBusyError      somebody else is using the session's input
+    │   ├── DeliveryError         a text was typed, or was to be, and was not seen to be taken
     │   ├── SessionLostError      the session's fate can no longer be learnt
     │   ├── StaleApprovalError    what is answered is not asked any more
     │   └── InteractiveOnlyError  this backend has no terminal (alias ErrInteractiveOnly)
@@ -78,6 +79,17 @@ class SessionClosedError(SessionError):
 
 class SessionBusyError(SessionError):
     """Somebody else holds the session's input at the moment."""
+
+
+class DeliveryError(SessionError):
+    """A text that was to be typed was not seen to be taken; it is not typed a second time."""
+
+    def __init__(self, reason: str, screen: str = "") -> None:
+        self.reason = reason
+        """Why, in one sentence."""
+        self.screen = screen
+        """What the terminal showed last."""
+        super().__init__(f"{reason}; its screen:\n{screen}" if screen else reason)
 
 
 class SessionLostError(SessionError):

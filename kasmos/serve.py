@@ -27,6 +27,7 @@ from kasmos.config.schema import Config, Daemon
 from kasmos.daemon.access import check_policy, policy_of
 from kasmos.daemon.bus import Bus
 from kasmos.daemon.door import Door
+from kasmos.daemon.held import Reread
 from kasmos.daemon.leaving import Leaving, count_waiting
 from kasmos.daemon.life import Health, Life, Phase
 from kasmos.daemon.recovery import Findings, end_stray, find_untold, take_stock
@@ -44,6 +45,7 @@ from kasmos.orchestration.budgets import Place, Shortage
 from kasmos.orchestration.listening import is_metered
 from kasmos.orchestration.orchestrator import LiveSessions, Orchestrator, open_orchestrator
 from kasmos.orchestration.treasury import Treasury
+from kasmos.screens import PROJECT_RULES, rules_for
 from kasmos.sessions import layout
 from kasmos.sessions.headless import open_headless
 from kasmos.sessions.protocol import Backend, ExecutionSession, OutputChunk
@@ -79,7 +81,7 @@ class Options:
     project: Path
     root: StateRoot
     configure: Callable[[Mapping[str, object]], Config]
-    """Loads the configuration, with these key paths on top. Blocks on the disk."""
+    """Gives the configuration in force, with these key paths on top. Blocks on the disk."""
     environ: Mapping[str, str] = attrs.field(repr=False)
     announce: Callable[[str], None]
     """Tells the person at the terminal, or the log, what they should know."""
@@ -89,7 +91,7 @@ class Options:
     clock: Clock = Clock(time.time, time.monotonic)
     life: Life = attrs.field(factory=Life)
     present: Callable[[], Config] | None = None
-    """The configuration in force, where it can change; else it stays what it is at the start."""
+    """What is in force, read from nowhere. Without it, *configure* puts in force what it reads: see `Reread`."""
     workspace_root: Path | None = None
     """Where tasks run, if it is not in the project itself."""
     may_ask: bool = True
@@ -287,7 +289,8 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
     """
     root = options.root
     root.prepare(announce=options.announce)
-    config = options.configure({})
+    configure, present = _in_force(options)
+    config = present()
     async with root.acquire_lock(options.lock_wait) as lock, _open_journal(options, lock) as (journal, bus, ground):
         root.place_socket()
         boot = boot_id()
@@ -319,7 +322,7 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                     options.announce(str(error))
 
             around = Surroundings(journal, boot, time.monotonic, random.random, started, live.ended)
-            kitchen = _kitchen(options, config, backends)
+            kitchen = _kitchen(options, present, backends)
             async with (
                 open_supervisor(around, report=options.announce) as supervisor,
                 open_orchestrator(
@@ -339,7 +342,9 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                 service = Service(
                     orchestrator,
                     bus,
-                    _service_surroundings(options, config, backends, health, journal.append_nowait, kitchen.treasury),
+                    _service_surroundings(
+                        options, configure, present, backends, health, journal.append_nowait, kitchen.treasury
+                    ),
                 )
                 if not options.life.daemon:
                     options.life.enter(Phase.READY)
@@ -419,8 +424,16 @@ def _awaited(
     return frozenset(view.id for view in live if view.run_id in going and view.backend in backends)
 
 
-def _kitchen(options: Options, config: Config, backends: Mapping[ExecutionMode, Backend]) -> Kitchen:
-    present = options.present or (lambda: config)
+def _in_force(options: Options) -> tuple[Callable[[Mapping[str, object]], Config], Callable[[], Config]]:
+    """How a submission is configured, and what sessions are made of: always one and the same configuration."""
+    if options.present is not None:
+        return options.configure, options.present
+    reread = Reread(options.configure)
+    return reread.configure, reread.present
+
+
+def _kitchen(options: Options, present: Callable[[], Config], backends: Mapping[ExecutionMode, Backend]) -> Kitchen:
+    config = present()
     return Kitchen(
         profiles=lambda: present().agents,
         environ=options.environ,
@@ -429,6 +442,7 @@ def _kitchen(options: Options, config: Config, backends: Mapping[ExecutionMode, 
         new_suffix=lambda: _letters(5),
         buffer_bytes=config.logs.buffer_bytes,
         max_log_bytes=config.logs.max_bytes,
+        screen_rules=partial(rules_for, directories=(options.project / PROJECT_RULES,)),
         context_path=lambda session_id: str(options.root.session_dir(session_id) / layout.CONTEXT),
         treasury=Treasury(
             budgets=lambda: present().budgets,
@@ -441,7 +455,8 @@ def _kitchen(options: Options, config: Config, backends: Mapping[ExecutionMode, 
 
 def _service_surroundings(
     options: Options,
-    config: Config,
+    configure: Callable[[Mapping[str, object]], Config],
+    present: Callable[[], Config],
     backends: Mapping[ExecutionMode, Backend],
     health: Health,
     record: Callable[[ev.Event], object],
@@ -452,15 +467,15 @@ def _service_surroundings(
 
     return ServiceSurroundings(
         project=str(options.workspace_root or options.project),
-        configure=options.configure,
+        configure=configure,
+        present=present,
         read_ended=read_ended,
         last_output_at=partial(_last_output_at, options.root),
         life=options.life,
         health=health,
-        shortage=partial(_shortage, options.present or (lambda: config), treasury),
+        shortage=partial(_shortage, present, treasury),
         retry_after=treasury.retry_after,
         record=record,
-        max_queued=config.orchestration.max_queued,
         environ=options.environ,
     )
 

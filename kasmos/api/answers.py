@@ -29,8 +29,8 @@ def answer(value: Any, status: int = 200, *, location: str | None = None) -> Res
     return response
 
 
-def answer_with_tag(body: bytes, tag: str) -> Response:
-    """A JSON answer that is encoded already, with its `ETag`; 304 if the client has it.
+def answer_with_tag(tag: str, body: Callable[[], bytes]) -> Response:
+    """A JSON answer with its `ETag`; 304, and no body made, if the client has it.
 
     Raises:
         RequestError: 406 if the client wants no JSON.
@@ -40,7 +40,7 @@ def answer_with_tag(body: bytes, tag: str) -> Response:
         response = Response(b"", status=304)
         del response.headers["Content-Type"]
     else:
-        response = Response(body, content_type=JSON)
+        response = Response(body(), content_type=JSON)
     response.set_etag(tag)
     # A poller may keep it, and has to ask each time.
     response.headers["Cache-Control"] = "no-cache"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import NoReturn, cast
 
 import trio
 from quart import Response, current_app, request
 from quart_trio import QuartTrio
 
+from kasmos.api import lines
 from kasmos.api.access import Admission, peer_allowed
 from kasmos.api.errors import register_error_handlers
 from kasmos.api.lines import LineCache
@@ -53,6 +54,13 @@ class KasmosApp(QuartTrio):
         self._closing = True
         for scope in self._waits:
             scope.cancel()
+        self.service.nudge()
+
+    async def beat(self) -> NoReturn:
+        """Make every silent stream look now and then whether it is time for a sign of life; one timer for all."""
+        while True:
+            await trio.sleep(lines.HEARTBEAT_INTERVAL / 3)
+            self.service.nudge()
 
     @contextmanager
     def waiting(self, seconds: float) -> Iterator[trio.CancelScope]:

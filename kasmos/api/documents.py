@@ -10,6 +10,7 @@ import attrs
 from kasmos.api.lines import NDJSON, SSE
 from kasmos.api.output import MAX_BYTES, MAX_OFFSET, MAX_WAIT
 from kasmos.api.questions import DEFAULT_LIMIT, MAX_LIMIT
+from kasmos.api.sessions import MOST_LINES
 from kasmos.api.streams import MAX_SEQ
 from kasmos.api.task_body import LABEL, LONGEST_TIMEOUT, MOST_NEEDS, MOST_RETRIES
 from kasmos.daemon.agents import AgentWire
@@ -23,6 +24,7 @@ from kasmos.daemon.shapes import (
     TaskWire,
 )
 from kasmos.daemon.spending import GROUPS, AccountWire, UsageWire
+from kasmos.daemon.terminals import LARGEST, ScreenWire, SentWire
 from kasmos.daemon.terms import Submitted
 from kasmos.model.approval import ApprovalState
 from kasmos.model.plan import OnFailure
@@ -122,6 +124,7 @@ TASK_BODY = _object(
     env={"type": "object", "additionalProperties": TEXT},
     needs={"type": "array", "items": WORD, "maxItems": MOST_NEEDS},
     name={"type": "string", "pattern": f"^{LABEL.pattern}$"},
+    **{"continue": {**WORD, "description": "a task whose program's conversation it goes on with"}},
     stream={**FLAG, "description": "answer with a stream of everything about it"},
 )
 RUN_BODY = _object(
@@ -169,7 +172,7 @@ DOCUMENTS: Mapping[tuple[str, str], Document] = {
     ("POST", "/v1/runs/<name>/advance"): _post(RunWire),
     ("POST", "/v1/runs/<name>/continue"): _post(RunWire),
     ("POST", "/v1/runs/<name>/cancel"): _post(RunWire, _object(reason=TEXT)),
-    ("POST", "/v1/runs/<name>/retry"): _post(RunWire, _object(tasks={"type": "array", "items": WORD})),
+    ("POST", "/v1/runs/<name>/retry"): _post(RunWire, _object(tasks={"type": "array", "items": WORD}, resume=FLAG)),
     ("GET", "/v1/tasks"): _pages("tasks", TaskWire, run=TEXT, status=_word(*TASK_STATUSES), agent=TEXT),
     ("POST", "/v1/tasks"): _post(
         TaskSubmittedWire,
@@ -187,7 +190,7 @@ DOCUMENTS: Mapping[tuple[str, str], Document] = {
     ),
     ("GET", "/v1/tasks/<name>/output"): OUTPUT,
     ("POST", "/v1/tasks/<name>/cancel"): _post(TaskWire),
-    ("POST", "/v1/tasks/<name>/retry"): _post(TaskWire),
+    ("POST", "/v1/tasks/<name>/retry"): _post(TaskWire, _object(resume=FLAG)),
     ("GET", "/v1/sessions"): _pages(
         "sessions",
         SessionWire,
@@ -197,10 +200,25 @@ DOCUMENTS: Mapping[tuple[str, str], Document] = {
     ),
     ("GET", "/v1/sessions/<name>"): _get(SessionWire),
     ("GET", "/v1/sessions/<name>/output"): OUTPUT,
-    ("GET", "/v1/sessions/<name>/screen"): _get(ANY, query={"ansi": _word("true", "false")}),
+    ("GET", "/v1/sessions/<name>/screen"): _get(
+        ScreenWire,
+        query={
+            "ansi": _word("true", "false"),
+            "start": _whole(-MOST_LINES, MOST_LINES),
+            "end": _whole(-MOST_LINES, MOST_LINES),
+        },
+    ),
+    ("GET", "/v1/sessions/<name>/explain"): _get(ANY),
     ("POST", "/v1/sessions/<name>/stop"): _post(SessionWire),
-    ("POST", "/v1/sessions/<name>/keys"): _post(ANY, _object(("keys",), keys=WORD), (200,)),
-    ("POST", "/v1/sessions/<name>/input"): _post(ANY, _object(("text",), text=TEXT, enter=FLAG), (200,)),
+    ("POST", "/v1/sessions/<name>/keys"): _post(
+        ANY, _object(("keys",), keys={"anyOf": [WORD, {"type": "array", "items": WORD, "minItems": 1}]}), (200,)
+    ),
+    ("POST", "/v1/sessions/<name>/input"): _post(
+        SentWire, _object(("text",), text=TEXT, enter=FLAG, wait=FLAG, force=FLAG), (200,)
+    ),
+    ("POST", "/v1/sessions/<name>/resize"): _post(
+        ANY, _object(("width", "height"), width=_whole(1, LARGEST), height=_whole(1, LARGEST)), (200,)
+    ),
     ("POST", "/v1/sessions/<name>/permission"): _post(ANY, _object(("choice",), choice=WORD), (200,)),
     ("GET", "/v1/approvals"): _pages("approvals", ApprovalWire, status=_word("all", *ApprovalState)),
     ("GET", "/v1/approvals/<name>"): _get(ApprovalWire),

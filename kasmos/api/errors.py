@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from kasmos.exceptions import (
     BackendUnavailableError,
     ConfigError,
+    DeliveryError,
     InteractiveOnlyError,
     KasmosError,
     Mistake,
@@ -39,6 +40,7 @@ _CODES: dict[type[KasmosError], tuple[int, str]] = {
     InteractiveOnlyError: (409, "interactive_only"),
     SessionBusyError: (409, "session_busy"),
     SessionClosedError: (409, "session_closed"),
+    DeliveryError: (409, "delivery_failed"),
     SessionLostError: (409, "session_lost"),
     StaleApprovalError: (409, "stale_approval"),
     SupervisionError: (409, "conflict"),

@@ -13,7 +13,7 @@ from kasmos.api.answers import must_accept
 from kasmos.api.app import the_service
 from kasmos.api.lines import NDJSON, SSE
 from kasmos.api.questions import Query
-from kasmos.api.streams import MAX_SEQ, Stream, read_cursor, stream_answer
+from kasmos.api.streams import MAX_SEQ, AllEvents, Stream, read_cursor, stream_answer
 from kasmos.api.task_stream import TaskStream
 from kasmos.daemon.access import Needs
 from kasmos.daemon.bus import Subscription
@@ -34,7 +34,7 @@ async def get_events() -> Response:
     run_id = service.get_run(run).id if run is not None else None
     subscription = await service.subscribe(after)
     return stream_answer(
-        Stream(subscription, kind) if run_id is None else _RunStream(subscription, kind, service, run_id)
+        AllEvents(subscription, kind) if run_id is None else _RunStream(subscription, kind, service, run_id)
     )
 
 

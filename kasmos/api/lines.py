@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from kasmos.model.codec import encode, encode_record, event_kind
 from kasmos.model.event import Record
@@ -17,6 +17,9 @@ KEEP = 2048
 PIECE = 32_768
 """Bytes; a piece of an answer has a deadline of its own, so pieces are small."""
 
+HEARTBEAT_INTERVAL = 15.0
+"""Seconds of silence after which a reader is told, within a third of that, that we are still there."""
+
 HEARTBEATS = {NDJSON: b'{"type":"heartbeat"}\n', SSE: b": heartbeat\n\n"}
 """Sent when nothing happens. They have no number: a reader that resumes never sees one as its place."""
 
@@ -27,6 +30,9 @@ class LineCache:
     def __init__(self) -> None:
         self._lines: OrderedDict[int, bytes] = OrderedDict()
         self._newest = 0
+        self._batch: Sequence[Record] = ()
+        self._batches: dict[str, bytes] = {}
+        """What was rendered last, by media type."""
 
     def line(self, record: Record) -> bytes:
         """The record as one line of JSON, without its end."""
@@ -50,6 +56,21 @@ class LineCache:
         if kind == NDJSON:
             return line + b"\n"
         return b"id: %d\nevent: %s\ndata: %s\n\n" % (record.seq, event_kind(record.event).encode(), line)
+
+    def render_all(self, records: Sequence[Record], kind: str) -> bytes:
+        """Records next to each other as this media type has them, gaps between them included."""
+        if records is not self._batch:
+            self._batch, self._batches = records, {}
+        text = self._batches.get(kind)
+        if text is None:
+            parts, seen = [], records[0].seq - 1
+            for record in records:
+                if record.seq > seen + 1:
+                    parts.append(render_gap(seen, record.seq, kind))
+                seen = record.seq
+                parts.append(self.render(record, kind))
+            text = self._batches[kind] = b"".join(parts)
+        return text
 
 
 def render_gap(after: int, before: int, kind: str) -> bytes:

@@ -117,8 +117,9 @@ async def post_cancel(name: str) -> Response:
 async def post_retry(name: str) -> Response:
     """Try tasks again; none named means all that did not succeed."""
     Query(()).done()
-    body = await read_body({"tasks": some_words})
-    return answer(run_wire(await the_service().retry_run(name, body.get("tasks", ()))), 202)
+    body = await read_body({"tasks": some_words, "resume": a_flag})
+    resume = body.get("resume", False)
+    return answer(run_wire(await the_service().retry_run(name, body.get("tasks", ()), resume=resume)), 202)
 
 
 def _document(body: dict[str, Any]) -> bytes:

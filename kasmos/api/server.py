@@ -18,9 +18,11 @@ each with a test of its name in `tests/e2e/test_server.py`:
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -35,6 +37,7 @@ from hypercorn.typing import LifespanState
 from hypercorn.utils import wrap_app
 from quart_trio.asgi import TrioASGIWebsocketConnection
 
+from kasmos.api.farewell import Farewell
 from kasmos.config.addresses import split_address
 from kasmos.daemon.door import BACKLOG, Door
 from kasmos.exceptions import StoreError
@@ -72,6 +75,15 @@ class Peer:
     gid: int
 
 
+class _NotTaken(Exception):
+    """A client does not read."""
+
+    def __init__(self, rest: memoryview) -> None:
+        super().__init__()
+        self.rest = rest
+        """What it was not given any more."""
+
+
 class SafeTCPServer(TCPServer):
     """A connection that no client can keep open against our will."""
 
@@ -81,7 +93,9 @@ class SafeTCPServer(TCPServer):
     async def run(self) -> None:
         """Serve one connection, with its peer's credentials in the scope (9)."""
         tcp = self.stream.socket.family != socket.AF_UNIX
-        self.state = LifespanState({**self.state, "peer": None if tcp else _peer_of(self.stream), "tcp": tcp})
+        peer = None if tcp else _peer_of(self.stream)
+        self.farewell = Farewell()
+        self.state = LifespanState({**self.state, "peer": peer, "tcp": tcp, "farewell": self.farewell})
         await super().run()
 
     async def protocol_send(self, event: Event) -> None:
@@ -97,23 +111,65 @@ class SafeTCPServer(TCPServer):
 
     async def _send(self, data: bytes) -> None:
         # (1) Not shielded. A piece that was cut off leaves the stream useless, so then it is closed.
-        async with self.send_lock:
-            try:
-                for start in range(0, len(data), PIECE):
-                    with trio.fail_after(SEND_TIMEOUT):
-                        await self.stream.send_all(data[start : start + PIECE])
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass
-            except trio.TooSlowError:
-                type(self).dropped += 1
-                _log.warning("a client was dropped: it did not read for %s s", SEND_TIMEOUT)
-                await trio.aclose_forcefully(self.stream)
-            except trio.Cancelled:
-                await trio.aclose_forcefully(self.stream)
-                raise
-            else:
+        rest = memoryview(data)
+        try:
+            # Most often the kernel takes it at once, and it is a crowd of readers that is sent to.
+            if not self.send_lock.locked():
+                rest = rest[self._write(rest) :]
+            if not rest:
                 return
+            async with self.send_lock:
+                while rest:
+                    rest = await self._send_piece(rest)
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        except _NotTaken as stopped:
+            type(self).dropped += 1
+            _log.warning("a client was dropped: it did not read for %s s", SEND_TIMEOUT)
+            self._say_farewell(stopped.rest)
+            await trio.aclose_forcefully(self.stream)
+        except trio.Cancelled:
+            await trio.aclose_forcefully(self.stream)
+            raise
+        else:
+            return
         await self.protocol.handle(Closed())
+
+    async def _send_piece(self, data: memoryview) -> memoryview:
+        """Send what has a deadline of its own; what is left of the whole."""
+        piece, rest = data[:PIECE], data[PIECE:]
+        with trio.move_on_after(SEND_TIMEOUT):
+            while piece:
+                await trio.lowlevel.wait_writable(self.stream.socket)
+                piece = piece[self._write(piece) :]
+        if piece:
+            raise _NotTaken(data[len(data) - len(rest) - len(piece) :])
+        return rest
+
+    def _write(self, data: memoryview) -> int:
+        """How much of it the kernel takes now.
+
+        Raises:
+            OSError: the client, or our end of the connection, is gone.
+        """
+        try:
+            return os.write(self.stream.socket.fileno(), data)
+        except BlockingIOError:
+            return 0
+
+    def _say_farewell(self, rest: memoryview) -> None:
+        """Tell a client that is dropped why, for when it reads at last: where there is still room for it.
+
+        What it was not sent, but is within a message of the protocol, has to come before that.
+        """
+        words = self.farewell.words
+        if not words or len(rest) > PIECE:
+            return
+        with suppress(OSError):
+            # The kernel has taken all that was allowed to it, so it is allowed a little more.
+            allowed = self.stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+            self.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, allowed + 2 * PIECE)
+            self._write(memoryview(bytes(rest) + words))
 
     async def _initiate_server_close(self) -> None:
         with trio.move_on_after(CLOSE_TIMEOUT):
@@ -171,7 +227,10 @@ async def serve_api(
     hypercorn.trio.run.TCPServer = SafeTCPServer  # type: ignore[attr-defined]
 
     async def asked_to_end() -> None:
-        await shutdown.wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(app.beat)
+            await shutdown.wait()
+            nursery.cancel_scope.cancel()
         app.close()
 
     try:

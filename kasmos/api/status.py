@@ -48,7 +48,8 @@ async def get_ready() -> Response:
 async def get_status() -> Response:
     """The compact snapshot, with an `ETag`."""
     Query(()).done()
-    return answer_with_tag(*this_app().board.encoded())
+    board = this_app().board
+    return answer_with_tag(board.tag(), lambda: board.encoded()[0])
 
 
 @routes.post("/v1/stop", Needs.ADMIN)

@@ -9,15 +9,14 @@ import trio
 from quart import Response, request
 from quart.wrappers.response import IterableBody
 
+from kasmos.api import lines
 from kasmos.api.app import this_app
-from kasmos.api.lines import HEARTBEATS, pieces, render_gap
+from kasmos.api.farewell import end_of_stream, farewell_of
+from kasmos.api.lines import HEARTBEATS, SSE, pieces, render_gap
 from kasmos.api.questions import Query
 from kasmos.daemon.bus import Subscription
 from kasmos.exceptions import Mistake
 from kasmos.model.event import Record
-
-HEARTBEAT_INTERVAL = 15.0
-"""Seconds of silence after which a reader is told that we are still there."""
 
 MAX_SEQ = 2**62
 
@@ -79,30 +78,41 @@ class Stream:
         self._subscription.close()
 
     async def _refill(self) -> None:
-        parts = [await self.beside()]
-        for record in await self._next(patient=not parts[0]):
-            if record.seq > self._seen + 1:
-                parts.append(render_gap(self._seen, record.seq, self.kind))
+        before = await self.beside()
+        records = await self._next(patient=not before)
+        text = before + await self.render_all(records) if records else before
+        if text or trio.current_time() >= self._beat_at:
+            self._pieces.extend(pieces(text or self.heartbeat))
+            self._put_off_heartbeat()
+
+    async def render_all(self, records: Sequence[Record]) -> bytes:
+        """What is told of these events, gaps included."""
+        parts = []
+        for record in records:
+            parts.append(self._gap_before(record.seq))
             self._seen = record.seq
             parts.append(await self.render(record))
             if self.is_last(record):
                 self._over = True
                 break
-        text = b"".join(parts)
-        if text or trio.current_time() >= self._beat_at:
-            self._pieces.extend(pieces(text or self.heartbeat))
-            self._put_off_heartbeat()
+        return b"".join(parts)
+
+    def _gap_before(self, seq: int) -> bytes:
+        """What has to be said before the event with this number, if some before it are missing."""
+        return render_gap(self._seen, seq, self.kind) if seq > self._seen + 1 else b""
 
     def _put_off_heartbeat(self) -> None:
-        self._beat_at = trio.current_time() + HEARTBEAT_INTERVAL
+        self._beat_at = trio.current_time() + lines.HEARTBEAT_INTERVAL
 
     async def _next(self, *, patient: bool) -> Sequence[Record]:
         """The next records; none when it is time for something else."""
-        records: Sequence[Record] = await self._subscription.receive_ready()
-        if records or not patient:
+        records: Sequence[Record] = self._subscription.take_nowait()
+        if records:
+            await trio.lowlevel.checkpoint()
             return records
-        with self._app.waiting(self._beat_at - trio.current_time()):
-            records = await self._wait()
+        if self._subscription.is_behind or not patient:
+            return await self._subscription.receive_ready()
+        records = await self._wait()
         if not records and self._app.closing:
             # What has happened until now is still handed out: a follower sees its run's end.
             records = await self._subscription.receive_ready()
@@ -112,10 +122,16 @@ class Stream:
     async def _wait(self) -> Sequence[Record]:
         beside = self.waits_beside()
         if beside is None:
-            records = await self._subscription.receive()
-            # Empty only when the bus is closed.
-            self._over = not records
+            # Without a timer of its own: one for all nudges whoever waits.
+            open_still = self._app.closing or await self._subscription.wait_news()
+            records = self._subscription.take_nowait() or await self._subscription.receive_ready()
+            self._over = not records and not open_still
             return records
+        with self._app.waiting(self._beat_at - trio.current_time()):
+            return await self._wait_for_both(beside)
+        return ()
+
+    async def _wait_for_both(self, beside: Callable[[], Awaitable[None]]) -> Sequence[Record]:
         found: list[Sequence[Record]] = []
         async with trio.open_nursery() as nursery:
 
@@ -130,6 +146,15 @@ class Stream:
         return found[0] if found else ()
 
 
+class AllEvents(Stream):
+    """Every event, rendered once for all who stand at the same place."""
+
+    async def render_all(self, records: Sequence[Record]) -> bytes:
+        gap = self._gap_before(records[0].seq)
+        self._seen = records[-1].seq
+        return gap + self.lines.render_all(records, self.kind)
+
+
 def stream_answer(stream: Stream, *, status: int = 200, location: str | None = None) -> Response:
     """The answer whose body is this stream; without one for HEAD."""
     response = Response(status=status, content_type=stream.kind)
@@ -141,6 +166,8 @@ def stream_answer(stream: Stream, *, status: int = 200, location: str | None = N
         stream._subscription.close()
     else:
         response.response = IterableBody(stream)
+        chunked = request.http_version != "1.0"
+        farewell_of(request.scope).words = end_of_stream(sse=stream.kind == SSE, chunked=chunked)
     return response
 
 

@@ -40,6 +40,7 @@ async def read_task_body() -> tuple[TaskRequest, bool]:
         env=_env(body.get("env", {}), mistakes),
         needs=tuple(body.get("needs", ())),
         name=body.get("name", ""),
+        continues=body.get("continue", ""),
     )
     if mistakes:
         raise RequestError(400, "invalid_body", "the body is wrong", mistakes)
@@ -152,4 +153,5 @@ _FIELDS = {
     "env": an_object,
     "needs": some_tasks,
     "name": a_label,
+    "continue": a_word,
 }

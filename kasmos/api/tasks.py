@@ -11,7 +11,7 @@ from kasmos.api.answers import JSON, answer, must_accept, page_of
 from kasmos.api.app import the_service
 from kasmos.api.lines import NDJSON, SSE
 from kasmos.api.output import output_answer
-from kasmos.api.questions import Query, read_body
+from kasmos.api.questions import Query, a_flag, read_body
 from kasmos.api.streams import stream_answer
 from kasmos.api.task_body import read_task_body
 from kasmos.api.task_stream import TaskStream
@@ -101,8 +101,8 @@ async def post_cancel(name: str) -> Response:
 async def post_retry(name: str) -> Response:
     """Try a task again."""
     Query(()).done()
-    await read_body({})
-    return _answer_task(await the_service().retry_task(name), 202)
+    body = await read_body({"resume": a_flag})
+    return _answer_task(await the_service().retry_task(name, resume=body.get("resume", False)), 202)
 
 
 def _answer_task(task: TaskView, status: int = 200) -> Response:

@@ -1,7 +1,7 @@
 """`/v1/ws`: events and output of named sessions over one WebSocket; what is wanted is said, and unsaid, at any time.
 
 Every message is a JSON object. What nobody reads is not heaped up: a slow reader holds up its own subscriptions alone,
-and is dropped when it takes nothing for `server.SEND_TIMEOUT`.
+and is dropped when it takes nothing for `server.SEND_TIMEOUT`, with code 1013 and the reason.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from quart import websocket
 
 from kasmos.api.access import Routes
 from kasmos.api.app import KasmosApp, the_service, this_app
-from kasmos.api.lines import HEARTBEATS, NDJSON, render_gap
-from kasmos.api.streams import HEARTBEAT_INTERVAL, MAX_SEQ
+from kasmos.api.farewell import end_of_websocket, farewell_of
+from kasmos.api.lines import HEARTBEAT_INTERVAL, HEARTBEATS, NDJSON, render_gap
+from kasmos.api.streams import MAX_SEQ
 from kasmos.daemon.access import Needs
 from kasmos.daemon.service import Service
 from kasmos.exceptions import KasmosError, RequestError
@@ -50,6 +51,7 @@ class _Conversation:
 
     async def hold(self) -> None:
         """Listen until the client leaves, or the supervisor does."""
+        farewell_of(websocket.scope).words = end_of_websocket()
         with self._app.waiting(math.inf):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._beat)

@@ -13,7 +13,9 @@ from kasmos.cli.programs import missing_programs
 from kasmos.cli.render.files import check_writable
 from kasmos.cli.request import Document, Place, Request
 from kasmos.exceptions import Mistake, PlanError
+from kasmos.harnesses.equip import equip_all
 from kasmos.model.profile import ExecutionMode, PromptMode
+from kasmos.orchestration.assembly import refusals
 from kasmos.plans import load_plan
 from kasmos.sessions.environment import child_environment, keys_not_passed
 from kasmos.sessions.tmux import find_binary
@@ -84,11 +86,14 @@ def check(place: Place, request: Request, document: Document) -> tuple[str, ...]
     """
     config = place.configure(request.overrides.flags())
     default = config.orchestration.default_agent
-    parsed = load_plan(document.data, document.source, config.agents, default)
+    mode = None if request.overrides.mode is None else ExecutionMode(request.overrides.mode)
+    parsed = load_plan(document.data, document.source, equip_all(config.agents, mode), default)
     used = dict.fromkeys(name for task in parsed.plan.tasks if (name := task.agent or default) is not None)
-    modes = {request.overrides.mode or config.agents[name].execution_mode for name in used}
-    if ExecutionMode.TMUX in modes:
+    if ExecutionMode.TMUX in {mode or config.agents[name].execution_mode for name in used}:
         find_binary(place.environ.get("PATH"))
+    refused = refusals(config.agents, used, place.environ, mode)
+    if refused:
+        raise PlanError(refused)
     warnings = list(map(str, missing_programs(parsed.plan, config.agents, default, place.environ, place.project)))
     for profile in (config.agents[name] for name in used):
         environment = child_environment(place.environ, env_pass=profile.env_pass, env=profile.env, own={})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import signal
 import sys
@@ -85,6 +84,7 @@ def parse(
     FILE is what the program wrote to stdout, or stdout and stderr together. Exits 0 whatever the transcript says.
     """
     from kasmos.harnesses.parser import TranscriptParser
+    from kasmos.harnesses.zones import zone_of_name
 
     facts = _facts(ctx, program)
     parser = TranscriptParser(
@@ -166,15 +166,3 @@ def _written_at(file: IO[bytes]) -> float:
     except (OSError, ValueError, AttributeError):
         pass
     return time.time()
-
-
-def zone_of_name(name: str) -> datetime.tzinfo | None:
-    """A zone by its name; the empty name is this machine's own."""
-    import zoneinfo
-
-    if not name:
-        return datetime.datetime.now().astimezone().tzinfo
-    try:
-        return zoneinfo.ZoneInfo(name)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        return None

@@ -39,7 +39,13 @@ def check(ctx: click.Context, project: Path | None) -> None:
 
     Reads every file, variable and flag, and prints every mistake with its place. Exits 0 when there is none, else 2.
     """
+    from kasmos.orchestration.assembly import refusals
+
     directory, loaded = _load(ctx, project)
+    agents = loaded.config.agents
+    mistakes = refusals(agents, agents, os.environ)
+    if mistakes:
+        _refuse(mistakes)
     files = ", ".join(str(file) for file in loaded.files) or "no file, defaults only"
     enabled = [name for name, profile in loaded.config.agents.items() if profile.enabled]
     _say(f"{directory}: the configuration is right ({files})")
@@ -161,9 +167,17 @@ def _load(ctx: click.Context, project: Path | None) -> tuple[Path, Loaded]:
         loaded = load_config(directory, environ=os.environ)
     except ConfigError as error:
         _refuse(error.mistakes)
-    for warning in loaded.warnings:
+    for warning in (*loaded.warnings, *_doubts(loaded)):
         _say(f"warning: {warning}", err=True)
     return directory, loaded
+
+
+def _doubts(loaded: Loaded) -> list[str]:
+    """What profiles say and their programs are never told."""
+    from kasmos.harnesses.equip import doubts
+
+    found = [doubt for profile in loaded.config.agents.values() if profile.enabled for doubt in doubts(profile)]
+    return [f"{one.place} {one.problem}: {one.cure}" for one in found]
 
 
 def _refuse(lines: Iterable[object]) -> NoReturn:

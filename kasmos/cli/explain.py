@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote
 
 import click
 
 if TYPE_CHECKING:
-    from kasmos.screens import Screen, Tried, Verdict
+    from kasmos.screens import Screen
 
 _USAGE = 2
 
 
 @click.command("explain")
+@click.argument("name", required=False)
 @click.option(
     "--screen", "file", metavar="FILE", help="A saved screen, as `tmux capture-pane -p` prints it; `-`: stdin."
 )
@@ -28,17 +30,29 @@ _USAGE = 2
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def explain(
-    ctx: click.Context, file: str | None, program: str | None, title: str | None, meta: str | None, as_json: bool
+    ctx: click.Context,
+    name: str | None,
+    file: str | None,
+    program: str | None,
+    title: str | None,
+    meta: str | None,
+    as_json: bool,
 ) -> None:
-    """Say which state a saved screen shows, and why.
+    """Say which state the screen of session NAME, or a saved one, shows, and why.
 
     With rules of the project, if its directory has them, in front of those of kasmos: docs/screens.md.
     """
     from kasmos.exceptions import ConfigError
     from kasmos.screens import PROJECT_RULES, examine, known_programs, load_rules
 
-    if file is None:
-        raise click.UsageError("which screen? --screen FILE")
+    if (file is None) == (name is None):
+        raise click.UsageError("which screen? a session's NAME, or --screen FILE")
+    if name is not None:
+        if program or title or meta:
+            raise click.UsageError("--program, --title and --meta are for --screen: of a session they are known")
+        _explain_session(ctx, name, as_json=as_json)
+        return
+    assert file is not None
     try:
         directories = [_project(ctx) / PROJECT_RULES]
         if program is None or program not in known_programs(directories):
@@ -48,10 +62,25 @@ def explain(
     except ConfigError as error:
         _refuse(ctx, [str(mistake) for mistake in error.mistakes])
     verdict, tried = examine(_screen(ctx, file, meta, title), rules)
+    from kasmos.daemon.verdicts import tried_value, verdict_value
+
+    _tell(verdict_value(verdict), [tried_value(one) for one in tried], as_json=as_json)
+
+
+def _explain_session(ctx: click.Context, name: str, *, as_json: bool) -> None:
+    """What a live session's screen shows at this moment, as its supervisor sees it."""
+    from kasmos.cli.context import place_of
+
+    path = f"/v1/sessions/{quote(name, safe='')}/explain"
+    found = place_of(ctx).reach("only a supervisor looks at screens; `kas explain --screen FILE` needs none").get(path)
+    _tell({key: value for key, value in found.items() if key != "tried"}, found["tried"], as_json=as_json)
+
+
+def _tell(verdict: Mapping[str, Any], tried: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     if as_json:
         from kasmos.model import codec
 
-        click.echo(codec.encode_pretty(as_value(verdict)))
+        click.echo(codec.encode_pretty(verdict))
     else:
         click.echo("\n".join(render_text(verdict, tried)))
 
@@ -98,77 +127,39 @@ def _refuse(ctx: click.Context, lines: list[str]) -> NoReturn:
     ctx.exit(_USAGE)
 
 
-def as_value(verdict: Verdict) -> dict[str, Any]:
-    """The verdict for programs: `state`, `rule` and `evidence` first, and always."""
-    request, composer = verdict.request, verdict.composer
-    return {
-        "state": verdict.state.value,
-        "rule": verdict.rule,
-        "evidence": [
-            {"region": one.region, "line": None if one.row is None else one.row + 1, "text": one.text}
-            for one in verdict.evidence
-        ],
-        "request": None
-        if request is None
-        else {
-            "question": request.question,
-            "tool": request.tool,
-            "command": request.command,
-            "path": request.path,
-            "exact": request.exact,
-        },
-        "choices": [
-            {
-                "text": choice.text,
-                "meaning": choice.meaning.value,
-                "keys": list(choice.keys),
-                "selected": choice.selected,
-                "takes_text": choice.takes_text,
-            }
-            for choice in verdict.choices
-        ],
-        "dangerous_default": verdict.dangerous_default,
-        "draft": None if composer is None else composer.draft,
-        "composer": composer is not None,
-        "reset": verdict.reset,
-        "program_version": verdict.program_version,
-    }
-
-
-def render_text(verdict: Verdict, tried: tuple[Tried, ...]) -> Iterator[str]:
+def render_text(verdict: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """The verdict for people: what won, what it saw, what is asked, and what every rule saw."""
     from kasmos.cli.render.text import clean
-    from kasmos.screens.detect import contradictions
 
-    version = f", program version {verdict.program_version}" if verdict.program_version else ""
-    yield f"{verdict.state.value}  (rule {verdict.rule}{clean(version)})"
-    for one in verdict.evidence:
-        where = one.region if one.row is None else f"{one.region}, line {one.row + 1}"
-        yield f"  {where}: {clean(one.text)}"
+    version = f", program version {verdict['program_version']}" if verdict["program_version"] else ""
+    yield f"{verdict['state']}  (rule {verdict['rule']}{clean(version)})"
+    for one in verdict["evidence"]:
+        where = one["region"] if one["line"] is None else f"{one['region']}, line {one['line']}"
+        yield f"  {where}: {clean(one['text'])}"
     yield from (f"  {clean(line)}" for line in _details(verdict))
-    against = contradictions(verdict, tried)
+    against = [one for one in tried if one["held"] and one["state"] != verdict["state"]]
     if against:
         yield "seen as well, and asked later:"
-        yield from (f"  {other.rule.name} would say {other.rule.state.value}" for other in against)
+        yield from (f"  {other['rule']} would say {other['state']}" for other in against)
     yield "rules, in the order in which they are asked:"
-    for rule, seen in ((each.rule, each.seen) for each in tried):
-        mark = "*" if rule.name == verdict.rule else "+" if seen.held else " "
-        yield f" {mark} {rule.name:<24} {rule.state.value:<11} {clean(seen.missed or 'holds')}"
+    for one in tried:
+        mark = "*" if one["rule"] == verdict["rule"] else "+" if one["held"] else " "
+        yield f" {mark} {one['rule']:<24} {one['state']:<11} {clean(one['missed'] or 'holds')}"
 
 
-def _details(verdict: Verdict) -> Iterator[str]:
-    request, composer = verdict.request, verdict.composer
+def _details(verdict: Mapping[str, Any]) -> Iterator[str]:
+    request = verdict["request"]
     if request is not None:
-        said = {"asks": request.question, "tool": request.tool, "command": request.command, "path": request.path}
+        said = {"asks": request["question"], **{name: request[name] for name in ("tool", "command", "path")}}
         yield from (f"{name}: {value}" for name, value in said.items() if value)
-        if not request.exact:
+        if not request["exact"]:
             yield "what is asked for may be cut off or more than it seems"
-    for choice in verdict.choices:
-        keys = " ".join(choice.keys) or "no safe key"
-        yield f"{'>' if choice.selected else '-'} {choice.text}  [{choice.meaning.value}; {keys}]"
-    if verdict.dangerous_default:
+    for choice in verdict["choices"]:
+        keys = " ".join(choice["keys"]) or "no safe key"
+        yield f"{'>' if choice['selected'] else '-'} {choice['text']}  [{choice['meaning']}; {keys}]"
+    if verdict["dangerous_default"]:
         yield "Enter alone is not the answer here"
-    if composer is not None:
-        yield f"draft: {composer.draft}" if composer.draft else "the input is empty"
-    if verdict.reset:
-        yield f"resets: {verdict.reset}"
+    if verdict["composer"]:
+        yield f"draft: {verdict['draft']}" if verdict["draft"] else "the input is empty"
+    if verdict["reset"]:
+        yield f"resets: {verdict['reset']}"

@@ -103,7 +103,8 @@ async def _hand_over(errand: Errand, client: Client) -> None:
             await client.post(f"/v1/runs/{run.id}/continue")
         errand.run_id = run.id
     elif request.resume:
-        answer = await client.post(f"/v1/runs/{request.resume}/retry", {"tasks": list(request.retry)})
+        asked = {"tasks": list(request.retry), "resume": request.in_conversation}
+        answer = await client.post(f"/v1/runs/{request.resume}/retry", asked)
         errand.run_id = str(answer["id"])
         errand.request = attrs.evolve(request, retry=None)
 

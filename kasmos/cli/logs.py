@@ -1,4 +1,4 @@
-"""`kas logs`: what a session wrote, byte for byte."""
+"""`kas logs`: what a session wrote, as its agent means it or byte for byte."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kasmos.cli.context import Place, complete, note, place_of, put, session_names
+from kasmos.cli.context import Place, complete, note, place_of, session_names
 
 if TYPE_CHECKING:
-    from kasmos.harnesses.facts import Facts
+    from kasmos.cli.outlet import Outlet
     from kasmos.model.view import SessionView
     from kasmos.sessions.launch import Records
     from kasmos.sessions.output import LogFile
@@ -33,8 +33,9 @@ DRAIN_PATIENCE = 1.0
 @click.option("-f", "--follow", is_flag=True, help="Go on while it writes, until it ends.")
 @click.option("--tail", type=click.IntRange(0), metavar="N", help="Begin with the last N lines.")
 @click.option("--since", type=click.IntRange(0), metavar="OFFSET", help="Begin at this byte of the output.")
-@click.option("--rendered", is_flag=True, help="Tell what the agent said and did, and what it came to.")
+@click.option("--rendered", is_flag=True, help="What the agent said and did, and what it came to.")
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON lines.")
+@click.option("--raw", is_flag=True, help="What was written, byte for byte.")
 @click.pass_context
 def logs(
     ctx: click.Context,
@@ -44,16 +45,20 @@ def logs(
     since: int | None,
     rendered: bool,
     as_json: bool,
+    raw: bool,
 ) -> None:
-    """Print what session NAME wrote, stdout and stderr together, byte for byte.
+    """Print what session NAME wrote, stdout and stderr together.
 
-    NAME is a session's name or id, or a task; the newest session is meant. Offsets count every byte since
-    the session began, also those that a bounded log has given up.
+    NAME is a session's name or id, or a task; the newest session is meant. Of an agent whose stream of events is
+    known it is what the agent said and did, with tool calls folded and usage at the end; of all others, and with
+    --raw, --tail or --since, it is every byte. Offsets count every byte since the session began, also those that a
+    bounded log has given up.
     """
     if tail is not None and since is not None:
         raise click.UsageError("--tail and --since exclude each other", ctx)
-    if (rendered or as_json) and (follow or tail is not None or since is not None):
-        raise click.UsageError("--rendered and --json tell the whole transcript: without -f, --tail and --since", ctx)
+    if (rendered or as_json) and (raw or tail is not None or since is not None):
+        raise click.UsageError("--rendered and --json tell the whole transcript: without --raw, --tail, --since", ctx)
+    from kasmos.cli.outlet import Bytes, Told
     from kasmos.exceptions import StoreError
     from kasmos.sessions.output import LogFile
     from kasmos.store.lookup import find_session
@@ -61,25 +66,25 @@ def logs(
     place = place_of(ctx)
     session = find_session(place.read_world(), name)
     log = LogFile(place.root.session_dir(session.id))
+    told = bool(rendered or as_json or (session.harness and not raw and tail is None and since is None))
+    outlet = Told(place, session, as_json=as_json) if told else Bytes()
     try:
-        if rendered or as_json:
-            _tell_transcript(place, session, log, as_json=as_json)
-            return
-        offset = tail_offset(log, tail) if tail is not None else since or 0
-        offset = _copy(log, offset)
+        offset = tail_offset(log, tail) if tail is not None else log.base if told else since or 0
+        offset = _copy(log, offset, outlet)
     except FileNotFoundError:
-        if not session.state.live or rendered or as_json:
+        if not session.state.live:
             raise _gone(session) from None
         offset = since or 0
     except PermissionError as error:
         raise StoreError(f"the output of session {session.id} cannot be read: {error.strerror}") from error
-    if not session.state.live:
-        return
-    rest: int | None = offset
-    if follow and place.supervisor_pid() is not None:
-        rest = _follow(place, session, log, offset)
-    if rest is not None and place.supervisor_pid() is None:
-        _without_supervisor(place, session, log, rest, follow=follow)
+    if session.state.live:
+        rest: int | None = offset
+        if follow and place.supervisor_pid() is not None:
+            rest = _follow(place, session, log, offset, outlet)
+        if rest is not None and place.supervisor_pid() is None:
+            _without_supervisor(place, session, log, rest, outlet, follow=follow)
+        session = place.read_world().sessions.get(session.id, session) if follow else session
+    outlet.end(session)
 
 
 def tail_offset(log: LogFile, lines: int) -> int:
@@ -105,57 +110,18 @@ def tail_offset(log: LogFile, lines: int) -> int:
     return base
 
 
-def _tell_transcript(place: Place, session: SessionView, log: LogFile, *, as_json: bool) -> None:
-    """Print the log as its program means it, and what it comes to once the session has ended."""
-    from kasmos.cli.agents import show_conclusion, show_events, zone_of_name
-    from kasmos.harnesses.parser import TranscriptParser
-
-    facts = _facts_of(place, session)
-    parser = TranscriptParser(facts, now=session.ended_at or time.time(), zone_of=zone_of_name)
-    offset = log.base
-    while (chunk := log.read(offset, PIECE)).data:
-        _tell_lost(chunk.lost, chunk.offset)
-        show_events(parser.feed(chunk.data), as_json=as_json)
-        offset = chunk.end
-    show_events(parser.close(), as_json=as_json)
-    if not session.state.live:
-        show_conclusion(parser.finish(session.exit), as_json=as_json)
-
-
-def _facts_of(place: Place, session: SessionView) -> Facts:
-    """The harness of the session's program: as its profile says, else by the program's name."""
-    from kasmos.config.load import load_config
-    from kasmos.exceptions import ConfigError
-    from kasmos.harnesses.catalog import find_harness, recognise
-    from kasmos.model.codec import CodecError
-    from kasmos.sessions.launch import Records
-
-    try:
-        profile = load_config(place.project, environ=place.environ).config.agents.get(session.profile)
-    except ConfigError:
-        profile = None  # what has been written is shown all the same
-    named = find_harness(profile.harness) if profile is not None and profile.harness is not None else None
-    if named is not None or profile is not None:
-        return named or recognise(profile.program if profile is not None else ())
-    try:
-        spec = Records(str(place.root.session_dir(session.id))).spec()
-    except (CodecError, OSError):
-        spec = None  # as above
-    return recognise(spec.argv if spec is not None else ())
-
-
-def _copy(log: LogFile, offset: int) -> int:
+def _copy(log: LogFile, offset: int, outlet: Outlet) -> int:
     """Print the log from *offset* to its end; where the end is."""
     while True:
         chunk = log.read(offset, PIECE)
         _tell_lost(chunk.lost, chunk.offset)
         if not chunk.data:
             return max(offset, chunk.offset)
-        put(chunk.data)
+        outlet.take(chunk.data)
         offset = chunk.end
 
 
-def _follow(place: Place, session: SessionView, log: LogFile, offset: int) -> int | None:
+def _follow(place: Place, session: SessionView, log: LogFile, offset: int, outlet: Outlet) -> int | None:
     """Print what the supervisor gives us until the session has ended; where it broke off, if it did."""
     from kasmos.exceptions import ClientError
 
@@ -164,21 +130,23 @@ def _follow(place: Place, session: SessionView, log: LogFile, offset: int) -> in
         while True:
             piece = supervisor.read_output(session.id, offset, limit=PIECE, wait=WAIT)
             _tell_lost(piece.lost, piece.offset)
-            put(piece.data)
+            outlet.take(piece.data)
             offset = piece.next_offset
             if piece.ended:
                 return None
     except ClientError as error:
         # Nobody tells us of more. What has been written meanwhile is in the file.
         try:
-            offset = _copy(log, offset)
+            offset = _copy(log, offset, outlet)
         except FileNotFoundError:
             raise _gone(session) from None
         note(f"{error}; this is the output so far")
         return offset
 
 
-def _without_supervisor(place: Place, session: SessionView, log: LogFile, offset: int, *, follow: bool) -> None:
+def _without_supervisor(
+    place: Place, session: SessionView, log: LogFile, offset: int, outlet: Outlet, *, follow: bool
+) -> None:
     """Print the file from *offset* on, if *follow* until the program has ended, and say what has become of it."""
     from kasmos.cli.found import look_around
     from kasmos.sessions.launch import Records
@@ -186,16 +154,16 @@ def _without_supervisor(place: Place, session: SessionView, log: LogFile, offset
     found = look_around(place, place.read_world()).get(session.id)
     if follow and found is not None and found.fate.at_work:
         note("supervisor is not running; the program is, and its output is followed until it ends")
-        offset = _read_along(Records(str(place.root.session_dir(session.id))), log, offset)
+        offset = _read_along(Records(str(place.root.session_dir(session.id))), log, offset, outlet)
         found = look_around(place, place.read_world()).get(session.id)
     with suppress(FileNotFoundError):  # a session that is just being started
-        _copy(log, offset)
+        _copy(log, offset, outlet)
     if found is not None:
         so_far = "; this is the output so far" if found.fate.at_work else ""
         note(f"session {session.id}: {found}{so_far}")
 
 
-def _read_along(records: Records, log: LogFile, offset: int) -> int:
+def _read_along(records: Records, log: LogFile, offset: int, outlet: Outlet) -> int:
     """Print what is written until the program has ended; where that is."""
     from kasmos.sessions.processes import is_alive
 
@@ -208,7 +176,7 @@ def _read_along(records: Records, log: LogFile, offset: int) -> int:
         # What stands between the program and the file writes a little longer; what it has left behind may for ever.
         writing = runs or (copier is not None and is_alive(copier) and time.monotonic() < drained)
         with suppress(FileNotFoundError):
-            offset = _copy(log, offset)
+            offset = _copy(log, offset, outlet)
         if not writing:
             return offset
         time.sleep(LOOK_INTERVAL)

@@ -37,6 +37,13 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "accounts": ("kasmos.cli.accounts:accounts", "List accounts; let a parked one be used again."),
         "approvals": ("kasmos.cli.approvals:approvals", "List what agents ask and a person has to answer."),
     },
+    "At the terminal": {
+        "attach": ("kasmos.cli.attach:attach", "Sit down at an agent that runs in tmux."),
+        "send": ("kasmos.cli.terminal:send", "Type a text into an agent's terminal, and see that it is taken."),
+        "keys": ("kasmos.cli.terminal:keys", "Press keys in an agent's terminal."),
+        "capture": ("kasmos.cli.terminal:capture", "Print what an agent's terminal shows."),
+        "resize": ("kasmos.cli.terminal:resize", "Set the size of an agent's terminal."),
+    },
     "Change": {
         "stop": ("kasmos.cli.stop:stop", "Stop a session, or end all runs for good."),
         "approve": ("kasmos.cli.approvals:approve", "Allow what an agent asks for."),

@@ -40,6 +40,8 @@ def check(ctx: click.Context, file: str, as_json: bool, agent: str | None, proje
     from kasmos.cli.programs import missing_programs
     from kasmos.config.load import load_config, locate_project
     from kasmos.exceptions import ConfigError, PlanError
+    from kasmos.harnesses.equip import equip_all
+    from kasmos.orchestration.assembly import refusals
     from kasmos.plans import agent_of, check_plan, in_document_order, read_plan
 
     flags = {"orchestration.default_agent": agent} if agent is not None else {}
@@ -51,19 +53,22 @@ def check(ctx: click.Context, file: str, as_json: bool, agent: str | None, proje
         _refuse(ctx, error.mistakes, as_json=as_json)
     read = read_plan(data, file)
     default = config.orchestration.default_agent
-    checked = check_plan(read.parsed, config.agents, default, require_agent=False)
+    profiles = equip_all(config.agents)
+    used = {name for task in read.parsed.plan.tasks if (name := agent_of(task, default)) is not None}
+    refused = refusals(config.agents, sorted(used), os.environ)
+    checked = check_plan(read.parsed, profiles, default, require_agent=False)
     missing = missing_programs(read.parsed.plan, config.agents, default, os.environ, directory)
     warnings = in_document_order((*read.parsed.warnings, *checked.warnings, *missing))
-    mistakes = in_document_order((*read.mistakes, *checked.mistakes))
+    mistakes = in_document_order((*read.mistakes, *checked.mistakes, *refused))
     for warning in warnings:
         click.echo(f"warning: {_printable(str(warning))}", err=True)
     if mistakes:
         _refuse(ctx, mistakes, warnings, as_json=as_json)
     agents = {task.id: agent_of(task, default) for task in read.parsed.plan.tasks}
     if as_json:
-        click.echo(render_json(read.parsed, agents, config.agents, warnings))
+        click.echo(render_json(read.parsed, agents, profiles, warnings))
     else:
-        click.echo(render_text(read.parsed, agents, config.agents))
+        click.echo(render_text(read.parsed, agents, profiles))
 
 
 def _read(file: str) -> bytes:

@@ -24,10 +24,14 @@ class Request:
     """Id of the run to continue; empty for the newest unfinished one; None when a plan is given."""
     retry: tuple[str, ...] | None = None
     """Tasks of the run in `resume` to try again first; empty for all that did not succeed."""
+    in_conversation: bool = False
+    """Whether those are tried again in their programs' conversations."""
     cancel: str | None = None
     """Why the run in `resume` is ended for good instead of continued; every unfinished run when that is None."""
     overrides: RunOverrides = RunOverrides()
     fresh: bool = False
+    keep: bool = False
+    """Whether programs run on when this process is asked to leave."""
     as_json: bool = False
     junit: str | None = None
     summary: str | None = None

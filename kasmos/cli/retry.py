@@ -11,22 +11,25 @@ from kasmos.model.view import RunView, World
 
 @click.command("retry")
 @click.argument("names", nargs=-1, metavar="[RUN] [TASK]...", shell_complete=complete(all_ids))
+@click.option("--resume", is_flag=True, help="Go on with their programs' conversations, where they broke off.")
 @click.pass_context
-def retry(ctx: click.Context, names: tuple[str, ...]) -> None:
+def retry(ctx: click.Context, names: tuple[str, ...], resume: bool) -> None:
     """Try TASKs again (all that did not succeed, when none is named) of RUN (the newest one).
 
     Tasks that were skipped because of them are taken up again as well. Without a supervisor, this command becomes
     it and shows the run, as `kas resume` does.
+
+    With --resume, the program goes on with the conversation that broke off, in the same directory.
     """
     place = place_of(ctx)
     run, tasks = choose(place.read_world(), names)
     if place.supervisor_pid() is None:
         from kasmos.cli import foreground
 
-        request = foreground.Request(resume=run.id, retry=tuple(tasks))
+        request = foreground.Request(resume=run.id, retry=tuple(tasks), in_conversation=resume)
         ctx.exit(foreground.execute(foreground.place_of(ctx), request))
     supervisor = place.reach("its supervisor is just leaving: try again")
-    supervisor.post(f"/v1/runs/{run.id}/retry", {"tasks": tasks})
+    supervisor.post(f"/v1/runs/{run.id}/retry", {"tasks": tasks, **({"resume": True} if resume else {})})
     what = f"task {', '.join(tasks)}" if tasks else "every task that did not succeed"
     say(f"run {run.id}: {what} will be tried again")
 

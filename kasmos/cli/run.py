@@ -15,6 +15,7 @@ _TIMEOUT = click.option("--task-timeout", metavar="T", help='Time a task may tak
 _FAILURE = click.option(
     "--on-failure", metavar="P", help="After a failed task: stop (default), continue, or fail_fast."
 )
+_KEEP = click.option("--keep", is_flag=True, help="When asked to leave (Ctrl-C), leave the programs running.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="One event per line as JSON, nothing else on stdout.")
 _JUNIT = click.option("--junit", metavar="FILE", type=click.Path(dir_okay=False), help="Write a JUnit report.")
 _SUMMARY = click.option("--summary", metavar="FILE", type=click.Path(dir_okay=False), help="Append a Markdown summary.")
@@ -29,6 +30,7 @@ _SUMMARY = click.option("--summary", metavar="FILE", type=click.Path(dir_okay=Fa
 @_FAILURE
 @click.option("--budget-daily", metavar="USD", help="What everything together may cost in a day.")
 @click.option("--fresh", is_flag=True, help="Start anew; an unfinished run of the same plan is ended.")
+@_KEEP
 @_JSON
 @_JUNIT
 @_SUMMARY
@@ -43,6 +45,7 @@ def run(
     on_failure: str | None,
     budget_daily: str | None,
     fresh: bool,
+    keep: bool,
     as_json: bool,
     junit: str | None,
     summary: str | None,
@@ -62,6 +65,7 @@ def run(
         plan=plan,
         overrides=overrides,
         fresh=fresh,
+        keep=keep,
         as_json=as_json,
         junit=junit,
         summary=summary,
@@ -72,13 +76,16 @@ def run(
 
 @click.command("resume")
 @click.argument("run_id", required=False, metavar="[RUN]")
+@_KEEP
 @_JSON
 @_JUNIT
 @_SUMMARY
 @click.pass_context
-def resume(ctx: click.Context, run_id: str | None, as_json: bool, junit: str | None, summary: str | None) -> None:
+def resume(
+    ctx: click.Context, run_id: str | None, keep: bool, as_json: bool, junit: str | None, summary: str | None
+) -> None:
     """Continue an unfinished RUN (the newest one when none is named), with the plan as it was."""
     from kasmos.cli import foreground
 
-    request = foreground.Request(resume=run_id or "", as_json=as_json, junit=junit, summary=summary)
+    request = foreground.Request(resume=run_id or "", keep=keep, as_json=as_json, junit=junit, summary=summary)
     foreground.leave(foreground.execute(foreground.place_of(ctx), request))

@@ -28,6 +28,7 @@ CURE = "start one with `kas daemon start`, or hand the task to a `kas run` that 
 @click.option("--retries", metavar="N", type=int, help="How often it is tried again.")
 @click.option("--check", "checks", metavar="COMMAND", multiple=True, help="Must exit 0 afterwards; may be repeated.")
 @click.option("--need", "needs", metavar="TASK", multiple=True, help="A task that must succeed before; repeatable.")
+@click.option("--continue", "continues", metavar="TASK", help="Go on with that task's conversation, where it was.")
 @click.option("--wait", is_flag=True, help="Wait until it has ended; exit with 0 only if it succeeded.")
 @click.option("-f", "--follow", is_flag=True, help="Print what it writes until it has ended; as --wait.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: the answer, the task, or with --follow its events.")
@@ -55,6 +56,8 @@ def submit(ctx: click.Context, /, prompt: str, wait: bool, follow: bool, as_json
 def _body(ctx: click.Context, prompt: str, said: dict[str, Any]) -> dict[str, Any]:
     body = {name: value for name, value in said.items() if value not in (None, (), False)}
     body["prompt"] = sys.stdin.read() if prompt == "-" else prompt
+    if "continues" in body:
+        body["continue"] = body.pop("continues")
     if "context" in body:
         body["context"] = _context(ctx, body["context"])
     if "workdir" in body:

@@ -37,6 +37,9 @@ class Supervising:
             self._root.cancel()
             return
         match count:
+            case 1 if self._errand.request.keep:
+                view.message(f"{self._errand.signals.received[0].name}: leaving; what runs is left running")
+                engine.orchestrator.refuse(self._reason)
             case 1:
                 view.message(f"{self._errand.signals.received[0].name}: stopping; again to stop at once")
                 # At once: what is just being begun is not begun after a signal.
@@ -106,7 +109,7 @@ class Supervising:
                 nursery.start_soon(engine.serve_api, errand.place.root.socket, over, errand.view.message)
                 await first(engine.orchestrator.leave_when_idle, errand.signals.first.wait)
             if errand.signals.received:
-                await engine.orchestrator.interrupt(self._reason)
+                await self._leave(engine)
             await engine.journal.flush()
             if after is not None:
                 with trio.move_on_after(SHOW_TIMEOUT):
@@ -134,7 +137,16 @@ class Supervising:
 
     async def _interrupt_when_signalled(self, engine: Engine) -> None:
         await self._errand.signals.first.wait()
-        await engine.orchestrator.interrupt(self._reason)
+        await self._leave(engine)
+
+    async def _leave(self, engine: Engine) -> None:
+        """Stop what runs, or leave it running if that was asked for; returns when nothing of it is ours any more."""
+        if not self._errand.request.keep:
+            await engine.orchestrator.interrupt(self._reason)
+            return
+        left = await engine.leaving.depart(self._reason, stop=False)
+        if left.left:
+            self._errand.view.message(str(left))
 
     async def _begin(self, engine: Engine) -> int:
         """Submit the plan, or find the run to resume; the journal number after which to show events."""
@@ -193,7 +205,7 @@ class Supervising:
         errand, request = self._errand, self._errand.request
         if request.retry is not None and request.resume:
             run = engine.service.get_run(request.resume)
-            await engine.orchestrator.retry(run.id, request.retry)
+            await engine.service.retry_run(run.id, request.retry, resume=request.in_conversation)
             errand.run_id = run.id
             return trying_again(before.runs[run.id], request.retry)
         run = errand.find_run(engine.journal.world)

@@ -51,10 +51,19 @@ class Supervisor:
             return read_json(_read_all(response))
 
     def post(
-        self, path: str, body: Mapping[str, Any] | None = None, *, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
     ) -> Any:
-        """Command, and give back the answer's JSON."""
-        with self._exchange("POST", path, body or {}, headers=headers) as response:
+        """Command, and give back the answer's JSON.
+
+        Args:
+            timeout: seconds to wait for it; the client's own by default.
+        """
+        with self._exchange("POST", path, body or {}, headers=headers, timeout=timeout) as response:
             return read_json(_read_all(response))
 
     def alive(self) -> bool:

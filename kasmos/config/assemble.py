@@ -18,7 +18,7 @@ from kasmos.config.schema import Config, Daemon, Logs, Orchestration, Retention
 from kasmos.model.approval import Rule
 from kasmos.model.budget import Budgets, Limit
 from kasmos.model.profile import AgentProfile, ExecutionMode, Limits, PromptMode, RestartPolicy, StopPolicy
-from kasmos.model.usage import Price
+from kasmos.model.usage import Price, Shortfall
 
 T = TypeVar("T")
 
@@ -107,25 +107,29 @@ class _Agent:
             program=program,
             flags=flags,
             model=self._get("model"),
+            effort=None if self._wants("effort") else self._get("effort"),
             execution_mode=self._get("execution_mode"),
             output=self._get("output"),
             leftovers=self._get("leftovers"),
             prompt=self._get("prompt"),
+            typed_max=self._get("typed_max"),
             env={path[3]: said.value for path, said in self._below("env").items()},
             env_pass=self._get("env_pass"),
             timeout=self._get("timeout"),
-            stop=StopPolicy(self._get("stop_signal"), self._get("stop_grace"), self._get("kill_grace")),
+            stop=StopPolicy(self._get("stop_signal") or "", self._get("stop_grace"), self._get("kill_grace")),
             restart=_table(RestartPolicy, (*self._path, "restart"), self._settings, ("agents", "*", "restart")),
             retry_lost=self._get("retry_lost"),
             enabled=self._get("enabled"),
             limits=self._limits(),
-            harness=self._get("harness"),
             permission_default=self._get("permission_default"),
             rules=self._rules(),
             approval_timeout=self._get("approval_timeout"),
             on_unanswered=self._get("on_unanswered"),
             account=self._get("account"),
             start_interval=self._get("start_interval"),
+            harness=self._get("harness"),
+            accept=tuple(map(Shortfall, self._get("accept"))),
+            exit_grace=self._get("exit_grace"),
         )
         self._judge_placeholders(profile)
         return profile
@@ -154,6 +158,10 @@ class _Agent:
             for rule in rules
         )
 
+    def _wants(self, name: str) -> bool:
+        """Whether the command has a place for this value."""
+        return any(f"{{{name}}}" in word for word in (*self._get("program"), *self._get("flags")))
+
     def _command(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Program and flags, with what is fixed in them filled in."""
         program, flags = tuple(self._get("program")), tuple(self._get("flags"))
@@ -169,7 +177,7 @@ class _Agent:
                 self._findings.mistake(
                     self._origin(where), (*self._path, where), f"has {{{name}}}, and {name} is not set", cure
                 )
-            elif value is not None and name not in wanted:
+            elif value is not None and name not in wanted and name != "effort":
                 self._warn_unused(name)
         filled = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in values.items()}
         return (
@@ -206,8 +214,6 @@ class _Agent:
 
     def _judge_placeholders(self, profile: AgentProfile) -> None:
         words = (*profile.program, *profile.flags)
-        if profile.model is not None and not any("{model}" in word for word in words):
-            self._warn_unused("model")
         if profile.prompt is PromptMode.STDIN and profile.execution_mode is ExecutionMode.TMUX:
             where = next(
                 (one for one in ("prompt", "execution_mode") if (*self._path, one) in self._settings), "prompt"
@@ -217,6 +223,13 @@ class _Agent:
                 (*self._path, where),
                 'in tmux standard input is the terminal, so prompt = "stdin" cannot be',
                 'prompt = "argument" or "file"',
+            )
+        if profile.prompt is PromptMode.TYPE and profile.execution_mode is not ExecutionMode.TMUX:
+            self._findings.mistake(
+                self._origin("prompt"),
+                (*self._path, "prompt"),
+                'a prompt is typed into a terminal, so prompt = "type" needs execution_mode = "tmux"',
+                'execution_mode = "tmux"',
             )
         if profile.prompt is not PromptMode.ARGUMENT and any("{prompt}" in word for word in words):
             where = "flags" if (*self._path, "flags") in self._settings else "program"

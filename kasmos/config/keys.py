@@ -39,6 +39,7 @@ from kasmos.model.profile import (
     RestartCondition,
 )
 from kasmos.model.session import CgroupUse
+from kasmos.model.usage import Shortfall
 
 Path = tuple[str, ...]
 
@@ -436,14 +437,45 @@ KEYS: tuple[Key, ...] = (
         "Which harness knows its program: `claude`, `codex`, ... `generic`; without it, told by the program's name.",
         example='"claude"',
     ),
-    Key((*AGENT, "model"), Text(), "What {model} in flags becomes.", example='"opus"'),
-    Key((*AGENT, "effort"), Text(), "What {effort} in flags becomes.", example='"high"'),
+    Key(
+        (*AGENT, "accept"),
+        Words(
+            Text("`no_result`, `tool_denied`, `empty_answer` or `cut_off`", "|".join(Shortfall)),
+            example='["tool_denied"]',
+        ),
+        "What is no failure although it is missing, where the program's own word decides; see docs/harnesses.md.",
+        [],
+    ),
+    Key(
+        (*AGENT, "exit_grace"),
+        Duration(),
+        "How long it may stay in silence after it has said that it is done; then it is stopped, and has succeeded.",
+        "30s",
+    ),
+    Key(
+        (*AGENT, "model"),
+        Text(),
+        "What {model} in flags becomes; a program that is known needs no {model}.",
+        example='"opus"',
+    ),
+    Key(
+        (*AGENT, "effort"),
+        Text(),
+        "What {effort} in flags becomes; a program that is known needs no {effort}.",
+        example='"high"',
+    ),
     Key((*AGENT, "temperature"), Number(0, 2), "What {temperature} in flags becomes.", example="0.2"),
     Key(
         (*AGENT, "prompt"),
         Choice(PromptMode),
-        "How the prompt is given: `argument`, `stdin`, `file`, or `script` (the task's `sh` block is run).",
+        "How the prompt is given: `argument`, `stdin`, `file`, `script` (its `sh` block is run), or `type` (in tmux).",
         "argument",
+    ),
+    Key(
+        (*AGENT, "typed_max"),
+        Size(256, 1 << 20),
+        "In tmux: a text to be typed that is longer goes as a file, with a line that says where.",
+        32_768,
     ),
     Key(
         (*AGENT, "execution_mode"),
@@ -478,8 +510,8 @@ KEYS: tuple[Key, ...] = (
     Key(
         (*AGENT, "stop_signal"),
         Signal(),
-        "The signal that asks the program to end.",
-        "SIGTERM",
+        "The signal that asks the program to end; the default is the best that is known for it, else SIGTERM.",
+        example='"SIGTERM"',
     ),
     Key((*AGENT, "stop_grace"), Duration(zero=True), "How long it may take to end before it is killed.", "10s"),
     Key((*AGENT, "kill_grace"), Duration(), "How long after that it is reported as unkillable.", "5s"),

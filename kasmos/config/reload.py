@@ -39,7 +39,14 @@ class Change:
 def decide_change(old: Config, new: Config) -> Change:
     """Take what can change while sessions run; keep the rest as it was."""
     fixed = {name: getattr(old.daemon, name) for name in _FIXED_DAEMON}
-    kept = attrs.evolve(new, state_root=old.state_root, logs=old.logs, daemon=attrs.evolve(new.daemon, **fixed))
+    kept = attrs.evolve(
+        new,
+        state_root=old.state_root,
+        logs=old.logs,
+        # Where sessions get control groups is settled when their places are opened.
+        orchestration=attrs.evolve(new.orchestration, cgroups=old.orchestration.cgroups),
+        daemon=attrs.evolve(new.daemon, **fixed),
+    )
     return Change(kept, applied=tuple(_differences(old, kept)), restart=tuple(_differences(kept, new)))
 
 

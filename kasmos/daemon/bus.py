@@ -41,6 +41,8 @@ class Bus:
         self._keep = keep
         self._batch = batch
         self._ring: list[Record] = []
+        self._shared: tuple[tuple[int, int], tuple[Record, ...]] = ((-1, -1), ())
+        """What was handed out last, and for which place: a crowd of readers stands at the same one."""
         # Every record with a number above the floor is in the ring.
         self._floor = position
         self._newest = position
@@ -93,6 +95,16 @@ class Bus:
         """
         return Subscription(self, after)
 
+    def recent(self, after: int) -> Sequence[Record] | None:
+        """Every published record with a number above *after*; None if some are not in memory any more."""
+        if after < self._floor:
+            return None
+        return self._ring[self._position(after) :]
+
+    def nudge(self) -> None:
+        """Wake everybody who waits, although there is nothing new, so that they look what time it is."""
+        self._wake()
+
     async def reaches(self, seq: int) -> bool:
         """Whether the journal has got as far as *seq*, published or not."""
         # Commits are published a moment after others can read them.
@@ -103,14 +115,29 @@ class Bus:
         if cursor >= self._newest:
             return (), cursor
         if cursor >= self._floor:
-            start = bisect_right(self._ring, cursor, key=_seq)
-            records: Sequence[Record] = self._ring[start : start + self._batch]
+            records: Sequence[Record] = self._slice(cursor)
             return records, records[-1].seq
         known = self._newest
         # A thread: the journal is on a disk, and the loop must not wait for it.
         records = await trio.to_thread.run_sync(self._history, cursor, self._batch)
         # Records that a newer kasmos wrote may be unreadable here; the cursor has to get past them.
         return records, records[-1].seq if records else max(cursor, known)
+
+    def _slice(self, cursor: int) -> tuple[Record, ...]:
+        """The records after a cursor that is in the ring and not at its end; one and the same for all who are there."""
+        key = (cursor, self._newest)
+        if self._shared[0] != key:
+            start = self._position(cursor)
+            self._shared = (key, tuple(self._ring[start : start + self._batch]))
+        return self._shared[1]
+
+    def _position(self, cursor: int) -> int:
+        """Where in the ring the records after *cursor* begin."""
+        # Most often numbers have no holes, and it is known without a search.
+        guess = max(0, len(self._ring) - (self._newest - cursor))
+        if guess < len(self._ring) and self._ring[guess].seq == cursor + 1:
+            return guess
+        return bisect_right(self._ring, cursor, key=_seq)
 
     def _wake(self) -> None:
         # One event for all: whatever is published within one turn of the loop is read as one batch.
@@ -131,6 +158,31 @@ class Subscription:
     def cursor(self) -> int:
         """Number of the newest record that was handed out; where another subscription would resume."""
         return self._cursor
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something was published that was not handed out yet."""
+        return self._cursor < self._bus.newest
+
+    def take_nowait(self) -> tuple[Record, ...]:
+        """The next records, as far as they are in memory; an empty tuple also where they have to be read from disk."""
+        if not self._bus._floor <= self._cursor < self._bus.newest:
+            return ()
+        records = self._bus._slice(self._cursor)
+        self._cursor = records[-1].seq
+        return records
+
+    async def wait_news(self) -> bool:
+        """Wait until there may be more to take, or for a nudge; False when the bus is closed.
+
+        Cancellation: no effect.
+        """
+        news = self._bus.news
+        if self.is_behind or self._bus._closed:
+            await trio.lowlevel.checkpoint()
+        else:
+            await news.wait()
+        return not self._bus._closed
 
     async def receive(self) -> tuple[Record, ...]:
         """Wait for the next records, oldest first.

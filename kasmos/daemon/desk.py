@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import attrs
 import trio
 
+from kasmos.daemon.conversations import find_conversation
 from kasmos.daemon.shapes import TaskSubmittedWire
 from kasmos.daemon.single import Prepared, TaskRequest, prepare_task
 from kasmos.daemon.terms import OrchestratorLike, Surroundings
@@ -45,8 +47,9 @@ class TaskDesk:
         if found is not None:
             return self._answer(found, cursor, ())
         self._refuse_when_draining()
-        if self._orchestrator.queued_tasks + self._in_hand >= self._surroundings.max_queued:
-            detail = f"{self._surroundings.max_queued} tasks wait already; try again when some of them have begun"
+        most = self._surroundings.present().orchestration.max_queued
+        if self._orchestrator.queued_tasks + self._in_hand >= most:
+            detail = f"{most} tasks wait already; try again when some of them have begun"
             raise RequestError(429, "queue_full", detail)
         self._in_hand += 1
         try:
@@ -64,12 +67,18 @@ class TaskDesk:
         return self._answer(accepted, cursor, prepared.warnings)
 
     async def _prepare(self, request: TaskRequest) -> tuple[Prepared, tuple[str, ...]]:
-        def check() -> tuple[Prepared | None, tuple[Mistake, ...]]:
-            return prepare_task(request, self._surroundings.configure({}), self._surroundings.project)
+        earlier, conversation, mistakes = await self._look_up_conversation(request)
+        if earlier is not None:
+            workdir = request.workdir or earlier.spec.workdir or self._orchestrator.world.runs[earlier.run_id].project
+            agent = request.agent or earlier.spec.agent or self._default_agent_of(earlier)
+            request = attrs.evolve(request, agent=agent, workdir=workdir)
 
-        # In a thread: the configuration is read as it is now.
+        def check() -> tuple[Prepared | None, tuple[Mistake, ...]]:
+            return prepare_task(request, self._surroundings.configure({}), self._surroundings.project, conversation)
+
+        # In a thread: the configuration may have to be read.
         prepared, found = await trio.to_thread.run_sync(check)
-        mistakes = list(found)
+        mistakes += found
         needs = []
         for index, name in enumerate(request.needs):
             try:
@@ -79,6 +88,31 @@ class TaskDesk:
         if prepared is None or mistakes:
             raise RequestError(400, "invalid_body", "the task cannot be run as it was asked for", mistakes)
         return prepared, tuple(dict.fromkeys(needs))
+
+    async def _look_up_conversation(self, request: TaskRequest) -> tuple[TaskView | None, str, list[Mistake]]:
+        """The task whose conversation is gone on with, that conversation, and what stands against it."""
+        if not request.continues:
+            return None, "", []
+        place = "$.continue"
+        try:
+            earlier = self._get_task(request.continues)
+        except RequestError as error:
+            return None, "", [Mistake(place, error.detail, "a task whose program has had a conversation")]
+        if earlier.outcome is None:
+            return (
+                earlier,
+                "",
+                [Mistake(place, f"task {earlier.id} is still under way", "wait for its end")],
+            )
+        sessions = self._orchestrator.world.sessions
+        found = await find_conversation(earlier, sessions, self._surroundings.read_ended)
+        if found:
+            return earlier, found, []
+        problem = f"task {earlier.id} has no conversation that is known"
+        return earlier, "", [Mistake(place, problem, "hand in a task of its own, without it")]
+
+    def _default_agent_of(self, task: TaskView) -> str | None:
+        return self._orchestrator.world.runs[task.run_id].settings.default_agent
 
     def _answer(self, accepted: TaskAccepted, cursor: int, warnings: tuple[Mistake, ...]) -> TaskSubmittedWire:
         if not accepted.same:

@@ -18,26 +18,31 @@ import trio
 from kasmos.daemon.access import Refusal
 from kasmos.daemon.agents import AgentWire, describe_agents
 from kasmos.daemon.bus import Bus, Subscription
+from kasmos.daemon.conversations import find_conversation
 from kasmos.daemon.desk import TaskDesk, budget_exceeded
 from kasmos.daemon.life import Health, Life
+from kasmos.daemon.present import Present
 from kasmos.daemon.reading import OutputReader
 from kasmos.daemon.shapes import TaskSubmittedWire
 from kasmos.daemon.single import TaskRequest
+from kasmos.daemon.terminals import Terminals
 from kasmos.daemon.terms import STDIN, AcceptedLike, OrchestratorLike, Output, RunOverrides, Submitted, Surroundings
 from kasmos.exceptions import (
     ConfigError,
-    InteractiveOnlyError,
     Mistake,
+    PlanError,
     RequestError,
     SessionClosedError,
     SupervisionError,
 )
+from kasmos.harnesses.equip import equip_all
 from kasmos.model.approval import Answer, ApprovalState
 from kasmos.model.event import AccessRefused, Record
 from kasmos.model.plan import Origin, Plan, RunSettings
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.view import AccountView, ApprovalView, RunView, SessionView, TaskView, World
 from kasmos.orchestration.approvals import told, wrong_with
+from kasmos.orchestration.assembly import refusals
 from kasmos.plans import load_plan
 from kasmos.sessions.protocol import ExecutionSession
 from kasmos.store.lookup import match_runs, match_sessions, match_tasks, newest_session
@@ -83,6 +88,8 @@ class Service:
         self._surroundings = surroundings
         self._reader = OutputReader(orchestrator, bus, surroundings.read_ended)
         self._desk = TaskDesk(orchestrator, surroundings, self.get_task)
+        self._present = Present(orchestrator.world, bus)
+        self.terminals = Terminals(orchestrator, self.get_session)
 
     # --- queries ------------------------------------------------------------------
 
@@ -90,6 +97,12 @@ class Service:
     def world(self) -> World:
         """The present. Read it, never change it."""
         return self._orchestrator.world
+
+    @property
+    def present(self) -> Present:
+        """What is under way, up to date."""
+        self._present.look()
+        return self._present
 
     @property
     def life(self) -> Life:
@@ -118,7 +131,7 @@ class Service:
     @property
     def queue_limit(self) -> int:
         """How many of them may wait."""
-        return self._surroundings.max_queued
+        return self._surroundings.present().orchestration.max_queued
 
     def last_output_at(self, session: SessionView) -> float | None:
         """When a live session last wrote something."""
@@ -182,15 +195,11 @@ class Service:
         return view
 
     async def list_agents(self) -> tuple[AgentWire, ...]:
-        """Every agent profile, as configured now, and whether it can be used.
-
-        Raises:
-            ConfigError: the configuration is wrong.
-        """
+        """Every agent profile in force, and whether it can be used."""
         around = self._surroundings
 
         def look() -> tuple[AgentWire, ...]:
-            return describe_agents(around.configure({}), around.environ, around.project)
+            return describe_agents(around.present(), around.environ, around.project)
 
         return await trio.to_thread.run_sync(look)
 
@@ -239,6 +248,10 @@ class Service:
             detail = f"cursor {after} is ahead of the journal, which is at {self._bus.newest}"
             raise RequestError(400, "cursor_ahead", detail)
         return self._bus.subscribe(after)
+
+    def nudge(self) -> None:
+        """Wake every subscription that waits, although there is nothing new. Never blocks."""
+        self._bus.nudge()
 
     def concerns(self, record: Record, run_id: str, task_id: str | None = None) -> bool:
         """Whether an event is about this run, or about this task of it."""
@@ -318,12 +331,18 @@ class Service:
         return tuple(warnings)
 
     def _prepare(self, document: bytes, source: str, overrides: RunOverrides) -> _Prepared:
-        """Parse and check a document against the configuration as it is now. Runs in a thread."""
+        """Parse and check a document against the configuration in force. Runs in a thread."""
         config = self._surroundings.configure(overrides.flags())
         settings = config.run_settings()
         if overrides.mode is not None:
             settings = attrs.evolve(settings, execution_mode=_mode(overrides.mode))
-        parsed = load_plan(document, source, config.agents, settings.default_agent)
+        wanted = settings.execution_mode
+        mode = None if wanted is None else ExecutionMode(wanted)
+        parsed = load_plan(document, source, equip_all(config.agents, mode), settings.default_agent)
+        names = dict.fromkeys(task.agent or settings.default_agent or "" for task in parsed.plan.tasks)
+        refused = refusals(config.agents, names, os.environ, mode)
+        if refused:
+            raise PlanError(refused)
         return _Prepared(
             plan=parsed.plan,
             source=source if source == STDIN else os.path.realpath(source),
@@ -344,10 +363,19 @@ class Service:
         await self._orchestrator.release_account(name, who)
         return self.world.accounts[name]
 
+    async def _reconfigure(self) -> None:
+        """See to it that a profile that was mended counts for what is begun next.
+
+        Raises:
+            ConfigError: the configuration is wrong, and the old one stays in force.
+        """
+        await trio.to_thread.run_sync(self._surroundings.configure, {})
+
     async def advance(self, name: str) -> RunView:
         """Let a parked run go on past the wave it waits after."""
         run = self.get_run(name)
         self._refuse_when_draining()
+        await self._reconfigure()
         await self._orchestrator.advance(run.id)
         return self.world.runs[run.id]
 
@@ -355,6 +383,7 @@ class Service:
         """Take up a run that was interrupted; one that is under way goes on as it is."""
         run = self.get_run(name)
         self._refuse_when_draining()
+        await self._reconfigure()
         await self._orchestrator.continue_run(run.id)
         return self.world.runs[run.id]
 
@@ -380,20 +409,40 @@ class Service:
                 asked.append(self.world.runs[run.id])
         return asked
 
-    async def retry_run(self, name: str, tasks: Iterable[str] = ()) -> RunView:
-        """Try tasks of a run again; none named means all that did not succeed."""
+    async def retry_run(self, name: str, tasks: Iterable[str] = (), *, resume: bool = False) -> RunView:
+        """Try tasks of a run again; none named means all that did not succeed.
+
+        Args:
+            name: the run.
+            tasks: of it.
+            resume: go on with their programs' conversations, where there are any.
+        """
         run = self.get_run(name)
         chosen = tuple(_task_of(run, task) for task in tasks)
         self._refuse_when_draining()
-        await self._orchestrator.retry(run.id, chosen)
+        await self._reconfigure()
+        await self._retry(run, chosen, resume=resume)
         return self.world.runs[run.id]
 
-    async def retry_task(self, name: str) -> TaskView:
-        """Try one task again."""
+    async def retry_task(self, name: str, *, resume: bool = False) -> TaskView:
+        """Try one task again; with *resume*, in its program's conversation."""
         task = self.get_task(name)
         self._refuse_when_draining()
-        await self._orchestrator.retry(task.run_id, (task.spec.id,))
+        await self._reconfigure()
+        await self._retry(self.world.runs[task.run_id], (task.spec.id,), resume=resume)
         return self._again(task)
+
+    async def _retry(self, run: RunView, chosen: tuple[str, ...], *, resume: bool) -> None:
+        found: dict[str, str] = {}
+        for task in run.tasks.values() if resume else ():
+            if not chosen or task.spec.id in chosen:
+                sessions = self.world.sessions
+                found[task.spec.id] = await find_conversation(task, sessions, self._surroundings.read_ended)
+        unknown = [name for name in chosen if resume and not found.get(name)]
+        if unknown:
+            detail = f"task {', '.join(unknown)} has no conversation that is known; retry it without resuming"
+            raise RequestError(409, "no_conversation", detail)
+        await self._orchestrator.retry(run.id, chosen, found)
 
     async def cancel_task(self, name: str) -> TaskView:
         """Stop a task for good, whether it runs, waits or is queued."""
@@ -433,22 +482,6 @@ class Service:
         live = self._orchestrator.live_session(session.id)
         if live is None:
             raise SessionClosedError(f"session {session.id} is not open; its output can be read")
-        return live
-
-    def get_terminal(self, name: str) -> ExecutionSession:
-        """The live session with a terminal that *name* means.
-
-        Raises:
-            InteractiveOnlyError: its backend has none.
-            SessionClosedError: it is not open.
-        """
-        session = self.get_session(name)
-        live = self._orchestrator.live_session(session.id)
-        interactive = live.capabilities.interactive if live else session.backend is ExecutionMode.TMUX
-        if not interactive:
-            raise InteractiveOnlyError(f"session {session.id} runs {session.backend}: it has no terminal")
-        if live is None:
-            raise SessionClosedError(f"session {session.id} is not open")
         return live
 
     def _again(self, task: TaskView) -> TaskView:

@@ -35,6 +35,8 @@ class CauseWire:
     session_id: str | None
     exit: ExitWire | None
     because_of: tuple[str, ...]
+    failure: str | None
+    """What kind of failure the program met with, where it is understood."""
     tail: str
 
 
@@ -73,6 +75,12 @@ class SessionWire:
     """Id of what it waits for a person to answer."""
     waited: float = 0.0
     """Seconds it has waited for people, without the present wait."""
+    screen: str = ""
+    """What its terminal shows: ready, working, dialog, limit and so on; empty where nothing is known."""
+    screen_note: str = ""
+    """What a person should know about that."""
+    delivery: str | None = None
+    """What has become of a prompt that is typed: delivering, delivered or failed."""
 
 
 @attrs.frozen

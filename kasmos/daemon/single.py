@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os.path
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +11,11 @@ import attrs
 
 from kasmos.config.schema import Config
 from kasmos.exceptions import Mistake, PlanError
+from kasmos.harnesses.equip import equip, harness_of
 from kasmos.model.codec import encode
 from kasmos.model.plan import Check, Plan, PlanTask, RunSettings, Wave
 from kasmos.model.profile import AgentProfile
+from kasmos.orchestration.assembly import refusals
 from kasmos.plans import compile_task, takes_model
 
 TITLE_LENGTH = 80
@@ -39,10 +41,14 @@ class TaskRequest:
     needs: tuple[str, ...] = ()
     """Other tasks, as they are called."""
     name: str = ""
+    continues: str = ""
+    """The task whose program's conversation it goes on with."""
 
     def digest(self) -> str:
         """The same for the same request, whatever the order in which it was said."""
         said = attrs.asdict(self)
+        if not self.continues:
+            del said["continues"]  # as it was before there was such a thing: keys of earlier requests hold
         return hashlib.sha256(encode(_sorted(said))).hexdigest()
 
 
@@ -55,8 +61,17 @@ class Prepared:
     warnings: tuple[Mistake, ...]
 
 
-def prepare_task(request: TaskRequest, config: Config, project: str) -> tuple[Prepared | None, tuple[Mistake, ...]]:
-    """Check a request against the configuration; what is wrong with it, or the task it comes to."""
+def prepare_task(
+    request: TaskRequest, config: Config, project: str, conversation: str = ""
+) -> tuple[Prepared | None, tuple[Mistake, ...]]:
+    """Check a request against the configuration; what is wrong with it, or the task it comes to.
+
+    Args:
+        request: what is asked for.
+        config: as it is now.
+        project: the directory tasks run in.
+        conversation: the program's conversation that it goes on with; empty for a new one.
+    """
     settings = config.run_settings()
     mistakes: list[Mistake] = []
     warnings: list[Mistake] = []
@@ -80,8 +95,15 @@ def prepare_task(request: TaskRequest, config: Config, project: str) -> tuple[Pr
         model=request.model,
         workdir=workdir,
         context=None if request.context is None else encode(request.context).decode(),
+        conversation=conversation,
     )
     if profile is not None:
+        if profile.enabled:
+            mistakes += [attrs.evolve(one, place="$.agent") for one in _refusals(profile, task)]
+        if conversation and not harness_of(profile).conversation.resume:
+            problem = f"agent {profile.name} cannot go on with a conversation"
+            mistakes.append(Mistake("$.continue", problem, "an agent whose harness can; see `kas agents`"))
+        profile = equip(attrs.evolve(profile, model=request.model or profile.model)).profile
         if request.model is not None and not takes_model(profile):
             problem = f"agent {profile.name} has no place for a model, so it runs with its own"
             warnings.append(Mistake("$.model", problem, f"{{model}} in flags of [agents.{profile.name}]"))
@@ -104,6 +126,10 @@ def _profile(
         mistakes.append(Mistake("$.agent", problem, f"one of {usable}"))
         return None
     return profile
+
+
+def _refusals(profile: AgentProfile, task: PlanTask) -> list[Mistake]:
+    return refusals({profile.name: profile}, [profile.name], os.environ, env=task.env)
 
 
 def _not_runnable(task: PlanTask, profile: AgentProfile) -> list[Mistake]:

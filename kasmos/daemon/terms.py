@@ -17,6 +17,7 @@ from kasmos.model.view import ApprovalView, SessionView, World
 from kasmos.orchestration.budgets import Shortage
 from kasmos.orchestration.intake import TaskAccepted, TaskSubmission
 from kasmos.sessions.protocol import ExecutionSession, OutputChunk
+from kasmos.supervision.terminal import Terminal
 
 STDIN = "-"
 """The source of a plan that came from no file."""
@@ -74,7 +75,9 @@ class OrchestratorLike(Protocol):
     async def cancel_run(self, run_id: str, reason: str) -> None:
         """End a run for good."""
 
-    async def retry(self, run_id: str, task_ids: tuple[str, ...] = ()) -> None:
+    async def retry(
+        self, run_id: str, task_ids: tuple[str, ...] = (), conversations: Mapping[str, str] | None = None
+    ) -> None:
         """Try tasks again; none named means all that did not succeed."""
 
     async def stop_task(self, run_id: str, task_id: str) -> None:
@@ -91,6 +94,9 @@ class OrchestratorLike(Protocol):
 
     def live_session(self, session_id: str) -> ExecutionSession | None:
         """The session, while it is held open."""
+
+    def terminal(self, session_id: str) -> Terminal | None:
+        """The watch over a session's terminal, if it runs here and has one."""
 
     @property
     def queued_tasks(self) -> int:
@@ -118,7 +124,9 @@ class Surroundings:
     project: str
     """The directory tasks run in. Absolute."""
     configure: Callable[[Mapping[str, object]], Config]
-    """Loads the configuration anew, with these key paths on top. Blocks on the disk."""
+    """Gives the configuration in force, with these key paths on top. Blocks on the disk."""
+    present: Callable[[], Config]
+    """The configuration in force; reads nothing."""
     read_ended: Callable[[SessionView, int, int], OutputChunk]
     """Reads the output of a session that is not held open. Blocks on the disk; `OSError` when it is gone."""
     last_output_at: Callable[[str], float | None] = lambda session_id: None
@@ -133,8 +141,6 @@ class Surroundings:
     """Makes a fact durable in its own time. Never blocks."""
     environ: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     """The supervisor's own environment."""
-    max_queued: int = 1000
-    """Tasks handed in by themselves that may wait at a time."""
 
 
 @attrs.frozen

@@ -24,17 +24,19 @@ from kasmos.model.approval import ApprovalState, AskKind
 from kasmos.model.codec import format_instant
 from kasmos.model.plan import Wave
 from kasmos.model.session import ExitStatus, SessionKind
-from kasmos.model.task import Cause
+from kasmos.model.task import Cause, Outcome
 from kasmos.model.view import (
     Active,
     ApprovalView,
     BackingOff,
+    DeliveryState,
     Ended,
     Pending,
     RunState,
     RunView,
     SessionState,
     SessionView,
+    TaskKind,
     TaskView,
     World,
     public_task_id,
@@ -54,7 +56,7 @@ __all__ = [
     "WaveWire",
     "approval_wire",
     "attention",
-    "counts",
+    "concerns",
     "exit_wire",
     "run_detail_wire",
     "run_status",
@@ -132,6 +134,9 @@ def session_wire(
         reason=session.reason,
         approval=session.approvals[-1] if session.waiting_since_mono is not None else None,
         waited=round(session.waited, 3),
+        screen=session.screen if session.state.live else "",
+        screen_note=session.screen_note if session.state.live else "",
+        delivery=session.delivery.value if session.delivery is not None else None,
     )
 
 
@@ -232,27 +237,63 @@ def run_detail_wire(world: World, run: RunView) -> RunDetailWire:
 
 def attention(world: World, now: float | None = None) -> Iterable[Attention]:
     """What a person should look at, in unfinished runs and of live sessions."""
-    for run in world.runs.values():
-        if not run.unfinished:
-            continue
-        if run.state is RunState.PARKED:
-            yield Attention("parked", run.id, "the run waits after a wave: `kas advance` lets it go on")
-        for task in run.tasks.values():
-            if isinstance(task.state, Ended) and task_status(task) not in ("succeeded", "skipped"):
-                yield Attention("task", task.id, f"{task_status(task)}: {task.state.cause.message}")
-    for view in world.approvals.values():
-        if view.state is ApprovalState.OPEN:
-            yield Attention("approval", view.id, waiting_for(world, view))
+    yield from concerns(world, world.runs.values(), world.approvals.values(), world.sessions.values())
+    yield from account_concerns(world, now)
+
+
+def account_concerns(world: World, now: float | None) -> Iterable[Attention]:
+    """Accounts on which nothing is started at this instant of the wall clock; without one, all that were parked."""
     for account in world.accounts.values():
         parked = account.parked if now is None else parked_now(account, now)
         if parked is not None:
             cure = f"`kas accounts resume {account.name}`"
             until = "waits for you" if parked.until_at is None else f"until {format_instant(parked.until_at)}"
             yield Attention("account", account.name, f"{told(account.name, parked)}: {until} ({cure})")
-    for session in world.sessions.values():
+
+
+def concerns(
+    world: World, runs: Iterable[RunView], approvals: Iterable[ApprovalView], sessions: Iterable[SessionView]
+) -> Iterable[Attention]:
+    """What a person should look at of these."""
+    for run in runs:
+        if run.unfinished:
+            yield from run_concerns(run)
+    for view in approvals:
+        if view.state is ApprovalState.OPEN:
+            yield Attention("approval", view.id, waiting_for(world, view))
+    for session in sessions:
+        if session.state is SessionState.RUNNING and (said := _at_terminal(session)):
+            yield Attention("terminal", session.id, f"{said} (`kas attach {session.name}`)")
         if session.unkillable and session.state is SessionState.STOPPING:
             pids = ", ".join(str(pid) for pid in session.unkillable)
             yield Attention("unkillable", session.id, f"processes survive SIGKILL: {pids}")
+
+
+def run_concerns(run: RunView) -> Iterable[Attention]:
+    """What a person should look at of an unfinished run."""
+    if run.state is RunState.PARKED:
+        yield Attention("parked", run.id, "the run waits after a wave: `kas advance` lets it go on")
+    for task in run.tasks.of_kind(TaskKind.FAILED):
+        if isinstance(task.state, Ended) and task.state.outcome is not Outcome.SKIPPED:
+            yield Attention("task", task.id, f"{task_status(task)}: {task.state.cause.message}")
+
+
+_ONLY_A_PERSON = {
+    "dialog": "shows a dialog that only a person answers",
+    "limit": "has reached a limit",
+    "error": "has ended its turn with an error",
+}
+"""States of a screen that a person should look at."""
+
+
+def _at_terminal(session: SessionView) -> str:
+    """What a person should see to at a session's terminal; nothing if all is well there."""
+    if session.delivery is DeliveryState.FAILED:
+        return f"{session.name}: its prompt was not seen to be taken: {session.delivery_reason}"
+    if session.screen in _ONLY_A_PERSON:
+        note = f": {session.screen_note}" if session.screen_note else ""
+        return f"{session.name} {_ONLY_A_PERSON[session.screen]}{note}"
+    return f"{session.name}: {session.screen_note}" if session.screen_note else ""
 
 
 def waiting_for(world: World, view: ApprovalView) -> str:
@@ -263,16 +304,6 @@ def waiting_for(world: World, view: ApprovalView) -> str:
     return f"{name} waits for you: {view.ask.subject} (`{verb}`, or `kas deny {view.id}`)"
 
 
-def counts(world: World) -> dict[str, dict[str, int]]:
-    """How many runs, tasks of unfinished runs, and live sessions stand where."""
-    unfinished = [run for run in world.runs.values() if run.unfinished]
-    return {
-        "runs": Counter(run_status(run) for run in world.runs.values()),
-        "tasks": Counter(task_status(task) for run in unfinished for task in run.tasks.values()),
-        "sessions": Counter(session_status(session) for session in world.sessions.values() if session.state.live),
-    }
-
-
 def _cause(cause: Cause) -> CauseWire:
     return CauseWire(
         kind=cause.kind.value,
@@ -280,6 +311,7 @@ def _cause(cause: Cause) -> CauseWire:
         session_id=cause.session_id,
         exit=exit_wire(cause.exit),
         because_of=cause.because_of,
+        failure=cause.failure.value if cause.failure is not None else None,
         tail=cause.tail,
     )
 

@@ -55,6 +55,18 @@ def recognise(program: Sequence[str]) -> Facts:
     return load_facts("generic")
 
 
+def words_before_arguments(program: Sequence[str], facts: Facts) -> int:
+    """How many words of a command stand before the arguments of its program: itself, and what runs it.
+
+    Where the program is not recognised by its name, its arguments begin with the first that is a flag.
+    """
+    for word in _candidates(program):
+        if _is_of(word, facts):
+            return list(program).index(word) + 1
+    flags = (at for at, word in enumerate(program) if at and word.startswith("-"))
+    return next(flags, len(program))
+
+
 def _candidates(program: Sequence[str]) -> list[str]:
     """The words of a command that may name its program: the first, and behind a wrapper what it runs."""
     words = list(program)

@@ -9,15 +9,7 @@ import attrs
 
 from kasmos.exceptions import Mistake
 from kasmos.harnesses.facts import Facts
-
-
-class PermissionDefault(enum.StrEnum):
-    """What a program may do without being allowed to."""
-
-    PROMPT = "prompt"
-    """It asks. Headless, only a program that can ask its supervisor may be started so."""
-    BYPASS = "bypass"
-    """Everything."""
+from kasmos.model.approval import PermissionDefault
 
 
 class Continuation(enum.StrEnum):
@@ -32,8 +24,8 @@ class Continuation(enum.StrEnum):
 class Wish:
     """What a turn should be; None and empty where the program's own default is wanted."""
 
-    prompt: str = "{prompt}"
-    """The prompt, or the placeholder that a session fills in."""
+    prompt: str | None = "{prompt}"
+    """The prompt, or the placeholder that a session fills in; None where it is no argument."""
     headless: bool = True
     structured: bool = True
     """Whether it should write its stream of events."""
@@ -59,7 +51,12 @@ def build_arguments(facts: Facts, spelled: Sequence[str], wish: Wish) -> tuple[s
         wish: what the turn should be.
     """
     launch, conversation = facts.launch, facts.conversation
-    words = list(_unsaid(launch.headless if wish.headless else launch.interactive, spelled))
+    start = launch.headless if wish.headless else launch.interactive
+    if start and not start[0].startswith("-") and spelled[:1] == start[:1]:
+        spelled = spelled[1:]  # the verb stays first, and what belongs behind it follows
+        words = list(start)
+    else:
+        words = list(_unsaid(start, spelled))
     verbs, flags = _conversation_words(facts, wish)
     if conversation.verbs and wish.headless:
         words += verbs

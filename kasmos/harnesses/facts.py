@@ -74,6 +74,8 @@ class Conversation:
     fork: tuple[str, ...] = ()
     same_directory: bool = False
     """Whether it can be resumed only where it began."""
+    choose_always: bool = False
+    """Whether every version believed in takes an id, so that it is known before the program has said a word."""
     verbs: bool = False
     """Whether these are words after the headless verb, before the other flags."""
 

@@ -58,6 +58,8 @@ class Ask:
     """What can be chosen, in order. Empty where the source takes any answer, as protocols do."""
     evidence: str = ""
     """How it was recognised: the source, and the rule of the screen."""
+    exact: bool = True
+    """False where command or path may differ from what would run: nothing is allowed by such a text."""
 
     def offers(self, meaning: Meaning) -> bool:
         """Whether it can be answered with this."""

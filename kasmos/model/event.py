@@ -189,6 +189,8 @@ class TaskPutBack:
     run_id: str
     task_id: str
     reason: str
+    conversation: str = ""
+    """The program's conversation that the next attempts go on with; empty for a new one."""
     waits: bool = False
     """It is to go on by itself when it may: what failed before still counts."""
 
@@ -218,6 +220,10 @@ class SessionStarting:
     check: int | None = None
     """Index of the check, from 0, for sessions of kind `check`."""
     profile: str = ""
+    harness: str = ""
+    """Whose word decides how it ended, by the harness's name; empty where only the exit status counts."""
+    conversation: str = ""
+    """The program's conversation, where it was chosen up front or is gone on with."""
     account: str = ""
     """The account it uses, as its profile says."""
 
@@ -333,6 +339,10 @@ class SessionConcluded:
     outcome: Outcome
     failure: Failure | None = None
     conversation: str = ""
+    """The id by which the program resumes it, where it has told one."""
+    usage: Usage = Usage()
+    """What the program told of it, unknown where it has not."""
+    model: str = ""
 
 
 @attrs.frozen
@@ -352,6 +362,47 @@ class SessionLost:
 
     session_id: str
     reason: str
+
+
+@attrs.frozen
+class PromptDelivering:
+    """Intent: committed before the prompt is typed into the session's terminal, which happens once at the most."""
+
+    session_id: str
+    file: str = ""
+    """Where the prompt is, if it is too long to be typed: then a line that says so is typed."""
+
+
+@attrs.frozen
+class PromptDelivered:
+    """The session has taken the prompt."""
+
+    session_id: str
+    verified: bool = True
+    """Its screen showed that; else there are no rules by which that could be seen."""
+
+
+@attrs.frozen
+class DeliveryFailed:
+    """A text was not seen to be taken. It is not typed a second time."""
+
+    session_id: str
+    reason: str
+    screen: str = ""
+    """What the terminal showed last."""
+    prompt: bool = True
+    """Whether the text was the session's prompt."""
+
+
+@attrs.frozen
+class ScreenSeen:
+    """What a session's screen shows has become something else, and stayed so for a moment."""
+
+    session_id: str
+    screen: str
+    """A state of `kasmos.screens`: ready, working, dialog and so on; empty when nothing can be said."""
+    note: str = ""
+    """What a person should know: why something waits."""
 
 
 @attrs.frozen
@@ -440,6 +491,10 @@ SessionEvent = (
     | SessionConcluded
     | SessionEnded
     | SessionLost
+    | PromptDelivering
+    | PromptDelivered
+    | DeliveryFailed
+    | ScreenSeen
     | ApprovalRequested
     | ApprovalResolved
     | ApprovalSending

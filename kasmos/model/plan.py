@@ -78,6 +78,8 @@ class PlanTask:
     """Absolute path its program and checks run in; None means the project."""
     context: str | None = attrs.field(default=None, repr=False)
     """A JSON object for the program: a file named in `KASMOS_CONTEXT`."""
+    conversation: str = ""
+    """The program's conversation that it goes on with; empty for a new one."""
 
     @property
     def name(self) -> str:

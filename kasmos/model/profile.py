@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import attrs
 
 from kasmos.model.approval import ApprovalPolicy, OnUnanswered, PermissionDefault, Rule
+from kasmos.model.usage import Shortfall
 
 
 class ExecutionMode(enum.StrEnum):
@@ -33,6 +34,8 @@ class PromptMode(enum.StrEnum):
     """As the path of a file: `{prompt_file}` in `flags`, else appended as the last argument."""
     SCRIPT = "script"
     """The task's first fenced `sh` block, run as `program SCRIPT_FILE`."""
+    TYPE = "type"
+    """Typed into its terminal once its screen says that it takes a prompt; only in tmux."""
 
 
 class OutputMode(enum.StrEnum):
@@ -97,12 +100,17 @@ class RestartPolicy:
 class StopPolicy:
     """How a session is stopped: politely, then firmly, always within a bound."""
 
-    stop_signal: str = "SIGTERM"
-    """Sent first, together with SIGCONT."""
+    stop_signal: str = ""
+    """Sent first, together with SIGCONT; empty means the one that is best for the program, else SIGTERM."""
     stop_grace: float = 10.0
     """Seconds between the first signal and SIGKILL."""
     kill_grace: float = 5.0
     """Seconds after SIGKILL until the session is reported unkillable."""
+
+    @property
+    def first_signal(self) -> str:
+        """The signal in effect."""
+        return self.stop_signal or "SIGTERM"
 
 
 @attrs.frozen
@@ -133,6 +141,8 @@ class AgentProfile:
     """None means `pipe` for `prompt = "script"` and `file` otherwise."""
     leftovers: Leftovers = Leftovers()
     prompt: PromptMode = PromptMode.ARGUMENT
+    typed_max: int = 32_768
+    """Bytes; a text to be typed that is longer goes as a file, with a line that says where."""
     env: Mapping[str, str] = attrs.field(factory=dict, repr=lambda env: repr(sorted(env)))
     """Added to the program's environment. Values never appear in a repr."""
     env_pass: tuple[str, ...] = ()
@@ -145,8 +155,6 @@ class AgentProfile:
     """Whether an attempt whose fate is unknown may be tried again."""
     enabled: bool = True
     limits: Limits = Limits()
-    harness: str | None = None
-    """What is known of its program; None means: told by the program's name."""
     permission_default: PermissionDefault | None = None
     """What is given to tools that no rule speaks of; None is `prompt` for asks that come, and leaves the program
     as it is."""
@@ -165,6 +173,15 @@ class AgentProfile:
         """How what its sessions ask is answered."""
         default = self.permission_default or PermissionDefault.PROMPT
         return ApprovalPolicy(self.rules, default, self.approval_timeout, self.on_unanswered)
+
+    effort: str | None = None
+    """How hard its model thinks, in the program's own words; already filled in where `flags` have a place for it."""
+    harness: str | None = None
+    """What is known of its program; None means: told by the program's name."""
+    accept: tuple[Shortfall, ...] = ()
+    """What may be missing although the program exits 0."""
+    exit_grace: float = 30.0
+    """Seconds of silence it may still run after it has said that it is done."""
 
     @property
     def account_name(self) -> str:

@@ -36,6 +36,10 @@ class StopReason(enum.StrEnum):
     """It asked, and nobody answered within `approval_timeout`."""
     BUDGET = "budget"
     """What it may spend was spent."""
+    SETTLED = "settled"
+    """Its program had said that it was done, and did not exit."""
+    UNDELIVERED = "undelivered"
+    """Its prompt could not be typed."""
 
 
 class CgroupUse(enum.StrEnum):
@@ -143,6 +147,10 @@ class SessionSpec:
     """Index of the check, from 0, for sessions of kind `check`."""
     profile: str = ""
     profile_digest: str = ""
+    harness: str = ""
+    """Whose word decides how it ended, by the harness's name; empty where only the exit status counts."""
+    conversation: str = ""
+    """The program's conversation, where it was chosen up front or is gone on with."""
     boot_id: str = ""
     """The boot it was started in; filled in when it is stored."""
     cgroup: str = attrs.field(default="", eq=False)

@@ -7,6 +7,7 @@ import enum
 import attrs
 
 from kasmos.model.session import ExitStatus
+from kasmos.model.usage import FailureKind
 
 
 class Outcome(enum.StrEnum):
@@ -49,6 +50,8 @@ class CauseKind(enum.StrEnum):
     """Its account cannot be used until a person has seen to it."""
     AGENT = "agent"
     """Its program said that it did not succeed, whatever it exited with."""
+    UNDELIVERED = "undelivered"
+    """Its prompt could not be typed, and it was stopped."""
     CONFIG = "config"
     """The task cannot be run with the present configuration."""
     INTERNAL = "internal"
@@ -67,3 +70,5 @@ class Cause:
     """Ids of the tasks whose end led to this."""
     tail: str = ""
     """The last lines of the output, decoded with replacement."""
+    failure: FailureKind | None = None
+    """What kind of failure the program met with, where it is understood."""

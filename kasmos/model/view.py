@@ -42,6 +42,15 @@ class SessionState(enum.StrEnum):
         return self in (SessionState.STARTING, SessionState.RUNNING, SessionState.STOPPING)
 
 
+class DeliveryState(enum.StrEnum):
+    """What has become of a prompt that is typed."""
+
+    DELIVERING = "delivering"
+    """It may have been typed: it is never typed a second time."""
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
 @attrs.frozen
 class SessionView:
     """One session, as the journal knows it."""
@@ -90,6 +99,20 @@ class SessionView:
     """Since when it waits for a person; its clock stands still."""
     waited: float = 0.0
     """Seconds it waited for people before."""
+    harness: str = ""
+    """Whose word decides how it ended; empty where only the exit status counts."""
+    conversation: str = ""
+    """The program's own id of the conversation, as far as it is known."""
+    conclusion: Conclusion | None = None
+    """What its program said of its end; None where nothing but its exit status counts, or nothing is known yet."""
+    delivery: DeliveryState | None = None
+    """What has become of the prompt, where it is typed."""
+    delivery_reason: str = ""
+    """Why the prompt was not delivered."""
+    screen: str = ""
+    """What its terminal shows, in a word; empty where nothing is known."""
+    screen_note: str = ""
+    """What a person should know about that."""
     account: str = ""
     """The account it uses."""
     usage: Usage | None = None
@@ -98,7 +121,6 @@ class SessionView:
     """What its conversation had used before it began."""
     shares: tuple[tuple[str, Tally], ...] = ()
     """Day by day what of that counts for it."""
-    conclusion: Conclusion | None = None
 
     @property
     def tally(self) -> Tally:
@@ -247,6 +269,8 @@ class TaskView:
     """Number of the newest attempt; 0 before the first."""
     failures: tuple[float, ...] = ()
     """Monotonic instants of attempts that did not succeed in this epoch, oldest first."""
+    conversation: str = ""
+    """The program's conversation that the attempts of this epoch go on with; empty for new ones."""
     started_at: float | None = None
     started_mono: float | None = None
     ended_at: float | None = None

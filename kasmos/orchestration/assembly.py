@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+import os
+import uuid
+from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 
 from kasmos.config.schema import profile_digest
 from kasmos.exceptions import ConfigError, Mistake
+from kasmos.harnesses.command import Continuation
+from kasmos.harnesses.equip import Equipped, equip, judge_profile
 from kasmos.model.approval import ApprovalPolicy
 from kasmos.model.budget import Limit
-from kasmos.model.profile import AgentProfile, ExecutionMode, OutputMode, RestartPolicy
+from kasmos.model.plan import PlanTask
+from kasmos.model.profile import AgentProfile, ExecutionMode, OutputMode, PromptMode, RestartPolicy
 from kasmos.model.session import SessionKind, SessionSpec
 from kasmos.model.view import RunView, SessionView, TaskView, World
 from kasmos.orchestration.budgets import Place, allowance, purses
 from kasmos.orchestration.listening import budget_arguments, facts_of, is_metered, listener_for
 from kasmos.orchestration.treasury import Treasury
 from kasmos.plans import compile_task
+from kasmos.screens import Ruleset, rules_for
 from kasmos.sessions.environment import child_environment
 from kasmos.sessions.protocol import Backend
 from kasmos.sessions.registry import require_backend
 from kasmos.supervision.child import Hindrance
 from kasmos.supervision.meter import Listener
 from kasmos.telemetry.spans import traceparent
+
+GO_ON = "You were interrupted. Look at what is done already, do not do it again, and go on where you left off."
+"""What a program is told whose task is taken up in the conversation that broke off."""
 
 
 @attrs.frozen
@@ -36,10 +46,14 @@ class Kitchen:
     backends: Mapping[ExecutionMode, Backend]
     new_suffix: Callable[[], str]
     """Random letters that make a session id unique on this machine."""
+    new_conversation: Callable[[], str] = lambda: str(uuid.uuid4())
+    """An id for a program's new conversation."""
     buffer_bytes: int = 65_536
     max_log_bytes: int | None = None
     traced: bool = False
     """Whether programs are told their place in a trace."""
+    screen_rules: Callable[[tuple[str, ...]], Ruleset] = rules_for
+    """The screen rules of the program that a command line runs. Blocks on the disk."""
     context_path: Callable[[str], str] = str
     """Where the session with this id finds its task's context."""
     treasury: Treasury = attrs.field(factory=Treasury)
@@ -57,6 +71,30 @@ def agent_name(run: RunView, task: TaskView) -> str | None:
     return task.spec.agent or run.settings.default_agent
 
 
+def refusals(
+    profiles: Mapping[str, AgentProfile],
+    names: Iterable[str],
+    environ: Mapping[str, str],
+    mode: ExecutionMode | None = None,
+    env: Mapping[str, str] | None = None,
+) -> list[Mistake]:
+    """What programs would refuse, told before anything is started.
+
+    Args:
+        profiles: the configuration's.
+        names: the agents that are to be used; those that are missing or disabled are not looked at.
+        environ: the supervisor's own environment.
+        mode: where they run; None means where each profile says.
+        env: variables of the task.
+    """
+    used = [profiles[name] for name in names if name in profiles and profiles[name].enabled]
+    found = []
+    for profile in used:
+        whole = child_environment(environ, env_pass=profile.env_pass, env=env or {}, own={})
+        found += judge_profile(profile, mode, environment=whole, is_root=os.geteuid() == 0)
+    return found
+
+
 class TaskRecipe:
     """How one task's sessions are made; see `kasmos.supervision.child.Recipe`."""
 
@@ -70,6 +108,9 @@ class TaskRecipe:
         self.checks = len(task.spec.checks)
         self.retry_lost = profile is not None and profile.retry_lost
         self.approvals = profile.approvals if profile is not None else ApprovalPolicy()
+        self.accept = frozenset(profile.accept if profile is not None else ())
+        self.exit_grace = profile.exit_grace if profile is not None else math.inf
+        self.typed_max = profile.typed_max if profile is not None else AgentProfile.typed_max
         self.cwd = run.project
         self.account = profile.account_name if profile is not None and is_metered(profile) else ""
         self.may_ask = kitchen.treasury.may_ask
@@ -90,12 +131,28 @@ class TaskRecipe:
             raise ConfigError([Mistake(f"task {self._task.spec.id}", what, f"add or enable [agents.{name}]")])
         return profile
 
+    def screen_rules(self) -> Ruleset:
+        """The rules by which the agent's screen is read; see `Recipe`."""
+        return self._kitchen.screen_rules(self._profile().program)
+
+    def typed_prompt(self, attempt: int) -> str | None:
+        """The prompt, where it is typed; see `Recipe`."""
+        profile = self._find_profile()
+        if profile is None or profile.prompt is not PromptMode.TYPE:
+            return None
+        return self.agent(attempt).prompt
+
     def agent(self, attempt: int) -> SessionSpec:
         """The session of an attempt."""
         profile = self._profile()
         wave = next(wave for wave in self._run.plan.waves if wave.number == self._task.spec.wave)
-        command = compile_task(self._run.plan, self._task.spec, profile, peers=len(wave.tasks) - 1)
         mode = mode_of(self._run, profile)
+        equipped = self._equip(profile, mode)
+        profile = equipped.profile
+        if profile.prompt is PromptMode.TYPE and mode is not ExecutionMode.TMUX:
+            problem = f'agent {profile.name} has prompt = "type", and mode {mode} has no terminal to type into'
+            raise ConfigError([Mistake(f"task {self._task.spec.id}", problem, "run it in mode tmux")])
+        command = compile_task(self._run.plan, self._said_to_it(), profile, peers=len(wave.tasks) - 1)
         session_id = self._session_id(f"a{attempt}")
         return SessionSpec(
             id=session_id,
@@ -119,7 +176,34 @@ class TaskRecipe:
             attempt=attempt,
             profile=profile.name,
             profile_digest=profile_digest(profile),
+            harness=equipped.facts.name if equipped.decides else "",
+            conversation=equipped.conversation,
         )
+
+    def _said_to_it(self) -> PlanTask:
+        """The task; of one that is taken up where it broke off, its program knows all but that."""
+        spec = self._task.spec
+        return attrs.evolve(spec, body=GO_ON, single=True) if self._task.conversation else spec
+
+    def _equip(self, profile: AgentProfile, mode: ExecutionMode) -> Equipped:
+        """The profile made ready for its program.
+
+        Raises:
+            ConfigError: the program would refuse to run so.
+        """
+        mistakes = refusals({profile.name: profile}, [profile.name], self._kitchen.environ, mode, self._task.spec.env)
+        if mistakes:
+            raise ConfigError(mistakes)
+        profile = attrs.evolve(profile, model=self._task.spec.model or profile.model)
+        gone_on_with = self._task.conversation or self._task.spec.conversation
+        if not gone_on_with:
+            return equip(profile, mode, conversation=self._kitchen.new_conversation())
+        equipped = equip(profile, mode, conversation=gone_on_with, continuation=Continuation.RESUME)
+        if not equipped.facts.conversation.resume or not equipped.conversation:
+            problem = f"agent {profile.name} cannot go on with a conversation"
+            cure = "another agent, in mode headless; `kas agents` shows their harnesses"
+            raise ConfigError([Mistake(f"task {self._task.spec.id}", problem, cure)])
+        return equipped
 
     def check(self, attempt: int, index: int) -> SessionSpec:
         """The session of a check: a shell command, in the task's surroundings."""

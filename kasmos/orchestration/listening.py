@@ -84,7 +84,6 @@ class _Transcript:
         self._prices = prices
         self._turns = 0
         self._in_turn = False
-        self._conclusion: Conclusion | None = None
 
     def feed(self, data: bytes) -> None:
         """Take the next piece."""
@@ -104,12 +103,9 @@ class _Transcript:
         price = _price(evidence.model, self._prices) or _price(self._model, self._prices)
         return Reading(priced(self._parser.usage, price), self._turns, evidence.conversation or "")
 
-    def conclude(self, status: ExitStatus) -> Conclusion:
-        """Judge the whole."""
-        if self._conclusion is None:
-            said = self._parser.finish(status)
-            self._conclusion = Conclusion(said.outcome, said.failure, said.conversation or "")
-        return self._conclusion
+    def conclude(self, status: ExitStatus) -> None:
+        """Close the books; the judgement is the witness's."""
+        self._parser.close()
 
     @property
     def silent(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 import trio
@@ -30,6 +30,7 @@ from kasmos.sessions.protocol import ExecutionSession
 from kasmos.sessions.registry import require_backend
 from kasmos.supervision.child import Ledger
 from kasmos.supervision.supervisor import Supervisor
+from kasmos.supervision.terminal import Terminal
 
 __all__ = ["Accepted", "LiveSessions", "Orchestrator", "open_orchestrator"]
 
@@ -78,6 +79,14 @@ class Orchestrator:
     def live_session(self, session_id: str) -> ExecutionSession | None:
         """The session with this id, if it runs here and now."""
         return self._live.get(session_id)
+
+    def terminal(self, session_id: str) -> Terminal | None:
+        """The watch over this session's terminal, if it runs here and now and has one."""
+        view = self.world.sessions.get(session_id)
+        if view is None or view.run_id is None or view.task_id is None or self._live.get(session_id) is None:
+            return None
+        child = self._supervisor.children(view.run_id).get(view.task_id)
+        return child.terminal if child is not None else None
 
     @property
     def live_sessions(self) -> list[ExecutionSession]:
@@ -244,12 +253,15 @@ class Orchestrator:
             if self.is_driven(run_id) or self.accepting:
                 self._driver.drive(run_id)
 
-    async def retry(self, run_id: str, task_ids: tuple[str, ...] = ()) -> None:
+    async def retry(
+        self, run_id: str, task_ids: tuple[str, ...] = (), conversations: Mapping[str, str] | None = None
+    ) -> None:
         """Run tasks that did not succeed again, and what was skipped because of them.
 
         Args:
             run_id: the run.
             task_ids: the plan's ids; empty means every task that did not succeed.
+            conversations: by the plan's ids, the programs' conversations that are gone on with.
 
         Raises:
             SupervisionError: unknown, or nothing to retry.
@@ -259,7 +271,7 @@ class Orchestrator:
             run = self._run(run_id)
             chosen = self._to_retry(run, task_ids)
             events: list[ev.RunEvent] = _resume(run) if run.unfinished else [ev.RunReopened(run_id)]
-            events += [ev.TaskPutBack(run_id, task_id, "retried") for task_id in chosen]
+            events += [ev.TaskPutBack(run_id, name, "retried", (conversations or {}).get(name, "")) for name in chosen]
             await self._ledger.append(*events)
             self._driver.drive(run_id)
 

@@ -5,7 +5,7 @@ sessions or approvals: a screen comes in as text, a verdict goes out, never more
 """
 
 from kasmos.screens.detect import Tried, detect, examine
-from kasmos.screens.load import PROJECT_RULES, known_programs, load_rules, program_of
+from kasmos.screens.load import PROJECT_RULES, known_programs, load_rules, program_of, rules_for
 from kasmos.screens.rule import Ruleset
 from kasmos.screens.screen import Cursor, Screen
 from kasmos.screens.verdict import Choice, Composer, Evidence, Meaning, Request, ScreenState, Verdict
@@ -28,4 +28,5 @@ __all__ = [
     "known_programs",
     "load_rules",
     "program_of",
+    "rules_for",
 ]

@@ -63,3 +63,7 @@ class Layout:
     """A line of options side by side."""
     version: re.Pattern[str] = NEVER
     """The program's version, as its first group."""
+    pasted: re.Pattern[str] = re.compile(r"\[Pasted [^\]\n]*\]")
+    """The mark that stands in the input for a long paste."""
+    enter_gap: float = 0.05
+    """Seconds that have to lie between a text and its Enter, or the Enter would be taken for a part of it."""

@@ -52,6 +52,22 @@ def program_of(command: str) -> str:
     return "generic"
 
 
+def rules_for(words: Sequence[str], directories: Sequence[Path] = ()) -> Ruleset:
+    """Load the rules of the program that a command line runs: its first word that has any, else `generic`.
+
+    Raises:
+        ConfigError: as `load_rules`.
+    """
+    known = known_programs(directories)
+    for word in words:
+        name = word.rpartition("/")[2]
+        if name in known:
+            return load_rules(name, directories)
+        if (program := program_of(word)) != "generic":
+            return load_rules(program, directories)
+    return load_rules("generic", directories)
+
+
 def load_rules(program: str, directories: Sequence[Path] = ()) -> Ruleset:
     """Load the rules of a program: as shipped, then changed by each directory's file of that name.
 
@@ -154,6 +170,12 @@ class _Reader:
                 changes[key] = tuple(kind for word in words if (kind := self._word(word, ComposerKind, where)))
             elif key == "keys":
                 changes[key] = self._word(entry[key], Keys, where) or base.keys
+            elif key == "enter_gap":
+                gap = entry[key]
+                if not isinstance(gap, int | float) or isinstance(gap, bool) or not 0 <= gap <= 10:
+                    self._wrong(where, "must be seconds, from 0 to 10", "enter_gap = 0.2")
+                else:
+                    changes[key] = float(gap)
             elif key == "selector":
                 changes[key] = self._string(entry, key, "layout", empty=True)
             elif key in _LAYOUT_KEYS:

@@ -31,6 +31,7 @@ import attrs
 
 from kasmos.model.approval import Answer, Ask
 from kasmos.model.event import Event
+from kasmos.model.screen import AttachedClient, Picture
 from kasmos.model.session import (
     Capabilities,
     ExitStatus,
@@ -197,6 +198,37 @@ class ExecutionSession(Protocol):
         Raises:
             InteractiveOnlyError: the backend has no terminal.
         """
+
+
+class TerminalSession(ExecutionSession, Protocol):
+    """**Protocol.** What a session is besides if its capabilities say `interactive`: seen, and typed into.
+
+    Every method raises `SessionClosedError` when the program has ended, and `SessionError` when the terminal cannot be
+    asked.
+    """
+
+    async def look(self, *, ansi: bool = False) -> Picture:
+        """What is on the screen now. Cancellation: no effect."""
+
+    async def wait_changed(self, offset: int) -> int:
+        """Wait until something was written past *offset*, or the end. Costs nothing meanwhile.
+
+        Returns: how much output there is now.
+
+        Cancellation: no effect.
+        """
+
+    async def press(self, *keys: str) -> None:
+        """Press keys, by tmux's names for them."""
+
+    async def paste(self, text: str) -> None:
+        """Give a text as a paste, byte for byte. Does not submit it."""
+
+    async def clients(self) -> tuple[AttachedClient, ...]:
+        """Who is attached."""
+
+    async def keep_text(self, name: str, text: str) -> str:
+        """Keep a text in the session's directory; its path."""
 
 
 class AskSource(Protocol):

@@ -384,6 +384,19 @@ class TmuxSession(HeldSession):
             with suppress(OSError):
                 os.unlink(path)
 
+    async def keep_text(self, name: str, text: str) -> str:
+        """Keep a text in the session's directory, for the program to read; its path.
+
+        Raises:
+            SessionError: it cannot be written.
+        """
+        path = f"{self._hold.path}/{name}"
+        try:
+            await in_thread(_write_private, path, text.encode("utf-8", "surrogateescape"))
+        except OSError as error:
+            raise SessionError(f"{path} cannot be written: {error.strerror}") from error
+        return path
+
     async def set_detached_size(self, width: int, height: int) -> None:
         """Set the terminal's size; nobody who attaches changes it."""
         self._require_live()

@@ -17,6 +17,7 @@ from kasmos.model.task import Outcome
 from kasmos.model.view import (
     Active,
     BackingOff,
+    DeliveryState,
     Ended,
     Pending,
     RunState,
@@ -130,6 +131,8 @@ def _session_starting(world: World, event: ev.SessionStarting, record: Record) -
         check=event.check,
         profile=event.profile,
         account=event.account,
+        harness=event.harness,
+        conversation=event.conversation,
         state=SessionState.STARTING,
         starting_at=record.at,
         starting_mono=record.mono,
@@ -198,10 +201,10 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
             session = attrs.evolve(session, output_lost=session.output_lost + 1)
         case ev.SessionUsed():
             session = apply_used(world, session, event)
-        case ev.SessionConcluded():
-            session = apply_concluded(world, session, event)
         case ev.EndFound():
             session = _end_found(session, event, record)
+        case ev.SessionConcluded():
+            session = apply_concluded(world, session, event)
         case ev.SessionEnded():
             session = _over(
                 session,
@@ -213,6 +216,15 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
             )
         case ev.SessionLost():
             session = _over(session, SessionState.LOST, record, reason=event.reason)
+        case ev.PromptDelivering():
+            session = attrs.evolve(session, delivery=DeliveryState.DELIVERING)
+        case ev.PromptDelivered():
+            session = attrs.evolve(session, delivery=DeliveryState.DELIVERED)
+        case ev.DeliveryFailed():
+            if event.prompt:
+                session = attrs.evolve(session, delivery=DeliveryState.FAILED, delivery_reason=event.reason)
+        case ev.ScreenSeen():
+            session = attrs.evolve(session, screen=event.screen, screen_note=event.note)
         case _ if isinstance(event, ApprovalEvent):
             session = apply_approval(world, session, event, record)
     if session.approvals and not session.state.live:
@@ -314,6 +326,7 @@ def _task(task: TaskView, event: ev.TaskRetryScheduled | ev.TaskPutBack | ev.Tas
                 state=Pending(),
                 epoch=len(task.sessions),
                 failures=task.failures if event.waits else (),
+                conversation=event.conversation,
                 ended_at=None,
                 ended_mono=None,
             )

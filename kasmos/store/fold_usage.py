@@ -84,7 +84,8 @@ def apply_concluded(world: World, session: SessionView, event: ev.SessionConclud
     account = world.accounts.get(session.account)
     if account is not None and event.failure is None:
         world.accounts[account.name] = attrs.evolve(account, streak=0)
-    return attrs.evolve(session, conclusion=Conclusion(event.outcome, event.failure, event.conversation))
+    conclusion = Conclusion(event.outcome, event.failure, event.conversation)
+    return attrs.evolve(session, conclusion=conclusion, conversation=event.conversation or session.conversation)
 
 
 def apply_account(world: World, event: ev.AccountParked | ev.AccountReleased, record: Record) -> None:

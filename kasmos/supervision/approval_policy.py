@@ -60,6 +60,8 @@ def decide_approval(ask: Ask, policy: ApprovalPolicy, *, cwd: str = "/") -> Verd
         return _ask_person("it was not understood what is asked")
     reading = read_command_line(ask.command) if ask.command else None
     verdict = _denied(ask, reading, policy.rules, cwd) or _not_denied(ask, reading, policy, cwd)
+    if verdict.decision is Decision.ALLOW and not ask.exact:
+        return _ask_person("what would run was not read to the letter")
     wanted = {Decision.ALLOW: Meaning.ALLOW_ONCE, Decision.DENY: Meaning.DENY}.get(verdict.decision)
     if wanted is not None and not ask.offers(wanted):
         return _ask_person(f"{verdict.why}, and the dialog offers no plain {'yes' if wanted != 'deny' else 'no'}")

@@ -7,14 +7,16 @@ supervisor after a crash does exactly what the old one would have done.
 
 from __future__ import annotations
 
+import time
 from collections import ChainMap
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Protocol, cast
 
 import attrs
 import trio
 
-from kasmos.exceptions import BackendUnavailableError, KasmosError, SessionLostError, SessionStartError
+from kasmos.exceptions import BackendUnavailableError, ConfigError, KasmosError, SessionLostError, SessionStartError
 from kasmos.failpoints import reach
 from kasmos.model import event as ev
 from kasmos.model.approval import ApprovalPolicy
@@ -22,15 +24,19 @@ from kasmos.model.event import Event, Record
 from kasmos.model.profile import ExecutionMode, RestartPolicy
 from kasmos.model.session import ExitStatus, SessionHandle, SessionKind, SessionSpec, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
-from kasmos.model.usage import Usage
+from kasmos.model.usage import Shortfall, Usage
 from kasmos.model.view import SessionView, TaskView, World
-from kasmos.sessions.protocol import AskSource, Backend, ExecutionSession, SessionNeverStarted
+from kasmos.screens import Ruleset
+from kasmos.sessions.protocol import AskSource, Backend, ExecutionSession, SessionNeverStarted, TerminalSession
 from kasmos.store.fold import apply
 from kasmos.supervision import transitions
 from kasmos.supervision.desk import Desk, DeskTerms, asks_left
 from kasmos.supervision.ledger import Ledger
 from kasmos.supervision.meter import Listener, Meter, MeterTerms
+from kasmos.supervision.prompting import deliver_prompt
+from kasmos.supervision.terminal import Terminal
 from kasmos.supervision.termination import stop
+from kasmos.supervision.witness import Witness, make_witness
 
 __all__ = ["STOP_CAUSES", "Child", "Hindrance", "Ledger", "Recipe", "Surroundings", "tail_of"]
 
@@ -45,6 +51,7 @@ STOP_CAUSES = {
     StopReason.FAIL_FAST: Cause(CauseKind.FAIL_FAST, "stopped because another task of the run failed"),
     StopReason.UNANSWERED: Cause(CauseKind.UNANSWERED, "nobody answered what it asked"),
     StopReason.BUDGET: Cause(CauseKind.BUDGET, "stopped because its budget was spent"),
+    StopReason.UNDELIVERED: Cause(CauseKind.UNDELIVERED, "its prompt could not be typed"),
 }
 """What a task ends with that was stopped before, or between, its sessions."""
 
@@ -67,12 +74,28 @@ class Recipe(Protocol):
     retry_lost: bool
     timeout: float | None
     approvals: ApprovalPolicy
+    accept: frozenset[Shortfall]
+    """What may be missing although the program exits 0."""
+    exit_grace: float
+    """Seconds of silence a program may still run after it has said that it is done."""
     cwd: str
     """Where the task's programs begin. Absolute."""
     account: str
     """The account its agent uses; empty for what uses none."""
     may_ask: bool
     """Whether a person is there to see to an account."""
+    typed_max: int
+    """Bytes; a text to be typed that is longer goes as a file."""
+
+    def screen_rules(self) -> Ruleset:
+        """The rules by which its agent's screen is read. Blocks on the disk.
+
+        Raises:
+            ConfigError: they have mistakes.
+        """
+
+    def typed_prompt(self, attempt: int) -> str | None:
+        """The prompt, where it is typed into the agent's terminal."""
 
     def agent(self, attempt: int) -> SessionSpec:
         """The session of an attempt."""
@@ -125,6 +148,8 @@ class Surroundings:
     started: Callable[[ExecutionSession], None]
     """Told of each session that runs, and of its end by `ended`."""
     ended: Callable[[str], None]
+    wall: Callable[[], float] = time.time
+    """The wall clock: who is attached is told by it."""
 
 
 class Child:
@@ -157,6 +182,14 @@ class Child:
         """Follows what the session uses."""
         self._budget_deadline = float("inf")
         """When what its budgets leave of time is over; counted as `_deadline`."""
+        self._witness: Witness | None = None
+        """Reads what the session's program says of itself, where that decides."""
+        self._overstayed = False
+        """Whether the session's program stays although it has said that it is done."""
+        self._rules: Ruleset | None = None
+        """The screen rules of the session that is begun."""
+        self.terminal: Terminal | None = None
+        """Watches the session's terminal, where it has one."""
 
     # --- what others ask of it -------------------------------------------------------
 
@@ -316,6 +349,9 @@ class Child:
 
     async def _open(self, spec: SessionSpec, check: int | None) -> None:
         backend = self._recipe.backend(spec)
+        if backend.capabilities.interactive and check is None:
+            # Before it is begun: rules with mistakes are the task's failure.
+            self._rules = await trio.to_thread.run_sync(self._recipe.screen_rules)
         await self._ledger.append(
             ev.SessionStarting(
                 session_id=spec.id,
@@ -329,6 +365,8 @@ class Child:
                 check=check,
                 profile=spec.profile,
                 account=self._recipe.account if check is None else "",
+                harness=spec.harness,
+                conversation=spec.conversation,
             )
         )
         reach("session.intent" if check is None else "check.intent")
@@ -371,6 +409,7 @@ class Child:
             async with self._recipe.backend(view).adopt(spec, handle, notify=self._notify) as session:
                 if session.exit is None:
                     self._ledger.append_nowait(ev.SessionAdopted(view.id, session.pid))
+                    await self._find_rules(session)
                 started = view.started_mono if view.started_mono is not None else view.starting_mono
                 await self._supervise(session, started + self._limit(view.kind, view.check), view)
         except SessionNeverStarted:
@@ -387,6 +426,16 @@ class Child:
             return []
         return [ev.SessionUsed(view.id, Usage(), self._recipe.day())] if view.started_mono is not None else []
 
+    async def _find_rules(self, session: ExecutionSession) -> None:
+        """Find the screen rules of a session that runs already; it goes on without them if they have mistakes."""
+        if not session.capabilities.interactive:
+            return
+        try:
+            self._rules = await trio.to_thread.run_sync(self._recipe.screen_rules)
+        except ConfigError as error:
+            self._rules = None
+            self._ledger.append_nowait(ev.ScreenSeen(session.spec.id, "", f"its screen is not read: {error}"))
+
     def _limit(self, kind: SessionKind, check: int | None) -> float:
         """Seconds a session may take."""
         recipe = self._recipe
@@ -399,20 +448,23 @@ class Child:
         """Stay with a session until it has ended, or nothing more can be done."""
         self._session = session
         self._deadline = deadline
+        self._witness = self._make_witness(session)
+        self._overstayed = False
         self._meter = self._make_meter(session)
         self._budget_deadline = self._find_budget_deadline(session)
         self._around.started(session)
         try:
             ended = await self._until_ended(session, view)
             given = self._desk.given if self._desk is not None else None
-            status = ended.exit if isinstance(ended, ev.SessionEnded) else None
+            last_word = ended[-1]
+            status = last_word.exit if isinstance(last_word, ev.SessionEnded) else None
             used = await self._meter.finish(status) if self._meter is not None else []
         finally:
             if self._desk is not None:
                 self._desk.close()
-            self._session = self._patience = self._desk = self._meter = None
+            self._session = self._patience = self._desk = self._witness = self.terminal = self._meter = None
             self._around.ended(session.spec.id)
-        events = (*asks_left(self._ledger.world, session.spec.id, given), *used, ended)
+        events = (*asks_left(self._ledger.world, session.spec.id, given), *used, *ended)
         last = self._task_end_with(session.spec.id, events)
         # One commit for all, where the task ends with its session: there is nothing to be done in between.
         await self._ledger.append(*events, *last)
@@ -434,14 +486,34 @@ class Child:
             return ()
         return (ev.TaskEnded(self.run_id, self.task_id, step.outcome, self._explained(step.cause)),)
 
-    async def _until_ended(
-        self, session: ExecutionSession, view: SessionView | None
-    ) -> ev.SessionEnded | ev.SessionLost:
+    def _make_witness(self, session: ExecutionSession) -> Witness | None:
+        known = self._ledger.world.sessions.get(session.spec.id)
+        harness = known.harness if known is not None else session.spec.harness
+        recipe = self._recipe
+        return make_witness(session, harness, accept=recipe.accept, exit_grace=recipe.exit_grace)
+
+    async def _until_ended(self, session: ExecutionSession, view: SessionView | None) -> list[ev.SessionEvent]:
+        """Stay until it has ended; what is to be said of its end."""
         status = session.exit or await self._end_or_stop(session, view)
         if isinstance(status, SessionLostError):
-            return ev.SessionLost(session.spec.id, str(status))
-        tail = tail_of(session, 1 if status.succeeded else TAIL_LINES)
-        return ev.SessionEnded(session.spec.id, status, session.output_bytes, tail)
+            return [ev.SessionLost(session.spec.id, str(status))]
+        concluded = await self._conclude(session, status)
+        succeeded = status.succeeded if concluded is None else concluded.outcome is Outcome.SUCCEEDED
+        tail = tail_of(session, 1 if succeeded else TAIL_LINES)
+        ended = ev.SessionEnded(session.spec.id, status, session.output_bytes, tail)
+        return [ended] if concluded is None else [concluded, ended]
+
+    async def _conclude(self, session: ExecutionSession, status: ExitStatus) -> ev.SessionConcluded | None:
+        """What the program said of its end, where that decides."""
+        if self._witness is None:
+            return None
+        known = self._ledger.world.sessions.get(session.spec.id)
+        # Whoever was done and had to be sent away has not failed by how it went.
+        settled = known is not None and known.stop_reason is StopReason.SETTLED
+        said = await self._witness.conclude(ExitStatus(code=0) if settled else status)
+        return ev.SessionConcluded(
+            session.spec.id, said.outcome, said.failure, said.conversation or "", said.usage, said.model or ""
+        )
 
     async def _end_or_stop(self, session: ExecutionSession, view: SessionView | None) -> ExitStatus | SessionLostError:
         """Wait for the end; when the time is over or a stop is asked for, bring it about."""
@@ -456,7 +528,7 @@ class Child:
                 with trio.CancelScope(deadline=self._patience_deadline(session)) as self._patience:
                     if self._stop_reason is None:
                         return await self._wait_end(session)
-                reason = self._stop_reason or self._time_is_over()
+                reason = self._stop_reason or (StopReason.SETTLED if self._overstayed else self._time_is_over())
                 status = await stop(session, reason=reason, hurry=self._hurry)
         except SessionLostError as error:
             return error
@@ -505,33 +577,25 @@ class Child:
         return Meter(session, self._ledger, recipe.listen(spec.backend), terms)
 
     async def _wait_end(self, session: ExecutionSession) -> ExitStatus:
-        """Wait for the end; where the session can ask, or tells what it uses, see to that meanwhile."""
-        beside: list[Callable[[], Awaitable[None]]] = []
-        if session.capabilities.asks:
-            self._desk = self._make_desk(session)
-            beside.append(self._desk.run)
-        if self._meter is not None and self._meter.listens:
-            beside.append(self._meter.run)
-        return await self._wait_beside(session, beside) if beside else await session.wait()
-
-    async def _wait_beside(
-        self, session: ExecutionSession, beside: Sequence[Callable[[], Awaitable[None]]]
-    ) -> ExitStatus:
+        """Wait for the end; where the session can ask, or has a terminal, see to that meanwhile."""
+        duties = self._duties(session)
+        if not duties:
+            return await session.wait()
         failed: Exception | None = None
         found: ExitStatus | SessionLostError | None = None
         async with trio.open_nursery() as nursery:
 
-            async def see_to(run: Callable[[], Awaitable[None]]) -> None:
+            async def do(duty: Callable[[], Awaitable[None]]) -> None:
                 nonlocal failed
                 try:
-                    await run()
+                    await duty()
                 # As a value: out of the nursery it would come as a group, and be taken for somebody else's.
                 except Exception as error:
                     failed = error
                     nursery.cancel_scope.cancel()
 
-            for run in beside:
-                nursery.start_soon(see_to, run)
+            for duty in duties:
+                nursery.start_soon(do, duty)
             try:
                 found = await session.wait()
             except SessionLostError as error:
@@ -544,7 +608,44 @@ class Child:
             raise found
         return found
 
-    def _make_desk(self, session: ExecutionSession) -> Desk:
+    async def _see_it_through(self, witness: Witness) -> None:
+        """Read along; send the program away when it is done and does not go by itself."""
+        if await witness.wait_overstayed() and self._patience is not None:
+            self._overstayed = True
+            self._patience.cancel()
+
+    def _duties(self, session: ExecutionSession) -> list[Callable[[], Awaitable[None]]]:
+        """What there is to do while a session runs."""
+        duties = self._screen_duties(session)
+        if self._witness is not None:
+            duties.append(partial(self._see_it_through, self._witness))
+        if self._meter is not None and self._meter.listens:
+            duties.append(self._meter.run)
+        return duties
+
+    def _screen_duties(self, session: ExecutionSession) -> list[Callable[[], Awaitable[None]]]:
+        if session.capabilities.asks:
+            # What says of itself that it asks is a source of asks.
+            self._desk = self._make_desk(session, cast(AskSource, session))
+            return [self._desk.run]
+        if not session.capabilities.interactive or self._rules is None or session.spec.kind is not SessionKind.AGENT:
+            return []
+        watched, tell = cast(TerminalSession, session), self._ledger.append_nowait
+        terminal = Terminal(watched, self._rules, tell, self._around.wall, self._recipe.typed_max)
+        self.terminal = terminal
+        self._desk = self._make_desk(session, terminal)
+        duties: list[Callable[[], Awaitable[None]]] = [terminal.watch, self._desk.run]
+        prompt = self._recipe.typed_prompt(session.spec.attempt)
+        if prompt is not None:
+
+            async def type_prompt() -> None:
+                if not await deliver_prompt(terminal, prompt, self._ledger, session.spec.id):
+                    self.request_stop(StopReason.UNDELIVERED)
+
+            duties.append(type_prompt)
+        return duties
+
+    def _make_desk(self, session: ExecutionSession, source: AskSource) -> Desk:
         def reset_clock() -> None:
             if self._patience is not None and self._stop_reason is None:
                 self._patience.deadline = self._patience_deadline(session)
@@ -558,8 +659,7 @@ class Child:
             clock=reset_clock,
             unanswered=lambda: self.request_stop(StopReason.UNANSWERED),
         )
-        # What says of itself that it asks is a source of asks.
-        return Desk(cast(AskSource, session), self._ledger, terms)
+        return Desk(source, self._ledger, terms)
 
     async def _notify(self, event: Event) -> None:
         await self._ledger.append(event)

@@ -42,8 +42,8 @@ class Listener(Protocol):
     def read(self) -> Reading:
         """What has been used by what was fed."""
 
-    def conclude(self, status: ExitStatus) -> Conclusion:
-        """Judge the whole."""
+    def conclude(self, status: ExitStatus) -> Conclusion | None:
+        """Judge the whole; None where that is somebody else's."""
 
     @property
     def silent(self) -> bool:
@@ -122,7 +122,8 @@ class Meter:
         events: list[ev.Event] = []
         if status is not None:
             said = self._listener.conclude(status)
-            events.append(ev.SessionConcluded(self._session.spec.id, said.outcome, said.failure, said.conversation))
+            if said is not None:
+                events.append(ev.SessionConcluded(self._session.spec.id, said.outcome, said.failure))
         # Only after the judgement: the last line may be complete only by it.
         return [self._snapshot(self._listener.read()), *events]
 

@@ -61,7 +61,7 @@ async def stop(
     if not requested:
         await _note(session, ev.StopRequested(session.spec.id, reason))
         reach("session.stop-requested")
-    await session.signal(signal.Signals[policy.stop_signal])
+    await session.signal(signal.Signals[policy.first_signal])
     await session.signal(signal.SIGCONT)
     reach("session.stop-signalled")
     status = await _wait_within(session, policy.stop_grace if grace is None else grace, hurry)

@@ -12,14 +12,14 @@ from collections.abc import Mapping
 import attrs
 
 from kasmos.harnesses.aftermath import Step as Way
-from kasmos.harnesses.aftermath import decide_after_failure
+from kasmos.harnesses.aftermath import decide_after_failure, hopeless
 from kasmos.model.event import AccountParked, TaskRetryScheduled
 from kasmos.model.profile import RestartPolicy
 from kasmos.model.session import UNKNOWN_EXIT, SessionKind, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
 from kasmos.model.units import render_duration
 from kasmos.model.usage import Failure, FailureKind
-from kasmos.model.view import AccountView, BackingOff, Ended, SessionState, SessionView, TaskView
+from kasmos.model.view import AccountView, BackingOff, Conclusion, Ended, SessionState, SessionView, TaskView
 from kasmos.supervision.restart import decide_restart
 
 # --- steps ------------------------------------------------------------------------
@@ -223,6 +223,9 @@ def _after_stop(task: TaskView, counted: list[SessionView], reason: StopReason, 
             message = f"{_subject(task, stopped)}timed out{_after_how_long(task, stopped)}"
             cause = _cause(CauseKind.TIMEOUT, message, stopped)
             return _failed(task, Outcome.TIMED_OUT, cause, _ran_for(counted), rules)
+        case StopReason.SETTLED:
+            # It was done before it was sent away: what it said counts.
+            return _after_exit(task, counted, rules)
         case StopReason.UNANSWERED:
             # Not tried again: it would only ask once more, and nobody is there.
             message = f"{_subject(task, stopped)}stopped because nobody answered what it asked"
@@ -230,6 +233,10 @@ def _after_stop(task: TaskView, counted: list[SessionView], reason: StopReason, 
         case StopReason.BUDGET:
             # What it has done stays where it did it; trying again would spend more.
             return Finish(Outcome.FAILED, _cause(CauseKind.BUDGET, "stopped because its budget was spent", stopped))
+        case StopReason.UNDELIVERED:
+            message = f"its prompt could not be typed: {stopped.delivery_reason}"
+            cause = _cause(CauseKind.UNDELIVERED, message, stopped)
+            return _failed(task, Outcome.FAILED, cause, _ran_for(counted), rules)
         case _:
             kind, message = _ENDED_BY_STOP[reason]
             return Finish(Outcome.CANCELLED, _cause(kind, message, stopped))
@@ -239,9 +246,11 @@ def _after_exit(task: TaskView, counted: list[SessionView], rules: _Rules) -> St
     ended = counted[-1]
     status = ended.exit or UNKNOWN_EXIT
     said = ended.conclusion
-    if said is not None and said.failure is not None:
-        return _after_failure(task, counted, said.failure, rules)
-    if said is None and not status.succeeded:
+    if said is not None:
+        # The program's own word decides; exit 0 proves nothing.
+        if said.outcome is not Outcome.SUCCEEDED:
+            return _after_failure(task, counted, said, rules)
+    elif not status.succeeded:
         kind = CauseKind.EXIT if ended.check is None else CauseKind.CHECK
         cause = _cause(kind, f"{_subject(task, ended)}{status}", ended)
         return _failed(task, Outcome.FAILED, cause, _ran_for(counted), rules)
@@ -249,7 +258,37 @@ def _after_exit(task: TaskView, counted: list[SessionView], rules: _Rules) -> St
     if following < rules.checks:
         return StartCheck(ended.attempt, following)
     passed = {0: "", 1: ", 1 check passed"}.get(rules.checks, f", {rules.checks} checks passed")
-    return Finish(Outcome.SUCCEEDED, _cause(CauseKind.DONE, f"exit 0{passed}", ended))
+    how = "exit 0" if status.succeeded else f"done, then {status}"
+    return Finish(Outcome.SUCCEEDED, _cause(CauseKind.DONE, f"{how}{passed}", ended))
+
+
+def _after_failure(task: TaskView, counted: list[SessionView], said: Conclusion, rules: _Rules) -> Step:
+    """Decide what follows an attempt whose program was not done, by its own word."""
+    ended = counted[-1]
+    status, failure = ended.exit or UNKNOWN_EXIT, said.failure
+    kind = failure.kind if failure is not None else FailureKind.UNKNOWN
+    by_exit = not status.succeeded and kind in _TOLD_BY_EXIT
+    words = failure.message if failure is not None else ""
+    if by_exit:
+        for told in (f"exited {status.code}", str(status).replace("killed by", "ended by")):
+            words = words.removeprefix(told).lstrip(": ")
+        message = f"{status}: {words}" if words else str(status)
+    else:
+        message = f"{words} ({status})" if kind is FailureKind.UNKNOWN else f"{kind.value}: {words} ({status})"
+    cause = _cause(CauseKind.EXIT if by_exit else CauseKind.AGENT, message, ended)
+    cause = attrs.evolve(cause, failure=kind)
+    step = _by_account(task, ended, failure, cause, rules) if failure is not None else None
+    if step is not None:
+        return step
+    reason = hopeless(kind)
+    if reason is not None:
+        tried = f"{message}; not tried again: {reason}" if rules.retries > 0 else message
+        return Finish(Outcome.FAILED, attrs.evolve(cause, message=tried))
+    return _failed(task, Outcome.FAILED, cause, _ran_for(counted), rules)
+
+
+_TOLD_BY_EXIT = frozenset({FailureKind.UNKNOWN, FailureKind.CRASH, FailureKind.KILLED, FailureKind.TIMED_OUT})
+"""Failures of which the exit status says as much as the program."""
 
 
 _PATIENCE = 4
@@ -259,35 +298,24 @@ _LEAST_PARKED = 5.0
 _LONGEST_LEAST = 600.0
 
 
-def _after_failure(task: TaskView, counted: list[SessionView], failure: Failure, rules: _Rules) -> Step:
-    """Decide what follows an attempt of which its program, or who understands it, says why it failed."""
-    ended = counted[-1]
-    status = ended.exit or UNKNOWN_EXIT
+def _by_account(task: TaskView, ended: SessionView, failure: Failure, cause: Cause, rules: _Rules) -> Step | None:
+    """What follows a failure that is not the task's, but its account's or the server's; None for the others."""
     streak = rules.account.streak if rules.account is not None else 0
     way = decide_after_failure(failure, attempt=streak + 1, now=rules.wall)
-    plain = way.step is Way.AS_USUAL and not status.succeeded
-    kind = CauseKind.EXIT if plain else CauseKind.AGENT
-    said = failure.kind.value.replace("_", " ")
-    words = f"{said}: {failure.message}" if failure.message else said
-    if failure.kind is FailureKind.UNKNOWN and failure.message:
-        words = failure.message
-    message = str(status) if plain and failure.message in ("", str(status)) else words
-    cause = _cause(kind, message, ended)
+    words = f"{failure.kind.value.replace('_', ' ')}: {failure.message}"
     match way.step:
         case Way.PARK | Way.ASK if ended.account:
             if way.step is Way.ASK and not rules.may_ask:
                 return Finish(Outcome.FAILED, attrs.evolve(cause, kind=CauseKind.ACCOUNT))
             return Park(_parked(ended, failure, way.wait if way.step is Way.PARK else None, rules), words)
         case Way.RETRY:
-            # A clock of its own: `retries` is for failures that are the task's.
+            # A count of its own: `retries` is for failures that are the task's.
             if len(task.failures) < max(rules.retries, _PATIENCE):
                 delay = way.wait * (1.0 + rules.policy.jitter * rules.rand)
                 return Retry(TaskRetryScheduled(task.run_id, task.spec.id, task.attempts, delay, cause))
             return Finish(Outcome.FAILED, cause)
-        case Way.GIVE_UP:
-            return Finish(Outcome.FAILED, attrs.evolve(cause, message=f"{message} (not tried again: {way.reason})"))
         case _:
-            return _failed(task, Outcome.FAILED, cause, _ran_for(counted), rules)
+            return None
 
 
 def _parked(session: SessionView, failure: Failure, wait: float | None, rules: _Rules) -> AccountParked:

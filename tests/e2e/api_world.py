@@ -17,6 +17,7 @@ import trio
 
 from kasmos.api import create_app, serve_api
 from kasmos.api.app import KasmosApp
+from kasmos.config.schema import Orchestration
 from kasmos.daemon.access import DEFAULT_POLICY, AccessPolicy
 from kasmos.daemon.bus import Bus
 from kasmos.daemon.service import Service, Surroundings
@@ -74,6 +75,7 @@ class FakeConfig:
     """As much of a configuration as a submission needs."""
 
     flags: Mapping[str, object]
+    orchestration: Orchestration = Orchestration()
 
     @property
     def agents(self) -> Mapping[str, AgentProfile]:
@@ -300,7 +302,11 @@ def make_app(
 ) -> KasmosApp:
     """The application over a stand-in."""
     surroundings = Surroundings(
-        project="/project", configure=configure, read_ended=orchestrator.read_ended, record=record
+        project="/project",
+        configure=configure,
+        present=lambda: configure({}),
+        read_ended=orchestrator.read_ended,
+        record=record,
     )
     return create_app(Service(orchestrator, orchestrator.bus, surroundings), started_at=1_700_000_000.0, policy=policy)
 

@@ -500,13 +500,14 @@ async def test_events_of_one_task_end_with_it(api: Api) -> None:
     assert kinds == ["session_starting", "session_started", "session_ended", "task_ended"]
 
 
-async def test_a_silent_stream_has_heartbeats(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_stream_has_heartbeats(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When nothing happens, a stream carries heartbeats, which have no number."""
-    monkeypatch.setattr("kasmos.api.streams.HEARTBEAT_INTERVAL", 0.02)
-    async with api.http.stream("GET", "/v1/events") as response:
-        assert json.loads((await Events(response).take(1))[0]) == {"type": "heartbeat"}
-    async with api.http.stream("GET", "/v1/events", headers={"Accept": "text/event-stream"}) as response:
-        assert (await Events(response).take(2)) == [": heartbeat", ""]
+    monkeypatch.setattr("kasmos.api.lines.HEARTBEAT_INTERVAL", 0.02)
+    async with open_api(root) as api:
+        async with api.http.stream("GET", "/v1/events") as response:
+            assert json.loads((await Events(response).take(1))[0]) == {"type": "heartbeat"}
+        async with api.http.stream("GET", "/v1/events", headers={"Accept": "text/event-stream"}) as response:
+            assert (await Events(response).take(2)) == [": heartbeat", ""]
 
 
 async def test_a_cursor_from_another_journal_is_refused(api: Api) -> None:

@@ -115,7 +115,10 @@ def test_logs_of_an_agent(kas: Kas, state: StateRoot) -> None:
     lines = [json.loads(line) for line in kas("logs", "2", "--json").stdout.splitlines()]
     assert "tool_call" in [line["type"] for line in lines[:-1]]
     assert lines[-1]["conversation"] == "a5c572b7-79a4-42e9-924d-75085e410fa1"
-    assert kas("logs", "2", "--json", "-f").code == 2
+    assert (
+        kas("logs", "2", "--json", "-f").stdout.splitlines()[-1] == kas("logs", "2", "--json").stdout.splitlines()[-1]
+    )
+    assert kas("logs", "2", "--json", "--raw").code == 2
 
 
 def test_reading_needs_no_supervisor(kas: Kas, state: StateRoot) -> None:

@@ -117,6 +117,43 @@ async def test_a_client_that_stops_reading_is_dropped(root: Path, monkeypatch: p
         await stalled.aclose()
 
 
+async def test_a_client_that_is_dropped_reads_why(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """(1) Who did not read for too long, and reads then, finds a whole stream whose last line says why it ends."""
+    monkeypatch.setattr(server, "SEND_TIMEOUT", 0.3)
+    for media_type, last in (
+        ("application/x-ndjson", b'{"type":"dropped","reason":"you have read nothing'),
+        ("text/event-stream", b'event: dropped\ndata: {"type":"dropped","reason":"you have read nothing'),
+    ):
+        (root / media_type[:4]).mkdir()
+        async with open_api(root / media_type[:4]) as api:
+            fill_journal(api)
+            stalled = await open_raw(api, GET_EVENTS.replace("\n\n", f"\nAccept: {media_type}\n\n"))
+            await until(lambda api=api: api.orchestrator.bus.subscribers == 1)
+            await until(lambda api=api: api.orchestrator.bus.subscribers == 0)
+            data = await read_to_end(stalled)
+            assert last in data[-400:]
+            assert data.endswith(b"\r\n0\r\n\r\n")
+            await stalled.aclose()
+
+
+async def test_a_websocket_that_is_dropped_reads_why(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """(1) A WebSocket whose client did not read is closed with a code and the reason, behind what it had not read."""
+    monkeypatch.setattr(server, "SEND_TIMEOUT", 0.3)
+    async with open_api(root) as api, trio.open_nursery() as nursery:
+        fill_journal(api)
+        stream = await open_raw(api)
+        connection = await wrap_client_stream(nursery, stream, "kasmos", "/v1/ws")
+        await connection.send_message('{"subscribe": "events"}')
+        await until(lambda: api.orchestrator.bus.subscribers == 1)
+        await until(lambda: api.orchestrator.bus.subscribers == 0)
+        with trio.fail_after(SOON), pytest.raises(ConnectionClosed) as caught:
+            while True:
+                await connection.get_message()
+        assert caught.value.reason.code == 1013
+        assert "read nothing for too long" in caught.value.reason.reason
+        await stream.aclose()
+
+
 async def test_a_slow_client_that_reads_is_not_dropped(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """(1) The deadline is for one piece: a large answer may take many times as long."""
     monkeypatch.setattr(server, "SEND_TIMEOUT", 0.5)
@@ -252,6 +289,8 @@ async def test_sending_to_a_closed_websocket_yields(root: Path) -> None:
         with trio.fail_after(SOON):
             assert (await api.get("/healthz")).status_code == 200
             api.shutdown.set()
+        # The client still has messages that nobody takes from it.
+        nursery.cancel_scope.cancel()
 
 
 async def test_an_empty_binary_message_arrives(root: Path) -> None:

@@ -261,3 +261,47 @@ async def test_tasks_are_listed_and_are_no_plans(site: Site) -> None:
         assert (await here.http.get("/v1/runs")).json()["runs"] == []
         (run,) = (await here.http.get("/v1/runs?origin=task")).json()["runs"]
         assert (run["run_id"], run["origin"]) == (task_id, "task")
+
+
+MENDED = """
+[orchestration]
+default_agent = "shell"
+max_queued = 1
+
+[agents.cat]
+program = "cat"
+prompt = "stdin"
+
+[agents.new]
+program = "cat"
+prompt = "stdin"
+"""
+
+
+async def test_what_is_handed_in_is_checked_against_what_it_will_be_made_of(site: Site) -> None:
+    """With what it is handed, a supervisor reads its configuration again: an agent that was added can be used."""
+    async with site.supervisor() as here:
+        (site.project / ".kasmos" / "config.toml").write_text(MENDED)
+        task_id = await here.submit("hello", agent="new")
+        task = await here.ended(task_id)
+        assert (task["status"], task["cause"]["message"]) == ("succeeded", "exit 0")
+        assert (await here.http.get("/v1/status")).json()["queue_limit"] == 1
+        agents = (await here.http.get("/v1/agents")).json()["agents"]
+        assert "new" in {agent["name"] for agent in agents}
+
+
+async def test_a_retry_is_made_of_the_mended_profile(site: Site) -> None:
+    """A mended profile counts for a retry, without a new supervisor; a broken file is refused."""
+    config = site.project / ".kasmos" / "config.toml"
+    config.write_text('[agents.tool]\nprogram = "false"\nprompt = "stdin"\n')
+    async with site.supervisor() as here:
+        task_id = await here.submit("hello", agent="tool")
+        assert (await here.ended(task_id))["status"] == "failed"
+        config.write_text('[agents.tool]\nprogram = "')
+        refused = await here.http.post(f"/v1/tasks/{task_id}/retry")
+        assert (refused.status_code, refused.json()["code"]) == (400, "invalid_config")
+        # To look is not to change: what is in force is told of all the same.
+        assert (await here.http.get("/v1/agents")).status_code == 200
+        config.write_text('[agents.tool]\nprogram = "true"\nprompt = "stdin"\n')
+        assert (await here.http.post(f"/v1/tasks/{task_id}/retry")).status_code == 202
+        assert (await here.ended(task_id))["status"] == "succeeded"

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -363,6 +363,8 @@ def test_allowed_line_is_plain(line: str) -> None:
 @given(lines, lines)
 def test_denied_command_anywhere(before: str, after: str) -> None:
     """No line on which a denied command stands on a line of its own is ever allowed."""
+    # Inside quotes a line is no command, whatever stands on it; backslashes join lines.
+    assume(not set(before) & set("'\"\\"))
     rules = (Rule("all", ALLOW, tool="Bash"), Rule("ok", ALLOW, command="ok *"), Rule("no", DENY, command="evil *"))
     assert judge(bash(f"{before}\nevil x\n{after}"), rules).decision is not ALLOW
 

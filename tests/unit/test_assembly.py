@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import attrs
@@ -77,19 +78,29 @@ def test_the_session_of_an_attempt() -> None:
     """An attempt's session is all that profile, task and run say, under an id that no other has."""
     spec = recipe(kitchen={"buffer_bytes": 100, "max_log_bytes": 1000}).agent(3)
     assert (spec.id, spec.name, spec.kind) == ("ab12-2a3-xyzab", "w1t2-write-it", SessionKind.AGENT)
-    assert spec.argv == ("claude", "-p", "--model", "opus")
+    structured = ("--output-format", "stream-json", "--verbose")
+    assert spec.argv == ("claude", "-p", "--model", "opus", *structured, "--session-id", spec.conversation)
+    assert uuid.UUID(spec.conversation)
+    assert spec.harness == "claude"
     assert spec.stdin_prompt
     assert "This is task 2 of wave 1. 1 other task runs beside it" in spec.prompt
     assert (spec.cwd, spec.backend, spec.output) == ("/home/me/project", ExecutionMode.HEADLESS, OutputMode.FILE)
     assert (spec.run_id, spec.task_id, spec.attempt, spec.check, spec.profile) == ("ab12", "2", 3, None, "coder")
-    assert (spec.leftovers, spec.stop, spec.limits) == (PROFILE.leftovers, PROFILE.stop, PROFILE.limits)
+    assert (spec.leftovers, spec.limits) == (PROFILE.leftovers, PROFILE.limits)
+    assert spec.stop == attrs.evolve(PROFILE.stop, stop_signal="SIGINT")
     assert (spec.buffer_bytes, spec.max_log_bytes) == (100, 1000)
     assert len(spec.profile_digest) == 16
 
 
 def test_the_environment_of_an_attempt() -> None:
     """A program sees the allowed part of the environment, the profile's and the task's variables, and who it is."""
-    assert recipe().agent(1).env == {
+    quiet = {
+        "DISABLE_AUTOUPDATER": "1",
+        "DISABLE_TELEMETRY": "1",
+        "DISABLE_ERROR_REPORTING": "1",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    }
+    assert recipe().agent(1).env == quiet | {
         "PATH": "/bin",
         "MY_KEY": "k",
         "COLOR": "never",

@@ -237,13 +237,11 @@ def test_effort_and_temperature_are_filled_in(load: Loader) -> None:
 
 
 def test_setting_that_nothing_uses_gets_a_warning(load: Loader) -> None:
-    """A model, an effort or a temperature without its placeholder has no effect, and that is said."""
+    """A temperature without its placeholder has no effect, and that is said; harnesses know of model and effort."""
     text = '[agents.a]\nprogram = "a"\nmodel = "m"\neffort = "high"\ntemperature = 1'
     warnings = load(text).warnings
     assert [warning.split(" has no effect")[0].rsplit(".", 1)[1] for warning in warnings] == [
-        "effort",
         "temperature",
-        "model",
     ]
 
 
@@ -267,7 +265,7 @@ def test_file_of_other_programs_is_read(load: Loader) -> None:
         enabled = false
     """)
     assert loaded.config.orchestration.auto_advance_waves is False
-    assert len(loaded.warnings) == 7
+    assert len(loaded.warnings) == 5
     assert load("[ui]\nauto_advance_waves = false\n[orchestration]\nauto_advance_waves = true").config == load().config
 
 

@@ -62,7 +62,7 @@ def test_example_is_right_in_every_line(tmp_path: Path) -> None:
     plain = load(tmp_path, EXAMPLE.read_text()).config
     assert loaded.config.orchestration.on_failure == plain.orchestration.on_failure
     assert loaded.config.agents["coder"].restart == plain.agents["coder"].restart
-    assert loaded.config.agents["coder"].stop == plain.agents["coder"].stop
+    assert loaded.config.agents["coder"].stop.first_signal == plain.agents["coder"].stop.first_signal
 
 
 @pytest.mark.parametrize("found", [(), ("codex",), tuple(preset.name for preset in PRESETS)])

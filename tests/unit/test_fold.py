@@ -14,9 +14,11 @@ from kasmos.model.plan import Plan, PlanTask, RunSettings, Wave
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
+from kasmos.model.usage import Failure, FailureKind
 from kasmos.model.view import (
     Active,
     BackingOff,
+    Conclusion,
     Ended,
     Pending,
     RunState,
@@ -286,6 +288,17 @@ def test_fold_session_remembers_what_befell_it() -> None:
     assert (session.detached, session.killed, session.unkillable) == (True, True, (7,))
     assert (session.leftovers, session.output_lost) == ((first, second), 2)
     assert (session.exit, session.output_bytes, session.tail) == (ExitStatus(signal=9), 30, "bye")
+
+
+def test_fold_conclusion_of_a_session() -> None:
+    """What a program said of its end stands beside its exit, and the conversation it told beside the one it chose."""
+    failure = Failure(FailureKind.AUTH, "Invalid API key")
+    said = ev.SessionConcluded("s1", Outcome.FAILED, failure, conversation="c-2")
+    session = the_session(ev.SessionStarted("s1"), said, ev.SessionEnded("s1", ExitStatus(code=1)))
+    assert session.conclusion == Conclusion(Outcome.FAILED, failure, "c-2")
+    assert session.conversation == "c-2"
+    chosen = Ledger(RUN, starting(harness="claude", conversation="c-1")).world.sessions["s1"]
+    assert (chosen.harness, chosen.conversation, chosen.conclusion) == ("claude", "c-1", None)
 
 
 def test_fold_adopted_session_is_detached_no_longer() -> None:

@@ -8,11 +8,12 @@ import pytest
 
 from kasmos.harnesses.aftermath import Step, decide_after_failure
 from kasmos.harnesses.catalog import find_harness, harness_names, recognise
-from kasmos.harnesses.command import Continuation, PermissionDefault, Wish, build_arguments, judge_wish
+from kasmos.harnesses.command import Continuation, Wish, build_arguments, judge_wish
 from kasmos.harnesses.conclusion import Failure, FailureKind
 from kasmos.harnesses.facts import BUILT_IN, common_rules, knows_version, load_facts, parse_facts
 from kasmos.harnesses.parser import DIALECTS
 from kasmos.harnesses.words import classify, read_comeback, status_in
+from kasmos.model.approval import PermissionDefault
 
 NOW = datetime.datetime(2026, 11, 20, 18, 40, tzinfo=datetime.UTC).timestamp()
 

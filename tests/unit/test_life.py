@@ -125,6 +125,7 @@ def test_change_is_split(tmp_path: Path) -> None:
         environ={},
         flags={
             "orchestration.retries": 3,
+            "orchestration.cgroups": "never",
             "daemon.on_stop": "stop",
             "daemon.listen": "127.0.0.1:1",
             "logs.buffer_bytes": 8192,
@@ -132,7 +133,7 @@ def test_change_is_split(tmp_path: Path) -> None:
     ).config
     change = decide_change(old, new)
     assert change.applied == ("orchestration.retries", "daemon.on_stop")
-    assert change.restart == ("logs.buffer_bytes", "daemon.listen")
+    assert change.restart == ("orchestration.cgroups", "logs.buffer_bytes", "daemon.listen")
     assert change.config.orchestration.retries == 3
     assert change.config.logs == old.logs
     assert change.config.daemon.listen == ()

@@ -145,7 +145,7 @@ async def test_where_nobody_can_be_asked_a_refused_login_fails_the_task(autojump
     async with here.life() as life:
         await life.submit(plan(task(1)))
         await life.orchestrator.wait_idle()
-        assert cause_of(life, "1") == (Outcome.FAILED, CauseKind.ACCOUNT, "auth: no more")
+        assert cause_of(life, "1") == (Outcome.FAILED, CauseKind.ACCOUNT, "auth: no more (exit 1)")
 
 
 async def test_what_waits_for_its_account_can_be_stopped(autojump_clock: MockClock) -> None:
@@ -172,7 +172,7 @@ async def test_what_would_end_alike_is_not_tried_again(kind: FailureKind, autoju
         await life.orchestrator.wait_idle()
         outcome, cause, message = cause_of(life, "1")
         assert (outcome, cause) == (Outcome.FAILED, CauseKind.AGENT)
-        assert "no more (not tried again:" in message
+        assert "no more (exit 1); not tried again:" in message
     assert len(starts(here)) == 1
 
 
@@ -192,7 +192,7 @@ async def test_a_failure_that_is_told_outweighs_exit_0(autojump_clock: MockClock
     async with here.life() as life:
         await life.submit(plan(task(1)))
         await life.orchestrator.wait_idle()
-        assert cause_of(life, "1") == (Outcome.FAILED, CauseKind.AGENT, "no more")
+        assert cause_of(life, "1") == (Outcome.FAILED, CauseKind.AGENT, "no more (exit 0)")
 
 
 async def test_starts_on_one_account_keep_their_distance(autojump_clock: MockClock) -> None:
