@@ -326,7 +326,8 @@ def _task(task: TaskView, event: ev.TaskRetryScheduled | ev.TaskPutBack | ev.Tas
                 state=Pending(),
                 epoch=len(task.sessions),
                 failures=task.failures if event.waits else (),
-                conversation=event.conversation,
+                # Whoever waits goes on where it was.
+                conversation=event.conversation or (task.conversation if event.waits else ""),
                 ended_at=None,
                 ended_mono=None,
             )
