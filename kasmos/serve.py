@@ -51,7 +51,7 @@ from kasmos.sessions.headless import open_headless
 from kasmos.sessions.protocol import Backend, ExecutionSession, OutputChunk
 from kasmos.sessions.registry import require_backend
 from kasmos.sessions.scripted import ScriptedBackend
-from kasmos.sessions.tmux_backend import open_tmux
+from kasmos.sessions.tmux_backend import TmuxBackend, open_tmux
 from kasmos.store.journal import Journal, open_journal, read_records
 from kasmos.store.lock import StateLock, boot_id
 from kasmos.store.stateroot import StateRoot
@@ -343,7 +343,7 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                     orchestrator,
                     bus,
                     _service_surroundings(
-                        options, configure, present, backends, health, journal.append_nowait, kitchen.treasury
+                        options, configure, present, backends, tmux, health, journal.append_nowait, kitchen.treasury
                     ),
                 )
                 if not options.life.daemon:
@@ -458,6 +458,7 @@ def _service_surroundings(
     configure: Callable[[Mapping[str, object]], Config],
     present: Callable[[], Config],
     backends: Mapping[ExecutionMode, Backend],
+    tmux: TmuxBackend,
     health: Health,
     record: Callable[[ev.Event], object],
     treasury: Treasury,
@@ -465,11 +466,15 @@ def _service_surroundings(
     def read_ended(view: SessionView, offset: int, limit: int) -> OutputChunk:
         return require_backend(backends, view.backend).read_output(view.id, offset, limit)
 
+    def last_screen(view: SessionView) -> str | None:
+        return tmux.last_screen(view.id) if view.backend is ExecutionMode.TMUX else None
+
     return ServiceSurroundings(
         project=str(options.workspace_root or options.project),
         configure=configure,
         present=present,
         read_ended=read_ended,
+        last_screen=last_screen,
         last_output_at=partial(_last_output_at, options.root),
         life=options.life,
         health=health,

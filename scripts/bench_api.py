@@ -438,6 +438,8 @@ def ready(parent: Path, rounds: int = 5) -> list[Measured]:
 
 def _fill(root: Path, events: int) -> None:
     """A journal of sessions that have ended."""
+    # Beside this file.
+    sys.path.append(str(Path(__file__).parent))
     import bench_journal
 
     root.mkdir(mode=0o700)

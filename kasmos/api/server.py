@@ -17,6 +17,7 @@ each with a test of its name in `tests/e2e/test_server.py`:
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -314,7 +315,12 @@ def _listen_tcp(host: str, port: int) -> socket.socket:
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
-        raise StoreError(f"cannot listen on {host}:{port}: {error.strerror}; is something else there?") from error
+        cures: dict[int | None, str] = {
+            errno.EADDRINUSE: "; something else is there: choose another port, or 0 for any that is free",
+            errno.EADDRNOTAVAIL: "; this machine does not have that address",
+            errno.EACCES: "; ports below 1024 are for root: choose another one",
+        }
+        raise StoreError(f"cannot listen on {host}:{port}: {error.strerror}{cures.get(error.errno, '')}") from error
     return sock
 
 

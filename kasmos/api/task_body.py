@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from kasmos.api.questions import a_flag, a_word, read_body
+from kasmos.api.questions import a_flag, a_word, judge_body
 from kasmos.daemon.single import TaskRequest
-from kasmos.exceptions import Mistake, RequestError
+from kasmos.exceptions import Mistake
 from kasmos.model.plan import Check
 from kasmos.model.units import DURATION_EXAMPLES, parse_duration
 
@@ -19,16 +19,17 @@ ENV_NAME = re.compile(r"(?!KASMOS_)[A-Za-z_][A-Za-z0-9_]{0,255}")
 _MODEL_LENGTH = 256
 
 
-async def read_task_body() -> tuple[TaskRequest, bool]:
-    """The task that is asked for, and whether the answer is to be a stream.
+async def read_task_body() -> tuple[TaskRequest, bool, list[Mistake]]:
+    """The task that is asked for, whether the answer is to be a stream, and what is wrong with the body.
+
+    A field that is wrong is left out of the task, so that the rest of it can be looked at further.
 
     Raises:
-        RequestError: 415 if it is not JSON, 400 `invalid_json` or `invalid_body` with every mistake.
+        RequestError: 415 if it is not JSON, 400 `invalid_json`.
     """
-    body = await read_body(_FIELDS, ("prompt",))
-    mistakes: list[Mistake] = []
+    body, mistakes = await judge_body(_FIELDS, ("prompt",))
     request = TaskRequest(
-        prompt=body["prompt"],
+        prompt=body.get("prompt", "-"),
         agent=body.get("agent"),
         model=body.get("model"),
         context=body.get("context"),
@@ -42,9 +43,7 @@ async def read_task_body() -> tuple[TaskRequest, bool]:
         name=body.get("name", ""),
         continues=body.get("continue", ""),
     )
-    if mistakes:
-        raise RequestError(400, "invalid_body", "the body is wrong", mistakes)
-    return request, body.get("stream", False)
+    return request, body.get("stream", False), mistakes
 
 
 def _seconds(said: Any) -> float | None:

@@ -51,7 +51,9 @@ async def post_task() -> Response:
     """Hand in one task; the answer is its id, or a stream of everything about it until it has ended."""
     Query(()).done()
     request_key = _request_key()
-    wanted, stream = await read_task_body()
+    wanted, stream, mistakes = await read_task_body()
+    if mistakes:
+        await the_service().refuse_task(wanted, mistakes)
     kind = must_accept(NDJSON, SSE) if stream else must_accept(JSON, NDJSON, SSE)
     service = the_service()
     submitted = await service.submit_task(wanted, key=request_key)

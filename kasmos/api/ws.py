@@ -67,7 +67,7 @@ class _Conversation:
             await self._send({"type": "error", "code": "invalid_json", "detail": f"no JSON object: {error}"})
             return
         except RequestError as error:
-            await self._refuse(error)
+            await self._refuse(error, _named(said))
             return
         if work is None:
             scope = self._scopes.pop(name, None)
@@ -76,7 +76,7 @@ class _Conversation:
             await self._send({"type": "unsubscribed", "name": name})
         elif name in self._scopes or len(self._scopes) >= MAX_SUBSCRIPTIONS:
             detail = f"{name} is subscribed to already" if name in self._scopes else "there are too many subscriptions"
-            await self._refuse(RequestError(409, "conflict", detail))
+            await self._refuse(RequestError(409, "conflict", detail), name)
         else:
             scope = self._scopes[name] = trio.CancelScope()
             await self._send({"type": "subscribed", "name": name})
@@ -102,8 +102,8 @@ class _Conversation:
             with scope:
                 await work()
         except KasmosError as error:
-            known = isinstance(error, RequestError)
-            await self._refuse(error if known else RequestError(409, "conflict", str(error)))  # type: ignore[arg-type]
+            known = error if isinstance(error, RequestError) else RequestError(409, "conflict", str(error))
+            await self._refuse(known, name)
         finally:
             if self._scopes.get(name) is scope:
                 del self._scopes[name]
@@ -145,8 +145,10 @@ class _Conversation:
             await trio.sleep(HEARTBEAT_INTERVAL)
             await self._send_text(HEARTBEATS[NDJSON])
 
-    async def _refuse(self, error: RequestError) -> None:
-        await self._send({"type": "error", "code": error.code, "detail": error.detail})
+    async def _refuse(self, error: RequestError, name: str) -> None:
+        """Say what is wrong, and with which subscription."""
+        said = {"type": "error", "name": name, "status": error.status, "code": error.code, "detail": error.detail}
+        await self._send(said)
 
     async def _send(self, message: dict[str, Any]) -> None:
         await self._send_text(encode(message))
@@ -154,6 +156,12 @@ class _Conversation:
     async def _send_text(self, line: bytes) -> None:
         async with self._sending:
             await websocket.send(line.decode().rstrip("\n"))
+
+
+def _named(said: dict[str, Any]) -> str:
+    """What the subscription is called that a message is about, as far as it says so."""
+    what = said.get("subscribe", said.get("unsubscribe"))
+    return f"output {said.get('session', '')}" if what == "output" else "events" if what == "events" else ""
 
 
 def _number(said: dict[str, Any], name: str) -> int:

@@ -227,7 +227,7 @@ def _code(error: Exception) -> int:
     if isinstance(error, ConfigError | PlanError):
         return USAGE
     # The same mistakes, found by the supervisor that was asked.
-    if isinstance(error, RequestError) and error.code in ("invalid_plan", "invalid_config"):
+    if isinstance(error, RequestError) and error.code in ("invalid_plan", "invalid_config", "invalid_body"):
         return USAGE
     return UNREACHABLE if isinstance(error, ClientError) else REFUSED
 

@@ -41,7 +41,7 @@ def check(ctx: click.Context, file: str, as_json: bool, agent: str | None, proje
     from kasmos.config.load import load_config, locate_project
     from kasmos.exceptions import ConfigError, PlanError
     from kasmos.harnesses.equip import equip_all
-    from kasmos.orchestration.assembly import refusals
+    from kasmos.orchestration.assembly import PERMISSION_SERVER, refusals
     from kasmos.plans import agent_of, check_plan, in_document_order, read_plan
 
     flags = {"orchestration.default_agent": agent} if agent is not None else {}
@@ -53,7 +53,7 @@ def check(ctx: click.Context, file: str, as_json: bool, agent: str | None, proje
         _refuse(ctx, error.mistakes, as_json=as_json)
     read = read_plan(data, file)
     default = config.orchestration.default_agent
-    profiles = equip_all(config.agents)
+    profiles = equip_all(config.agents, server=PERMISSION_SERVER)
     used = {name for task in read.parsed.plan.tasks if (name := agent_of(task, default)) is not None}
     refused = refusals(config.agents, sorted(used), os.environ)
     checked = check_plan(read.parsed, profiles, default, require_agent=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import click
 
 from kasmos.cli.context import Place, note, place_of, say
 
+_FIELD = re.compile(r"\$\.(\w+)")
+_OPTIONS = {"prompt": "PROMPT", "checks": "--check", "needs": "--need"}
 CURE = "start one with `kas daemon start`, or hand the task to a `kas run` that is under way"
 
 
@@ -55,7 +58,7 @@ def submit(ctx: click.Context, /, prompt: str, wait: bool, follow: bool, as_json
 
 def _body(ctx: click.Context, prompt: str, said: dict[str, Any]) -> dict[str, Any]:
     body = {name: value for name, value in said.items() if value not in (None, (), False)}
-    body["prompt"] = sys.stdin.read() if prompt == "-" else prompt
+    body["prompt"] = _prompt(ctx, sys.stdin.buffer.read() if prompt == "-" else os.fsencode(prompt))
     if "continues" in body:
         body["continue"] = body.pop("continues")
     if "context" in body:
@@ -64,6 +67,13 @@ def _body(ctx: click.Context, prompt: str, said: dict[str, Any]) -> dict[str, An
         # Where the person is, not where the supervisor is.
         body["workdir"] = os.path.abspath(body["workdir"])
     return body
+
+
+def _prompt(ctx: click.Context, said: bytes) -> str:
+    try:
+        return said.decode()
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(f"it is no UTF-8 (byte {error.start + 1})", ctx, param_hint="PROMPT") from error
 
 
 def _context(ctx: click.Context, said: str) -> Any:
@@ -85,11 +95,25 @@ def _context(ctx: click.Context, said: str) -> Any:
 
 
 def _hand_in(place: Place, body: dict[str, Any]) -> Any:
-    from kasmos.exceptions import ClientError
+    import attrs
+
+    from kasmos.exceptions import ClientError, RequestError
 
     # With a key, an answer that was lost on its way can be asked for again, and there is one task all the same.
     headers = {"Idempotency-Key": f"kas-{secrets.token_hex(16)}"}
     try:
-        return place.reach(CURE).post("/v1/tasks", body, headers=headers)
-    except ClientError:
-        return place.reach(CURE).post("/v1/tasks", body, headers=headers)
+        try:
+            return place.reach(CURE).post("/v1/tasks", body, headers=headers)
+        except ClientError:
+            return place.reach(CURE).post("/v1/tasks", body, headers=headers)
+    except RequestError as error:
+        mistakes = [attrs.evolve(mistake, place=_option(mistake.place)) for mistake in error.mistakes]
+        raise RequestError(error.status, error.code, error.detail, mistakes) from error
+
+
+def _option(place: str) -> str:
+    """What a field of the body is called on the command line."""
+    name = _FIELD.match(place)
+    if name is None:
+        return place
+    return _OPTIONS.get(name[1]) or f"--{name[1].replace('_', '-')}"

@@ -10,7 +10,7 @@ import os
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -35,6 +35,9 @@ from kasmos.exceptions import ClientError
 from kasmos.model.codec import CodecError, decode, decode_record
 from kasmos.model.event import Record, SessionStarting
 from kasmos.model.session import SessionKind
+
+if TYPE_CHECKING:
+    from kasmos.client.feed import Feed
 
 E = TypeVar("E")
 
@@ -70,7 +73,7 @@ async def connect(
     async with httpx.AsyncClient(
         transport=transport, base_url=url or "http://kasmos", headers=headers, timeout=timeout
     ) as http:
-        client = Client(http, timeout)
+        client = Client(http, timeout, None if socket_path is None else os.fspath(socket_path), url, token)
         try:
             yield client
         finally:
@@ -87,9 +90,12 @@ class Client(Verbs):
         RequestError: in every method: it refused.
     """
 
-    def __init__(self, http: httpx.AsyncClient, timeout: float) -> None:
+    def __init__(
+        self, http: httpx.AsyncClient, timeout: float, socket_path: str | None, url: str | None, token: str | None
+    ) -> None:
         self._http = http
         self._timeout = timeout
+        self._where = (socket_path, url, token)
         self._streams: set[Stream[Any]] = set()
 
     async def ask(self, path: str) -> bytes:
@@ -170,6 +176,36 @@ class Client(Verbs):
         stream = TaskStream(self._http, task, after, output, patience)
         self._streams.add(stream)
         return stream
+
+    @asynccontextmanager
+    async def open_feed(
+        self, *, after: int | None = 0, run: str | None = None, patience: float = PATIENCE
+    ) -> AsyncIterator[Feed]:
+        """Subscribe to events and to the output of sessions, over one WebSocket that comes back by itself.
+
+        Usage::
+
+            async with kas.open_feed(after=(await kas.status())["seq"]) as feed:
+                await feed.follow_output("coder")
+                async for item in feed:
+                    match item:
+                        case SessionOutput(text=text): ...
+                        case Record(event=event): ...
+
+        Args:
+            after: events with numbers above this one, history first; None leaves events out.
+            run: only those about this run.
+            patience: seconds without a supervisor after which iterating fails with `ClientError`.
+
+        Cancellation: reaches the block.
+        """
+        # Late: most who connect need no WebSocket.
+        from kasmos.client import feed as feeds
+
+        async with feeds.open_feed(
+            feeds.Where(*self._where), self.session, after=after, run=run, patience=patience
+        ) as feed:
+            yield feed
 
     async def wait(self, task: str) -> Task:
         """Wait until a task has ended, over as many supervisors as that takes; the task as it is then."""

@@ -95,6 +95,29 @@ class Task:
 
 
 @attrs.frozen
+class SessionOutput:
+    """A piece of what a session wrote, in a feed."""
+
+    session_id: str
+    offset: int
+    """Where it begins in the session's output, in bytes."""
+    next_offset: int
+    lost: int
+    """Bytes before it that are gone."""
+    text: str
+    ended: bool
+    """Nothing will follow."""
+
+
+@attrs.frozen
+class Gap:
+    """The events between two numbers are missing: they were pruned."""
+
+    after: int
+    before: int
+
+
+@attrs.frozen
 class TaskOutput:
     """A piece of what a task's agent writes."""
 

@@ -118,7 +118,8 @@ def check_policy(policy: AccessPolicy, listen: Iterable[str]) -> None:
         try:
             tokens[name] = read_token(source)
         except ValueError as error:
-            mistakes.append(Mistake(f"daemon.http_{name}_token", str(error)))
+            key = f"daemon.http_{name}_token{'_file' if source.path is not None else ''}"
+            mistakes.append(Mistake(key, str(error)))
     if tokens.get("admin") and tokens.get("admin") == tokens.get("readonly"):
         problem = "it is the same as the admin token, so it would not be for reading only"
         mistakes.append(Mistake("daemon.http_readonly_token", problem, "two different tokens"))

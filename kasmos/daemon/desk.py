@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 import attrs
 import trio
@@ -16,6 +17,8 @@ from kasmos.exceptions import Mistake, RequestError
 from kasmos.model.view import TaskView
 from kasmos.orchestration.budgets import Shortage
 from kasmos.orchestration.intake import TaskAccepted, TaskSubmission
+
+_REFUSED = "the task cannot be run as it was asked for"
 
 
 def budget_exceeded(shortage: Shortage, surroundings: Surroundings) -> RequestError:
@@ -66,7 +69,20 @@ class TaskDesk:
             self._in_hand -= 1
         return self._answer(accepted, cursor, prepared.warnings)
 
+    async def refuse(self, request: TaskRequest, mistakes: Iterable[Mistake]) -> NoReturn:
+        """Refuse a task with mistakes; see `Service.refuse_task`."""
+        _, _, others = await self._look(request)
+        told = {mistake.place: mistake for mistake in (*others, *mistakes)}
+        raise RequestError(400, "invalid_body", _REFUSED, sorted(told.values(), key=lambda one: one.place))
+
     async def _prepare(self, request: TaskRequest) -> tuple[Prepared, tuple[str, ...]]:
+        prepared, needs, mistakes = await self._look(request)
+        if prepared is None or mistakes:
+            raise RequestError(400, "invalid_body", _REFUSED, mistakes)
+        return prepared, needs
+
+    async def _look(self, request: TaskRequest) -> tuple[Prepared | None, tuple[str, ...], list[Mistake]]:
+        """What it comes to, the tasks it needs, and every mistake."""
         earlier, conversation, mistakes = await self._look_up_conversation(request)
         if earlier is not None:
             workdir = request.workdir or earlier.spec.workdir or self._orchestrator.world.runs[earlier.run_id].project
@@ -85,9 +101,7 @@ class TaskDesk:
                 needs.append(self._get_task(name).id)
             except RequestError as error:
                 mistakes.append(Mistake(f"$.needs[{index}]", error.detail, "the id of a task that was handed in"))
-        if prepared is None or mistakes:
-            raise RequestError(400, "invalid_body", "the task cannot be run as it was asked for", mistakes)
-        return prepared, tuple(dict.fromkeys(needs))
+        return prepared, tuple(dict.fromkeys(needs)), mistakes
 
     async def _look_up_conversation(self, request: TaskRequest) -> tuple[TaskView | None, str, list[Mistake]]:
         """The task whose conversation is gone on with, that conversation, and what stands against it."""

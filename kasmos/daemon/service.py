@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import attrs
 import trio
@@ -32,7 +32,6 @@ from kasmos.exceptions import (
     Mistake,
     PlanError,
     RequestError,
-    SessionClosedError,
     SupervisionError,
 )
 from kasmos.harnesses.equip import equip_all
@@ -44,7 +43,6 @@ from kasmos.model.view import AccountView, ApprovalView, RunView, SessionView, T
 from kasmos.orchestration.approvals import told, wrong_with
 from kasmos.orchestration.assembly import refusals
 from kasmos.plans import load_plan
-from kasmos.sessions.protocol import ExecutionSession
 from kasmos.store.lookup import match_runs, match_sessions, match_tasks, newest_session
 
 __all__ = ["RunOverrides", "Service", "Surroundings", "plan_key"]
@@ -89,7 +87,7 @@ class Service:
         self._reader = OutputReader(orchestrator, bus, surroundings.read_ended)
         self._desk = TaskDesk(orchestrator, surroundings, self.get_task)
         self._present = Present(orchestrator.world, bus)
-        self.terminals = Terminals(orchestrator, self.get_session)
+        self.terminals = Terminals(orchestrator, self.get_session, surroundings.last_screen)
 
     # --- queries ------------------------------------------------------------------
 
@@ -317,6 +315,18 @@ class Service:
         """
         return await self._desk.submit(request, key)
 
+    async def refuse_task(self, request: TaskRequest, mistakes: Iterable[Mistake]) -> NoReturn:
+        """Refuse a task of which *mistakes* are known, with all others at once.
+
+        Args:
+            request: what can be made out of what was asked for.
+
+        Raises:
+            RequestError: 400 `invalid_body` with every mistake, one for each place.
+            ConfigError: the configuration is wrong.
+        """
+        await self._desk.refuse(request, mistakes)
+
     def _not_applied(self, accepted: AcceptedLike, wanted: RunSettings, overrides: RunOverrides) -> tuple[Mistake, ...]:
         """What was asked for this run, and comes too late: its settings are those it began with."""
         run = self.world.runs.get(accepted.run_id) if accepted.continued else None
@@ -471,18 +481,6 @@ class Service:
         if view.state is ApprovalState.OPEN and (wrong := wrong_with(view.ask, answer)):
             raise RequestError(409, "answer_not_offered", f"approval {approval_id}: {wrong}")
         return await self._orchestrator.resolve_approval(approval_id, answer, who, patience=DELIVERY_PATIENCE)
-
-    def get_open_session(self, name: str) -> ExecutionSession:
-        """The live session that *name* means.
-
-        Raises:
-            SessionClosedError: it is not open.
-        """
-        session = self.get_session(name)
-        live = self._orchestrator.live_session(session.id)
-        if live is None:
-            raise SessionClosedError(f"session {session.id} is not open; its output can be read")
-        return live
 
     def _again(self, task: TaskView) -> TaskView:
         return self.world.runs[task.run_id].tasks[task.spec.id]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 
 import attrs
+import trio
 
 from kasmos.daemon.terms import OrchestratorLike
 from kasmos.exceptions import InteractiveOnlyError, Mistake, RequestError, SessionClosedError
@@ -72,6 +73,8 @@ class ScreenWire:
     height: int | None = None
     cursor: tuple[int, int] | None = None
     """Column and line, from 0."""
+    ended: bool = False
+    """Whether it is the last one."""
 
 
 @attrs.frozen
@@ -97,9 +100,15 @@ class Terminals:
         SessionError: in every method: its terminal cannot be asked.
     """
 
-    def __init__(self, orchestrator: OrchestratorLike, get_session: Callable[[str], SessionView]) -> None:
+    def __init__(
+        self,
+        orchestrator: OrchestratorLike,
+        get_session: Callable[[str], SessionView],
+        last_screen: Callable[[SessionView], str | None],
+    ) -> None:
         self._orchestrator = orchestrator
         self._get_session = get_session
+        self._last_screen = last_screen
 
     def require(self, name: str) -> ExecutionSession:
         """The live session with a terminal that *name* means."""
@@ -124,11 +133,14 @@ class Terminals:
     async def screen(
         self, name: str, start: int | None = None, end: int | None = None, *, ansi: bool = False
     ) -> ScreenWire:
-        """What a session shows now; see `ExecutionSession.screen`."""
+        """What a session shows now (see `ExecutionSession.screen`), or what its terminal showed last."""
         view = self._get_session(name)
         live = self._orchestrator.live_session(view.id)
         if live is None:
-            raise SessionClosedError(f"session {view.name} is not open; its output can be read")
+            kept = await trio.to_thread.run_sync(self._last_screen, view)
+            if kept is None:
+                raise SessionClosedError(f"session {view.name} is not open; its output can be read")
+            return ScreenWire(view.id, True, tuple(kept.split("\n")), ended=True)
         text = await live.screen(start, end, ansi=ansi)
         lines = tuple(text.split("\n"))
         terminal = self._orchestrator.terminal(view.id)

@@ -131,6 +131,8 @@ class Surroundings:
     """Reads the output of a session that is not held open. Blocks on the disk; `OSError` when it is gone."""
     last_output_at: Callable[[str], float | None] = lambda session_id: None
     """When the session with this id last wrote something; wall clock. Looks at one file."""
+    last_screen: Callable[[SessionView], str | None] = lambda session: None
+    """The last screen of a session that has ended, where one was kept. Blocks on the disk."""
     life: Life = attrs.field(factory=Life)
     health: Health = attrs.field(factory=lambda: Health(always_well, lambda: True))
     shortage: Callable[[World, str | None], Shortage | None] = _none_short

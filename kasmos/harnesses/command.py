@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import json
 from collections.abc import Mapping, Sequence
 
 import attrs
@@ -36,6 +37,8 @@ class Wish:
     directories: tuple[str, ...] = ()
     cwd: str | None = None
     permission: PermissionDefault | None = None
+    permission_server: tuple[str, str] = ("python3", "permission_server.py")
+    """The Python that runs the server of the permission tool, and that server's file."""
     conversation: str | None = None
     """An id to choose for a new conversation, or of the one to go on with."""
     continuation: Continuation = Continuation.NEW
@@ -50,7 +53,7 @@ def build_arguments(facts: Facts, spelled: Sequence[str], wish: Wish) -> tuple[s
             are, and whatever they say is not said again.
         wish: what the turn should be.
     """
-    launch, conversation = facts.launch, facts.conversation
+    launch, conversation, spelled = facts.launch, facts.conversation, tuple(spelled)
     start = launch.headless if wish.headless else launch.interactive
     if start and not start[0].startswith("-") and spelled[:1] == start[:1]:
         spelled = spelled[1:]  # the verb stays first, and what belongs behind it follows
@@ -58,8 +61,12 @@ def build_arguments(facts: Facts, spelled: Sequence[str], wish: Wish) -> tuple[s
     else:
         words = list(_unsaid(start, spelled))
     verbs, flags = _conversation_words(facts, wish)
+    last: tuple[str, ...] = ()
     if conversation.verbs and wish.headless:
-        words += verbs
+        # A verb below the verb takes fewer flags than that: it comes behind them, and before what is no flag.
+        flags = (*flags, *verbs)
+        if verbs and spelled[-1:] == ("-",):
+            spelled, last = spelled[:-1], ("-",)
     elif not _says(spelled, verbs):
         flags = (*verbs, *flags)
     words += spelled
@@ -69,6 +76,8 @@ def build_arguments(facts: Facts, spelled: Sequence[str], wish: Wish) -> tuple[s
     if wish.permission is not None and not _says(spelled, facts.permissions.spelled):
         chosen = facts.permissions.bypass if wish.permission is PermissionDefault.BYPASS else facts.permissions.prompt
         wanted.append(tuple(word for word in chosen if word not in words))
+        if wish.headless and wish.permission is PermissionDefault.PROMPT:
+            wanted.append(tuple(_with_server(word, wish.permission_server) for word in facts.permissions.ask))
     wanted += [
         _fill(launch.model, "model", wish.model),
         _fill(launch.effort, "effort", wish.effort),
@@ -80,7 +89,7 @@ def build_arguments(facts: Facts, spelled: Sequence[str], wish: Wish) -> tuple[s
         words += _unsaid(group, spelled)
     for directory in wish.directories:
         words += _fill(launch.directory, "directory", directory)
-    words += flags
+    words += (*flags, *last)
     if wish.headless and not any("{prompt" in word for word in spelled):
         words += _fill(launch.prompt, "prompt", wish.prompt)
     return tuple(words)
@@ -123,6 +132,11 @@ def judge_wish(
     if wish.continuation is Continuation.FORK and not facts.conversation.fork:
         mistakes.append(Mistake(place, f"{facts.title} cannot fork a conversation"))
     return mistakes
+
+
+def _with_server(word: str, server: tuple[str, str]) -> str:
+    python, file = map(json.dumps, server)
+    return word.replace("{python}", python).replace("{server}", file)
 
 
 def _conversation_words(facts: Facts, wish: Wish) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -16,6 +16,7 @@ from kasmos.harnesses.command import Continuation, Wish, build_arguments, judge_
 from kasmos.harnesses.facts import Facts
 from kasmos.model.profile import AgentProfile, ExecutionMode, PromptMode
 
+SERVER = ("python3", "permission_server.py")
 _PROMPTS = ("{prompt}", "{prompt_file}")
 
 
@@ -27,6 +28,8 @@ class Equipped:
     facts: Facts
     conversation: str = ""
     """The id of its conversation, where that was chosen, or is gone on with."""
+    asks: bool = False
+    """Whether it asks its supervisor, without a terminal."""
     decides: bool = False
     """Whether the program's own word says how a session of it ended, and not its exit status alone."""
     structured: bool = False
@@ -45,6 +48,7 @@ def equip(
     *,
     conversation: str | None = None,
     continuation: Continuation = Continuation.NEW,
+    server: tuple[str, str] = SERVER,
 ) -> Equipped:
     """Make a profile ready.
 
@@ -53,6 +57,7 @@ def equip(
         mode: where it runs; None means where the profile says.
         conversation: an id to choose for the new conversation, or of the one that is gone on with.
         continuation: what the turn has to do with an earlier conversation.
+        server: the Python that runs the server of the permission tool, and that server's file.
     """
     facts = harness_of(profile)
     if facts.dialect == "generic" or profile.prompt is PromptMode.SCRIPT:
@@ -72,16 +77,21 @@ def equip(
         return Equipped(ready, facts)
     if continuation is Continuation.NEW and not _may_choose(facts, said):
         conversation = None
-    wish = _wish(profile, said, conversation, continuation)
+    wish = attrs.evolve(_wish(profile, said, conversation, continuation), permission_server=server)
     flags = build_arguments(facts, said, wish)
     structured = _writes_events(facts, flags)
+    asks = bool(facts.permissions.ask) and all(word in flags for word in facts.permissions.ask[-2:])
     decides = structured or not facts.launch.structured
-    return Equipped(attrs.evolve(ready, program=before, flags=flags), facts, conversation or "", decides, structured)
+    return Equipped(
+        attrs.evolve(ready, program=before, flags=flags), facts, conversation or "", asks, decides, structured
+    )
 
 
-def equip_all(profiles: Mapping[str, AgentProfile], mode: ExecutionMode | None = None) -> dict[str, AgentProfile]:
+def equip_all(
+    profiles: Mapping[str, AgentProfile], mode: ExecutionMode | None = None, *, server: tuple[str, str] = SERVER
+) -> dict[str, AgentProfile]:
     """Every profile made ready, by its name."""
-    return {name: equip(profile, mode).profile for name, profile in profiles.items()}
+    return {name: equip(profile, mode, server=server).profile for name, profile in profiles.items()}
 
 
 def judge_profile(

@@ -77,7 +77,7 @@ class Conversation:
     choose_always: bool = False
     """Whether every version believed in takes an id, so that it is known before the program has said a word."""
     verbs: bool = False
-    """Whether these are words after the headless verb, before the other flags."""
+    """Whether these are words below the headless verb, behind its flags."""
 
 
 @attrs.frozen
@@ -90,6 +90,8 @@ class Permissions:
     """Flags that speak of permissions: a profile that has one of them has decided already."""
     root_needs: str = ""
     """An environment variable without which the program refuses the bypass to root."""
+    ask: tuple[str, ...] = ()
+    """What lets it ask its supervisor without a terminal, through the permission tool of kasmos."""
     can_ask_headless: bool = False
     """Whether it can ask its supervisor without a terminal."""
 

@@ -151,6 +151,8 @@ class SessionSpec:
     """Whose word decides how it ended, by the harness's name; empty where only the exit status counts."""
     conversation: str = ""
     """The program's conversation, where it was chosen up front or is gone on with."""
+    asks: bool = False
+    """Whether it asks without a terminal: it has a mailbox, and `{kasmos_mailbox}` in `argv` stands for it."""
     boot_id: str = ""
     """The boot it was started in; filled in when it is stored."""
     cgroup: str = attrs.field(default="", eq=False)

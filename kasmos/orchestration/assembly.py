@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 
+import kasmos
 from kasmos.config.schema import profile_digest
 from kasmos.exceptions import ConfigError, Mistake
 from kasmos.harnesses.command import Continuation
@@ -31,6 +33,8 @@ from kasmos.supervision.child import Hindrance
 from kasmos.supervision.meter import Listener
 from kasmos.telemetry.spans import traceparent
 
+PERMISSION_SERVER = (sys.executable, os.path.join(os.path.dirname(kasmos.__file__), "sessions", "permission_server.py"))
+"""What runs the server of the permission tool, and its file."""
 GO_ON = "You were interrupted. Look at what is done already, do not do it again, and go on where you left off."
 """What a program is told whose task is taken up in the conversation that broke off."""
 
@@ -178,6 +182,7 @@ class TaskRecipe:
             profile_digest=profile_digest(profile),
             harness=equipped.facts.name if equipped.decides else "",
             conversation=equipped.conversation,
+            asks=equipped.asks and mode is ExecutionMode.HEADLESS,
         )
 
     def _said_to_it(self) -> PlanTask:
@@ -197,8 +202,9 @@ class TaskRecipe:
         profile = attrs.evolve(profile, model=self._task.spec.model or profile.model)
         gone_on_with = self._task.conversation or self._task.spec.conversation
         if not gone_on_with:
-            return equip(profile, mode, conversation=self._kitchen.new_conversation())
-        equipped = equip(profile, mode, conversation=gone_on_with, continuation=Continuation.RESUME)
+            return equip(profile, mode, conversation=self._kitchen.new_conversation(), server=PERMISSION_SERVER)
+        resume = Continuation.RESUME
+        equipped = equip(profile, mode, conversation=gone_on_with, continuation=resume, server=PERMISSION_SERVER)
         if not equipped.facts.conversation.resume or not equipped.conversation:
             problem = f"agent {profile.name} cannot go on with a conversation"
             cure = "another agent, in mode headless; `kas agents` shows their harnesses"

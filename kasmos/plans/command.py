@@ -19,7 +19,7 @@ MAX_ARGUMENT_BYTES = 131_071
 """The longest single argument Linux takes: MAX_ARG_STRLEN, less the NUL at its end."""
 
 _PLACEHOLDER = re.compile(r"\{(prompt|prompt_file|script_file|model)\}")
-_FILE_PLACEHOLDERS = ("{prompt_file}", "{script_file}")
+_FILE_PLACEHOLDERS = ("{prompt_file}", "{script_file}", "{kasmos_mailbox}")
 
 
 @attrs.frozen

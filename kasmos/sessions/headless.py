@@ -15,17 +15,20 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import attrs
 import trio
 
 from kasmos.exceptions import BackendUnavailableError, InteractiveOnlyError
 from kasmos.model import codec
+from kasmos.model.approval import Answer, Ask
 from kasmos.model.profile import ExecutionMode
-from kasmos.model.session import Capabilities, CgroupUse, SessionHandle, SessionSpec
+from kasmos.model.session import Capabilities, CgroupUse, ExitStatus, SessionHandle, SessionSpec
 from kasmos.sessions import adoption, layout, spawn
 from kasmos.sessions.cgroups import Cgroups, find_cgroups
 from kasmos.sessions.held import HeldSession
 from kasmos.sessions.hold import Hold
 from kasmos.sessions.launch import Records
+from kasmos.sessions.mailbox import Mailbox
 from kasmos.sessions.output import LogFile
 from kasmos.sessions.processes import lease_is_held
 from kasmos.sessions.protocol import Notify, OutputChunk, Terminate
@@ -37,6 +40,7 @@ CLAIM_GRACE = 5.0
 """Seconds a shim that holds the lease has to claim its directory, or to start the program."""
 
 _CAPABILITIES = Capabilities(interactive=False, adoption=True, detach=True, processes=True)
+_ASKING = attrs.evolve(_CAPABILITIES, asks=True)
 
 
 class _Unreadable(enum.Enum):
@@ -186,6 +190,30 @@ class HeadlessSession(HeldSession):
 
     backend = ExecutionMode.HEADLESS
     _capabilities = _CAPABILITIES
+
+    def __init__(self, hold: Hold, boot_id: str, status: ExitStatus | None) -> None:
+        super().__init__(hold, boot_id, status)
+        self._mailbox = Mailbox(Path(hold.path) / layout.ASKS, hold.services.inotify, self._done)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this session can do: one with a mailbox asks as well."""
+        return _ASKING if self.spec.asks else _CAPABILITIES
+
+    async def wait_ask(self, seen: str | None) -> Ask | None:
+        """Wait until something else than *seen* is asked; see `AskSource`."""
+        return await self._mailbox.wait_ask(seen)
+
+    async def answer(self, ask: Ask, answer: Answer) -> None:
+        """Put the answer into the mailbox; see `AskSource`."""
+        await self._mailbox.answer(ask, answer)
+
+    async def leave(self) -> None:
+        """The scope is left; see `HeldSession.leave`."""
+        try:
+            await super().leave()
+        finally:
+            self._mailbox.close()
 
     async def screen(self, start: int | None = None, end: int | None = None, *, ansi: bool = False) -> str:
         """The buffered lines: there is no other screen."""

@@ -23,6 +23,7 @@ class Mask(enum.IntFlag):
 
     MODIFY = 0x2
     CLOSE_WRITE = 0x8
+    MOVED_TO = 0x80
     CREATE = 0x100
     ONESHOT = 0x8000_0000
     IGNORED = 0x8000

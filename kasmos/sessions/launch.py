@@ -189,6 +189,8 @@ def prepare(directory: str, spec: SessionSpec, boot_id: str) -> None:
         _write(f"{directory}/{layout.LEASE}", b"")
         _write(f"{directory}/{layout.OUTPUT}", b"")
         _write(f"{directory}/{layout.PROMPT}", spec.prompt.encode("utf-8", "surrogateescape"))
+        if spec.asks:
+            os.mkdir(f"{directory}/{layout.ASKS}", mode=0o700)
         if spec.script is not None:
             _write(f"{directory}/{layout.SCRIPT}", spec.script.encode("utf-8", "surrogateescape"))
         if spec.context is not None:
@@ -205,6 +207,8 @@ def discard(directory: str) -> None:
     for name in layout.ALL:
         with suppress(OSError):
             os.unlink(f"{directory}/{name}")
+    with suppress(OSError):
+        os.rmdir(f"{directory}/{layout.ASKS}")
     with suppress(OSError):
         os.rmdir(directory)
 
@@ -263,8 +267,10 @@ def _own_tool(name: str) -> str:
 
 
 def _substitute(word: str, directory: str) -> str:
-    return word.replace("{prompt_file}", f"{directory}/{layout.PROMPT}").replace(
-        "{script_file}", f"{directory}/{layout.SCRIPT}"
+    return (
+        word.replace("{prompt_file}", f"{directory}/{layout.PROMPT}")
+        .replace("{script_file}", f"{directory}/{layout.SCRIPT}")
+        .replace("{kasmos_mailbox}", f"{directory}/{layout.ASKS}")
     )
 
 

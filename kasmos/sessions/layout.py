@@ -15,6 +15,8 @@ EXIT = "exit"
 LOST = "lost"
 GATE = "gate"
 SCREEN = "screen"
+ASKS = "asks"
+"""A directory: the mailbox of a session that asks without a terminal."""
 ALL = (
     SPEC, PROMPT, SCRIPT, CONTEXT, LEASE, SHIM, PID, COPIER, OUTPUT, OUTPUT_BASE, SHIM_LOG, EXIT, LOST, GATE, SCREEN
 )  # fmt: skip

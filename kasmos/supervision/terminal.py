@@ -338,8 +338,12 @@ class Terminal:
             action = decide_delivery(order, progress, sight, trio.current_time())
             match action:
                 case Hold(until, why):
-                    self._wait_for(why)
-                    await self._wait_look(until)
+                    # What is over in a moment is not worth telling.
+                    tell_at = progress.since + STANDS_AFTER
+                    if trio.current_time() >= tell_at:
+                        self._wait_for(why)
+                        tell_at = math.inf
+                    await self._wait_look(min(until, tell_at) if why else until)
                     continue
                 case Refuse(why):
                     raise SessionBusyError(f"{name}: {why}; nothing was typed")

@@ -25,6 +25,11 @@ KEPT = 3
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
+def file_names(path: Path) -> list[Path]:
+    """The log's newest file, then the earlier ones that are kept, newest first."""
+    return [path, *(path.with_name(f"{path.name}.{n}") for n in range(1, KEPT + 1))]
+
+
 class LogFile:
     """A file that is written line by line and begun anew when it has grown. A disk that takes nothing loses lines.
 
@@ -70,7 +75,7 @@ class LogFile:
             os.dup2(descriptor, stream)
 
     def _begin_anew(self) -> None:
-        names = [self._path, *(self._path.with_name(f"{self._path.name}.{n}") for n in range(1, KEPT + 1))]
+        names = file_names(self._path)
         for older, newer in zip(reversed(names[1:]), reversed(names[:-1]), strict=True):
             if newer.exists():
                 newer.replace(older)

@@ -280,6 +280,16 @@ def test_two_daemons(scene: Scene) -> None:
     assert scene.kas("daemon", "status").code == 0
 
 
+def test_a_port_that_is_taken_is_refused(scene: Scene) -> None:
+    """A daemon that cannot have a port does not come up, and says why and what to do."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        result = scene.kas("daemon", "start", "--listen", address)
+    assert result.code == 4
+    assert f"cannot listen on {address}: Address already in use; something else is there" in result.stderr
+    assert _holder(scene) is None
+
+
 def test_wrong_configuration(scene: Scene) -> None:
     """A wrong configuration is told with every mistake, and nothing is started."""
     scene.configure(tables='[daemon]\nlisten = "nowhere"\non_stop = "perhaps"')
@@ -341,6 +351,13 @@ def test_stop_of_what_is_no_daemon(scene: Scene) -> None:
         assert "kas stop --all" in result.stderr
         scene.let("go")
         assert running.wait() == 0
+
+
+def test_a_workspace_that_is_not_there_is_refused(scene: Scene) -> None:
+    """A daemon whose tasks would have no place to run in does not come up, and names the place."""
+    result = scene.kas("daemon", "start", "--workspace-root", "nowhere")
+    assert result.code == 2
+    assert "daemon.workspace_root: there is no directory" in result.stderr
 
 
 # --- reload -----------------------------------------------------------------------------

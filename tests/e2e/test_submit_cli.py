@@ -91,10 +91,13 @@ def test_mistakes_are_named(kas: Kas, project: Path, supervisor: Callable[[], No
     assert kas("submit", "true", "--context", "nowhere.json").code == 2
     (project / "list.json").write_text("[]")
     assert "no JSON object" in kas("submit", "true", "--context", "list.json").stderr
-    done = kas("submit", "true", "-a", "nobody", "--need", "task_none")
-    assert done.code == 4
-    assert "$.agent" in done.stderr
-    assert "$.needs[0]" in done.stderr
+    done = kas("submit", " ", "-a", "nobody", "--need", "task_none", "--timeout", "soon", "--context-in-prompt")
+    assert done.code == 2
+    for place in ("PROMPT", "--agent", "--need", "--timeout"):
+        assert f"kas: {place}: " in done.stderr
+    assert "$." not in done.stderr
+    done = kas("submit", "\udcff")
+    assert (done.code, "PROMPT: it is no UTF-8 (byte 1)" in done.stderr) == (2, True)
 
 
 def test_without_a_supervisor(kas: Kas, project: Path) -> None:

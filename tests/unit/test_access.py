@@ -129,8 +129,8 @@ def test_what_would_let_anybody_in_is_refused(tmp_path: Path) -> None:
         "daemon.http_readonly_token"
     ]
     assert mistakes(AccessPolicy(admin=TokenSource("short"))) == ["daemon.http_admin_token"]
-    assert mistakes(AccessPolicy(admin=TokenSource(path=str(tmp_path / "none")))) == ["daemon.http_admin_token"]
-    assert mistakes(AccessPolicy(admin=TokenSource(ADMIN, str(tmp_path)))) == ["daemon.http_admin_token"]
+    assert mistakes(AccessPolicy(admin=TokenSource(path=str(tmp_path / "none")))) == ["daemon.http_admin_token_file"]
+    assert mistakes(AccessPolicy(admin=TokenSource(ADMIN, str(tmp_path)))) == ["daemon.http_admin_token_file"]
 
 
 def test_what_the_configuration_says(tmp_path: Path) -> None:

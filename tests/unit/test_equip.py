@@ -71,7 +71,7 @@ def test_a_conversation_is_gone_on_with() -> None:
 
     assert "--session-id i" in words("claude", Continuation.NEW)
     assert "--resume i" in words("claude", Continuation.RESUME)
-    assert words("codex", Continuation.RESUME).startswith("exec resume i --json")
+    assert words("codex", Continuation.RESUME) == "exec --json resume i {prompt}"
 
 
 def test_an_id_is_chosen_where_every_version_takes_one() -> None:

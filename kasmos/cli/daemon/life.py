@@ -12,7 +12,7 @@ import attrs
 import click
 
 from kasmos.cli.context import Place, note, place_of, say
-from kasmos.exceptions import ClientError, RequestError, StoreError
+from kasmos.exceptions import ClientError, ConfigError, Mistake, RequestError, StoreError
 
 if TYPE_CHECKING:
     from kasmos.cli.daemon.background import Pipe
@@ -71,6 +71,7 @@ def _prepare(ctx: click.Context, environ: dict[str, str], said: Mapping[str, Any
     project = locate_project(options.get("project"))
     flags = {_ELSEWHERE.get(name, f"daemon.{name}"): value for name, value in said.items()}
     held = Held(lambda: load_config(project, environ=environ, flags=flags))
+    _require_workspace(project, held.config.daemon.workspace_root)
     root = find_state_root(
         project, environ=environ, override=options.get("state_root"), configured=held.config.state_root
     )
@@ -78,6 +79,14 @@ def _prepare(ctx: click.Context, environ: dict[str, str], said: Mapping[str, Any
     if socket is not None:
         root = attrs.evolve(root, socket_wanted=(project / socket).absolute())
     return Place(project, root, environ, held.warnings), held
+
+
+def _require_workspace(project: Path, said: str | None) -> None:
+    """Refuse a place for tasks that is not there: each of them would be accepted, and fail."""
+    if said is None or (project / said).is_dir():
+        return
+    problem = f"there is no directory {project / said}"
+    raise ConfigError([Mistake("daemon.workspace_root", problem, "make it, or name one that is there")])
 
 
 def _stand(place: FullPlace, held: Held, pipe: Pipe) -> int:

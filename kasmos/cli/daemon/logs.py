@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import BinaryIO
 
 import click
@@ -33,11 +34,13 @@ def show(ctx: click.Context, *, follow: bool, lines: int | None) -> None:
         if lines is not None:
             file.seek(tail_offset(file, lines))
         _copy(file)
-        position = file.tell()
-    if follow:
-        import trio
+        if follow:
+            import trio
 
-        trio.run(_follow, str(path), position)
+            from kasmos.telemetry.logs import file_names
+
+            # The same open file: it may have been renamed meanwhile.
+            trio.run(_follow, file, [str(name) for name in file_names(path)])
 
 
 def _copy(file: BinaryIO) -> None:
@@ -67,8 +70,8 @@ def tail_offset(file: BinaryIO, lines: int) -> int:
     return 0
 
 
-async def _follow(path: str, position: int) -> None:
-    """Print what is written from *position* on, for ever; woken by the kernel, never by a clock."""
+async def _follow(file: BinaryIO, names: Sequence[str]) -> None:
+    """Print what is written after what was read of *file*, for ever; woken by the kernel, never by a clock."""
     import trio
 
     from kasmos.sessions.inotify import Inotify, Mask
@@ -79,16 +82,15 @@ async def _follow(path: str, position: int) -> None:
         news.set()
 
     inotify = Inotify()
-    followed = _Followed(path, position)
+    followed = Followed(file, names)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(inotify.run)
             # A new file takes the place of one that has grown.
-            inotify.watch(os.path.dirname(path), Mask.CREATE, wake)
+            inotify.watch(os.path.dirname(names[0]), Mask.CREATE, wake)
             while True:
                 news = trio.Event()
-                if followed.open():
-                    inotify.watch(path, Mask.MODIFY, wake)
+                inotify.watch(names[0], Mask.MODIFY, wake)
                 if not followed.print():
                     await news.wait()
     finally:
@@ -96,44 +98,55 @@ async def _follow(path: str, position: int) -> None:
         inotify.close()
 
 
-class _Followed:
-    """The file at a path, whichever that is at the moment. Small reads of a local file."""
+class Followed:
+    """A log that is begun anew now and then, read in the order in which it was written. Small reads of local files.
 
-    def __init__(self, path: str, position: int) -> None:
-        self._path = path
-        self._position = position
-        self._file: BinaryIO | None = None
+    Args:
+        file: the file that is read at present, which is closed at the end.
+        names: the newest file's path, then those that earlier ones are renamed to, newest first.
+    """
 
-    def open(self) -> bool:
-        """Open what is there, unless that was done; True if another file is open now."""
-        if self._file is not None:
-            return False
-        try:
-            self._file = open(self._path, "rb")  # noqa: SIM115  # closed by `close`
-        except FileNotFoundError:
-            return False
-        self._file.seek(self._position)
-        return True
+    def __init__(self, file: BinaryIO, names: Sequence[str]) -> None:
+        self._file = file
+        self._names = names
 
     def print(self) -> bool:
-        """Print what is new; True if another file has taken its place, and is to be opened."""
-        if self._file is None:
-            return False
-        moved = not self._is_at_its_path(self._file)
+        """Print what is new; True if it goes on in another file, which is printed next."""
+        # Looked for first: whatever was written to the old file was written before.
+        newer = self._open_newer()
         _copy(self._file)
-        if moved:
-            self.close()
-            self._position = 0
-        return moved and os.path.exists(self._path)
+        if newer is None:
+            return False
+        self._file.close()
+        self._file = newer
+        return True
 
     def close(self) -> None:
         """Close what is open. Idempotent."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._file.close()
 
-    def _is_at_its_path(self, file: BinaryIO) -> bool:
-        try:
-            return os.path.samestat(os.stat(self._path), os.fstat(file.fileno()))
-        except FileNotFoundError:
-            return False
+    def _open_newer(self) -> BinaryIO | None:
+        """The file that was begun after the present one; None if that is the newest."""
+        while (found := self._find_newer()) is not None:
+            name, meant = found
+            try:
+                file = open(name, "rb")  # noqa: SIM115  # closed by `close`
+            except FileNotFoundError:
+                continue
+            if os.path.samestat(os.fstat(file.fileno()), meant):
+                return file
+            # They were renamed just now.
+            file.close()
+        return None
+
+    def _find_newer(self) -> tuple[str, os.stat_result] | None:
+        mine, newer = os.fstat(self._file.fileno()), None
+        for name in self._names:
+            try:
+                found = os.stat(name)
+            except FileNotFoundError:
+                continue
+            if os.path.samestat(found, mine):
+                break
+            newer = name, found
+        return newer

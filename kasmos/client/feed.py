@@ -1,0 +1,320 @@
+"""Events and output of named sessions over one WebSocket. The one module that imports trio-websocket.
+
+What is wanted is kept here, and said again on each new connection, from the place that was reached: so a supervisor may
+be replaced by another, and a connection break, without a gap or a repeat.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+import trio
+from trio_websocket import (
+    ConnectionClosed,
+    ConnectionRejected,
+    HandshakeError,
+    WebSocketConnection,
+    wrap_client_stream,
+)
+
+from kasmos.client.results import Gap, Session, SessionOutput
+from kasmos.client.shapes import SILENCE, TIMEOUT, refusal
+from kasmos.exceptions import ClientError, RequestError
+from kasmos.model.codec import CodecError, decode, decode_record
+from kasmos.model.event import Record
+
+MAX_MESSAGE = 64 * 1024 * 1024
+"""Bytes; the event of a large plan is long."""
+BUFFER = 64
+"""Items that may wait to be taken; beyond that, the supervisor is made to wait."""
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 1.0
+_PATH = "/v1/ws"
+
+Item = Record | SessionOutput | Gap
+
+
+@attrs.frozen
+class Where:
+    """Where the supervisor listens, and what lets us in."""
+
+    socket_path: str | None
+    url: str | None
+    token: str | None = attrs.field(default=None, repr=False)
+
+    async def open_stream(self) -> trio.abc.Stream:
+        """Open a connection, encrypted where the address says so.
+
+        Raises:
+            OSError: nobody listens.
+        """
+        if self.url is None:
+            assert self.socket_path is not None
+            return await trio.open_unix_socket(self.socket_path)
+        parts = urlsplit(self.url)
+        host, secure = parts.hostname or "", parts.scheme == "https"
+        port = parts.port or (443 if secure else 80)
+        if secure:
+            return await trio.open_ssl_over_tcp_stream(host, port, https_compatible=True)
+        return await trio.open_tcp_stream(host, port)
+
+    async def greet(self, nursery: trio.Nursery, stream: trio.abc.Stream) -> WebSocketConnection:
+        """Make a WebSocket of a connection; its reader lives in *nursery*."""
+        parts = urlsplit(self.url or "http://kasmos")
+        headers = [] if self.token is None else [(b"Authorization", f"Bearer {self.token}".encode())]
+        path = f"{parts.path.rstrip('/')}{_PATH}"
+        return await wrap_client_stream(
+            nursery, stream, parts.netloc, path, extra_headers=headers, max_message_size=MAX_MESSAGE
+        )
+
+
+@attrs.define
+class _Output:
+    """The output of a session that is wanted."""
+
+    offset: int
+    """Where to go on."""
+    unconfirmed: int = 0
+    """Subscriptions whose confirmation has not come; what comes before it belongs to an earlier one."""
+
+
+class Feed:
+    """What is subscribed to, as it happens; made by `Client.open_feed`. Iterate over it in one Trio task.
+
+    Raises:
+        ClientError: while iterating: no supervisor was reached for as long as the patience lasts.
+        RequestError: while iterating: a subscription was refused, or a session's output is gone; that subscription is
+            over, and iterating goes on with the others.
+    """
+
+    def __init__(
+        self,
+        where: Where,
+        find: Callable[[str], Awaitable[Session]],
+        after: int | None,
+        run: str | None,
+        patience: float,
+    ) -> None:
+        self._where = where
+        self._find = find
+        self._after = after
+        self._run = run
+        self._patience = patience
+        self._outputs: dict[str, _Output] = {}
+        self._socket: WebSocketConnection | None = None
+        self._saying = trio.Lock()
+        self._send, self._receive = trio.open_memory_channel[Item | RequestError](BUFFER)
+        self._failure: ClientError | RequestError | None = None
+        self._lost_at: float | None = None
+
+    @property
+    def cursor(self) -> int | None:
+        """Number of the newest event that came; None without events."""
+        return self._after
+
+    async def follow_output(self, session: str, offset: int = 0) -> str:
+        """Have the output of a session in the feed, from an absolute offset on; the session's id.
+
+        Following it already, it is followed from there anew.
+
+        Raises:
+            RequestError: there is no such session.
+            ClientError: the supervisor could not be asked.
+
+        Cancellation: it may be followed nevertheless.
+        """
+        session_id = (await self._find(session)).id
+        async with self._saying:
+            if session_id in self._outputs:
+                await self._say({"unsubscribe": "output", "session": session_id})
+            self._outputs[session_id] = _Output(offset)
+            await self._subscribe_output(session_id)
+        return session_id
+
+    async def leave_output(self, session_id: str) -> None:
+        """Have no more of a session's output in the feed. Idempotent; what has come before may still be given out."""
+        async with self._saying:
+            if self._outputs.pop(session_id, None) is not None:
+                await self._say({"unsubscribe": "output", "session": session_id})
+
+    def __aiter__(self) -> Feed:
+        return self
+
+    async def __anext__(self) -> Item:
+        """The next item.
+
+        Cancellation: nothing is skipped; may be called again.
+        """
+        try:
+            item = await self._receive.receive()
+        except trio.EndOfChannel:
+            if self._failure is not None:
+                raise self._failure from None
+            raise StopAsyncIteration from None
+        if isinstance(item, RequestError):
+            raise item
+        return item
+
+    # --- the connection -----------------------------------------------------------------
+
+    async def keep(self) -> None:
+        """Be connected, again and again, until the patience is over. What ends it shows while iterating."""
+        pause = 0.0
+        with self._send:
+            while self._failure is None:
+                await trio.sleep(pause)
+                try:
+                    await self._connect_and_listen()
+                except* RequestError as group:
+                    self._failure = _first(group)
+                except* (OSError, ConnectionClosed, HandshakeError, trio.TooSlowError, ClientError):
+                    pass
+                if self._failure is not None:
+                    return
+                now = trio.current_time()
+                # A connection on which something came begins the count anew.
+                since = self._lost_at = now if self._lost_at is None else self._lost_at
+                pause = 0.0 if since == now else min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)
+                if now + pause > since + self._patience:
+                    self._failure = ClientError("no supervisor is running (nobody listens, or it breaks off)")
+
+    async def _connect_and_listen(self) -> None:
+        with trio.fail_after(TIMEOUT):
+            stream = await self._where.open_stream()
+        try:
+            async with trio.open_nursery() as nursery:
+                await self._listen(nursery, stream)
+        finally:
+            await trio.aclose_forcefully(stream)  # noqa: ASYNC102  # it waits for nothing
+
+    async def _listen(self, nursery: trio.Nursery, stream: trio.abc.Stream) -> None:
+        try:
+            with trio.fail_after(TIMEOUT):
+                socket = await self._connect(nursery, stream)
+            self._socket = socket
+            await self._subscribe_all()
+            while True:
+                with trio.fail_after(SILENCE):
+                    message = await socket.get_message()
+                self._lost_at = None
+                await self._take(message)
+        finally:
+            self._socket = None
+            nursery.cancel_scope.cancel()
+
+    async def _connect(self, nursery: trio.Nursery, stream: trio.abc.Stream) -> WebSocketConnection:
+        try:
+            return await self._where.greet(nursery, stream)
+        except ConnectionRejected as error:
+            kind = dict(error.headers or ()).get(b"content-type", b"").decode()
+            told = refusal(error.status_code, kind, error.body or b"")
+            # Not yet, or not any more: another one may come.
+            if error.status_code == 503:
+                raise ClientError(str(told)) from error
+            raise told from error
+
+    async def _subscribe_all(self) -> None:
+        async with self._saying:
+            if self._after is not None:
+                said = {"subscribe": "events", "after": self._after}
+                await self._say(said if self._run is None else {**said, "run": self._run})
+        for session_id in list(self._outputs):
+            async with self._saying:
+                if session_id in self._outputs:
+                    self._outputs[session_id].unconfirmed = 0
+                    await self._subscribe_output(session_id)
+
+    async def _subscribe_output(self, session_id: str) -> None:
+        wanted = self._outputs[session_id]
+        wanted.unconfirmed += self._socket is not None
+        await self._say({"subscribe": "output", "session": session_id, "offset": wanted.offset})
+
+    async def _say(self, message: dict[str, Any]) -> None:
+        """Say it if somebody hears it; if not, the next connection begins with what is wanted then."""
+        if self._socket is not None:
+            try:
+                await self._socket.send_message(json.dumps(message))
+            except ConnectionClosed:
+                pass
+
+    # --- what comes ---------------------------------------------------------------------
+
+    async def _take(self, message: str | bytes) -> None:
+        try:
+            said = json.loads(message)
+        except ValueError as error:
+            raise ClientError(f"the supervisor's message is not JSON: {error}") from error
+        match said:
+            case {"type": "subscribed", "name": str(name)}:
+                if (wanted := self._outputs.get(name.removeprefix("output "))) is not None:
+                    wanted.unconfirmed -= wanted.unconfirmed > 0
+            case {"type": "output", "session_id": str(session_id)}:
+                await self._take_output(session_id, decode(message, SessionOutput))
+            case {"type": "gap"}:
+                await self._send.send(decode(message, Gap))
+            case {"type": "error"}:
+                await self._take_error(said)
+            case {"seq": int(seq)}:
+                try:
+                    record = decode_record(message)
+                except CodecError:
+                    return  # an event that only a newer kasmos knows
+                await self._send.send(record)
+                self._after = seq
+
+    async def _take_output(self, session_id: str, output: SessionOutput) -> None:
+        wanted = self._outputs.get(session_id)
+        if wanted is None or wanted.unconfirmed:
+            return
+        await self._send.send(output)
+        wanted.offset = output.next_offset
+        if output.ended:
+            self._outputs.pop(session_id, None)
+
+    async def _take_error(self, said: dict[str, Any]) -> None:
+        name = str(said.get("name", ""))
+        error = RequestError(int(said.get("status", 400)), str(said.get("code")), str(said.get("detail")))
+        if name.startswith("output "):
+            self._outputs.pop(name.removeprefix("output "), None)
+        elif name == "events":
+            self._after = None
+        await self._send.send(error)
+
+
+def _first(group: BaseExceptionGroup[Any]) -> RequestError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+@asynccontextmanager
+async def open_feed(
+    where: Where,
+    find: Callable[[str], Awaitable[Session]],
+    *,
+    after: int | None,
+    run: str | None,
+    patience: float = math.inf,
+) -> AsyncGenerator[Feed, None]:
+    """Open a feed; see `Client.open_feed`."""
+    feed = Feed(where, find, after, run, patience)
+    failure: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed.keep)
+            try:
+                yield feed
+            finally:
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) > 1:
+            raise
+        failure = group.exceptions[0]
+    if failure is not None:
+        # The nursery is ours: what the body raised leaves as it came.
+        raise failure

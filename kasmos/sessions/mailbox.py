@@ -1,0 +1,145 @@
+"""The mailbox of a session that asks without a terminal: files that outlive whoever supervises it.
+
+`NAME.ask` is a question, put there by `permission_server`; `NAME.answer` is its answer, put there once, whole or not
+at all; `NAME.gone` says that it is asked no more. Names sort by age. What has neither answer nor end still stands.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from kasmos.exceptions import SessionClosedError, SessionError, StaleApprovalError
+from kasmos.model.approval import Answer, AnswerKind, Ask, AskKind, Meaning, Option
+from kasmos.sessions.held import either
+from kasmos.sessions.inotify import Inotify, Mask
+
+_CHOICES = (Option("Yes", Meaning.ALLOW_ONCE), Option("No", Meaning.DENY))
+_QUESTION = "AskUserQuestion"
+_PATHS = ("file_path", "path", "notebook_path")
+
+
+class Mailbox:
+    """One session's mailbox. Used in the Trio thread; the files are few and small.
+
+    Args:
+        directory: where its files are.
+        inotify: tells of new ones.
+        over: set when the session has ended.
+    """
+
+    def __init__(self, directory: Path, inotify: Inotify, over: trio.Event) -> None:
+        self._directory = directory
+        self._inotify = inotify
+        self._over = over
+        self._key: int | None = None
+        self._changed = trio.Event()
+
+    async def wait_ask(self, seen: str | None) -> Ask | None:
+        """Wait until something else than *seen* is asked; see `AskSource.wait_ask`."""
+        await trio.lowlevel.checkpoint()
+        while True:
+            changed = self._watch()
+            asked = self._oldest()
+            if (asked.identity if asked is not None else None) != seen:
+                return asked
+            if self._over.is_set():
+                raise SessionClosedError("its session has ended")
+            await either(changed, self._over)
+
+    async def answer(self, ask: Ask, answer: Answer) -> None:
+        """Give the answer; see `AskSource.answer`."""
+        await trio.lowlevel.checkpoint()
+        if self._over.is_set() or not self._stands(ask.identity):
+            raise StaleApprovalError(f"this is not asked any more: {ask.subject}")
+        told = json.dumps(_told(self._read(ask.identity), answer))
+        draft = self._directory / f".{ask.identity}.answer"
+        try:
+            draft.write_text(told, encoding="utf-8")
+            os.rename(draft, self._directory / f"{ask.identity}.answer")
+        except OSError as error:
+            with suppress(OSError):
+                draft.unlink()
+            raise SessionError(f"the answer could not be written: {error.strerror}") from error
+        self._fired()
+
+    def close(self) -> None:
+        """Watch it no more."""
+        if self._key is not None:
+            self._inotify.forget(self._key)
+            self._key = None
+
+    def _watch(self) -> trio.Event:
+        if self._key is None:
+            with suppress(OSError):  # out of watches, or the directory is gone: what is asked is seen when one looks
+                self._key = self._inotify.watch(str(self._directory), Mask.MOVED_TO, self._fired)
+        return self._changed
+
+    def _fired(self) -> None:
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+    def _stands(self, name: str) -> bool:
+        place = self._directory
+        ended = (place / f"{name}.answer").exists() or (place / f"{name}.gone").exists()
+        return not ended and (place / f"{name}.ask").exists()
+
+    def _oldest(self) -> Ask | None:
+        with suppress(OSError):
+            names = sorted(name.removesuffix(".ask") for name in os.listdir(self._directory) if name.endswith(".ask"))
+            for name in names:
+                if not name.startswith(".") and self._stands(name):
+                    return read_ask(name, self._read(name))
+        return None
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            said = json.loads((self._directory / f"{name}.ask").read_text(encoding="utf-8", errors="replace"))
+        except (OSError, ValueError):
+            return {}
+        return said if isinstance(said, dict) else {}
+
+
+def read_ask(identity: str, said: dict[str, Any]) -> Ask:
+    """What is asked, from the arguments of the permission tool."""
+    tool = str(said.get("tool_name", ""))
+    given = said.get("input")
+    given = given if isinstance(given, dict) else {}
+    if tool == _QUESTION:
+        options = tuple(Option(str(one.get("label", one))) for one in _first_question(given).get("options", ()))
+        text = str(_first_question(given).get("question", ""))
+        return Ask(identity, AskKind.QUESTION, tool, text=text, options=options, evidence="permission tool")
+    command = given.get("command")
+    path = next((given[name] for name in _PATHS if isinstance(given.get(name), str)), "")
+    text = str(given.get("description", ""))
+    command = command if isinstance(command, str) else ""
+    return Ask(identity, AskKind.PERMISSION, tool, command, path, text, _CHOICES, "permission tool")
+
+
+def _first_question(given: dict[str, Any]) -> dict[str, Any]:
+    questions = given.get("questions")
+    first = questions[0] if isinstance(questions, list) and questions else given
+    return first if isinstance(first, dict) else {}
+
+
+def _told(said: dict[str, Any], answer: Answer) -> dict[str, Any]:
+    given = said.get("input")
+    given = given if isinstance(given, dict) else {}
+    if answer.kind is AnswerKind.DENY:
+        return {"behavior": "deny", "message": answer.text or "a person said no"}
+    if said.get("tool_name") == _QUESTION:
+        question = _first_question(given)
+        options = question.get("options") or []
+        text = answer.text
+        if answer.kind is AnswerKind.CHOOSE and answer.option is not None and answer.option < len(options):
+            text = str(options[answer.option].get("label", ""))
+        return {"behavior": "allow", "updatedInput": {**given, "answers": {question.get("question", ""): text}}}
+    # Of the two choices, the second is no.
+    if answer.kind is AnswerKind.CHOOSE and answer.option == 1:
+        return {"behavior": "deny", "message": "a person said no"}
+    return {"behavior": "allow", "updatedInput": given}

@@ -1,0 +1,73 @@
+"""Agents that ask without a terminal: rules and people answer, once, whoever dies in between."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from ..conftest import Kas
+
+ASKER = Path(__file__).parents[1] / "programs" / "asker"
+LIMIT = 30.0
+
+
+def configure(kas: Kas, rules: str = "") -> None:
+    """A profile whose program asks before it leaves its mark."""
+    (kas.cwd / ".kasmos").mkdir()
+    (kas.cwd / ".kasmos" / "config.toml").write_text(
+        f'[orchestration]\ndefault_agent = "coder"\n[agents.coder]\nprogram = "{ASKER}"\nharness = "claude"\n'
+        f'permission_default = "prompt"\nrules = [{rules}]\nenv = {{ ASKER_COMMAND = "echo mark >> marks" }}\n'
+    )
+    (kas.cwd / "plan.md").write_text("## Wave 1\n### Task 1: Work\nDo it.\n")
+
+
+def wait_for(what: Any) -> Any:
+    deadline = time.monotonic() + LIMIT
+    while not (found := what()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+def asked(kas: Kas) -> str:
+    """The id of what waits for a person, if anything does."""
+    found = re.search(r"^(\w{4}) .*Bash", kas("approvals").stdout, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def marks(kas: Kas) -> int:
+    path = kas.cwd / "marks"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_a_rule_answers_a_headless_agent(kas: Kas) -> None:
+    """What a rule denies is not run, and the program is told why; nobody is asked."""
+    configure(kas, '{ deny = "Bash", command = "echo *", name = "no-marks" }')
+    ran = kas("run", "plan.md")
+    assert ran.code == 1
+    assert marks(kas) == 0
+    assert "no-marks" in kas("why", "w1t1-work").stdout
+    assert "refused by the rules" in kas("logs", "w1t1-work", "--raw").stdout
+    task = json.dumps(json.loads(kas("status", "--json").stdout))
+    assert "tool_denied" in task
+
+
+def test_a_person_answers_a_headless_agent(kas: Kas) -> None:
+    """A headless agent waits for a person's yes, also over the death of its supervisor, and is answered once."""
+    configure(kas)
+    with kas.running("run", "plan.md") as first:
+        approval = wait_for(lambda: asked(kas))
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    assert marks(kas) == 0
+    with kas.running("run", "plan.md") as second:
+        assert wait_for(lambda: asked(kas)) == approval
+        said = kas("approve", approval)
+        assert said.code == 0, said.stderr
+        assert second.wait(LIMIT) == 0
+    assert marks(kas) == 1
+    assert "allowed by" in kas("why", "w1t1-work").stdout

@@ -1,0 +1,217 @@
+"""Terminals under a whole supervisor: prompts are typed once, asks become approvals, people come first."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from kasmos.model import event as ev
+from tests.e2e.player_world import Stand, make_stand
+from tests.e2e.supervisor_world import Live
+
+RULE = """
+[[agents.player.rules]]
+allow = "Shell"
+command = "git status"
+"""
+
+
+@asynccontextmanager
+async def at_work(stand: Stand, prompt: str, **fields: Any) -> AsyncIterator[tuple[Live, str]]:
+    """A supervisor with one task; it is stopped in the end."""
+    async with stand.site.supervisor() as live:
+        task = await live.submit(prompt, **fields)
+        try:
+            yield live, task
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 20):
+                await live.engine.service.cancel_all("the test is over")
+                if not (await live.task(task))["status"].endswith(("ed", "out")):
+                    await live.http.post(f"/v1/tasks/{task}/cancel")
+                await live.ended(task)
+
+
+async def session_of(live: Live, task: str) -> str:
+    return str((await live.task(task))["session_id"])
+
+
+async def state_of(live: Live, session: str, name: str, value: str) -> None:
+    """Wait until the screen, as it is explained, says this."""
+    with trio.fail_after(20):
+        while (await live.http.get(f"/v1/sessions/{session}/explain")).json()[name] != value:  # noqa: ASYNC110
+            await trio.sleep(0.02)
+
+
+async def post(live: Live, session: str, verb: str, **body: Any) -> tuple[int, dict[str, Any]]:
+    response = await live.http.post(f"/v1/sessions/{session}/{verb}", json=body)
+    return response.status_code, response.json()
+
+
+async def test_prompt_is_typed(root: Path) -> None:
+    """A typed prompt arrives whole, once, and the program's own exit ends the task."""
+    stand = make_stand(root)
+    prompt = "Zeile eins\n\tdann ünïcode \\\nand quit 0"
+    async with at_work(stand, prompt) as (live, task):
+        done = await live.ended(task)
+        assert done["status"] == "succeeded"
+    assert stand.log() == [f"pasted {len(prompt)}", f"took {prompt!r}", "left 0"]
+
+
+@pytest.mark.parametrize("agent", ["swallower", "slow", "folder"])
+async def test_prompt_typed_once(root: Path, agent: str) -> None:
+    """However a program delays or swallows, the text is pasted once, and Enter alone is pressed again."""
+    stand = make_stand(root)
+    async with at_work(stand, "line one\nwork 30", agent=agent) as (live, _):
+        await stand.seen(live, ev.PromptDelivered)
+        found = [
+            type(event) for event in stand.site.events() if isinstance(event, ev.PromptDelivering | ev.PromptDelivered)
+        ]
+        assert found == [ev.PromptDelivering, ev.PromptDelivered]
+        assert stand.log() == ["pasted 16", "took 'line one\\nwork 30'"]
+
+
+@pytest.mark.parametrize("agent", ["deaf", "loser"])
+async def test_prompt_not_taken(root: Path, agent: str) -> None:
+    """A prompt that is not seen to be taken is reported with the screen; the program is left to a person."""
+    stand = make_stand(root)
+    async with at_work(stand, "hello", agent=agent) as (live, task):
+        failed = await stand.seen(live, ev.DeliveryFailed)
+        assert "Player 1.0" in failed.screen
+        assert [line for line in stand.log() if line.startswith("pasted")] == ["pasted 5"]
+        assert (await live.task(task))["status"] == "running"
+        status = (await live.http.get("/v1/status")).json()
+        assert any("its prompt was not seen to be taken" in one["message"] for one in status["attention"])
+
+
+async def test_dialog_is_for_a_person(root: Path) -> None:
+    """A dialog before the first prompt is never answered; the prompt waits visibly, and is typed when it is gone."""
+    stand = make_stand(root)
+    async with at_work(stand, "work 30", agent="wary") as (live, task):
+        await stand.screen(live, "dialog")
+        session = await session_of(live, task)
+        status = (await live.http.get("/v1/status")).json()
+        assert any("kas attach" in one["message"] for one in status["attention"])
+        assert status["sessions"][0]["screen_note"] == "a text waits to be typed: a dialog stands before its input"
+        assert stand.log() == []
+        assert (await post(live, session, "keys", keys=["2"]))[0] == 200
+        await stand.seen(live, ev.PromptDelivered)
+        assert stand.log()[0] == "trusted"
+
+
+async def test_ask_becomes_approval(root: Path) -> None:
+    """What a screen asks is an approval, and its answer is given by the key that means it."""
+    stand = make_stand(root)
+    async with at_work(stand, "ask git push") as (live, task):
+        asked = await stand.seen(live, ev.ApprovalRequested)
+        assert (asked.ask.tool, asked.ask.command) == ("Shell", "git push")
+        assert (await live.task(task))["status"] == "waiting"
+        response = await live.http.post(f"/v1/approvals/{asked.approval_id}", json={"decision": "deny"})
+        assert response.json()["status"] == "delivered"
+        assert stand.log()[-1] == "answered no git push"
+
+
+async def test_rule_answers(root: Path) -> None:
+    """A rule of the profile answers what it speaks of, once, without a person."""
+    stand = make_stand(root, RULE)
+    async with at_work(stand, "ask git status") as (live, _):
+        await stand.seen(live, ev.ApprovalDelivered)
+        assert [line for line in stand.log() if line.startswith("answered")] == ["answered yes git status"]
+
+
+async def test_answered_at_the_terminal(root: Path) -> None:
+    """What somebody answers at the terminal is withdrawn, and an answer that comes later is refused as stale."""
+    stand = make_stand(root)
+    async with at_work(stand, "ask git push") as (live, task):
+        asked = await stand.seen(live, ev.ApprovalRequested)
+        await post(live, await session_of(live, task), "keys", keys=["1"])
+        await stand.seen(live, ev.ApprovalWithdrawn)
+        response = await live.http.post(f"/v1/approvals/{asked.approval_id}", json={"decision": "allow_once"})
+        assert (response.status_code, response.json()["code"]) == (409, "stale_approval")
+        assert [line for line in stand.log() if line.startswith("answered")] == ["answered yes git push"]
+
+
+async def test_question(root: Path) -> None:
+    """A question is answered by choosing an option of its dialog."""
+    stand = make_stand(root)
+    async with at_work(stand, "a question please") as (live, _):
+        asked = await stand.seen(live, ev.ApprovalRequested)
+        assert [option.label for option in asked.ask.options] == ["Red", "Blue"]
+        response = await live.http.post(f"/v1/approvals/{asked.approval_id}", json={"decision": "choose", "option": 1})
+        assert response.json()["status"] == "delivered"
+        assert "chose" in stand.log()[-1]
+
+
+async def test_send(root: Path) -> None:
+    """A text is typed and taken; into a program at work it is refused, unless it may wait."""
+    stand = make_stand(root)
+    async with at_work(stand, "work 7") as (live, task):
+        await stand.seen(live, ev.PromptDelivered)
+        session = await session_of(live, task)
+        code, said = await post(live, session, "input", text="too early")
+        assert (code, said["code"]) == (409, "session_busy")
+        code, said = await post(live, session, "input", text="work 0.2; second", wait=True)
+        assert (code, said["verified"]) == (200, True)
+        assert stand.log()[-1] == "took 'work 0.2; second'"
+        assert sum("too early" in line for line in stand.log()) == 0
+
+
+async def test_send_gives_way(root: Path) -> None:
+    """What stands in the input is nobody's to send: a text is refused, and takes its place only if that is forced."""
+    stand = make_stand(root)
+    async with at_work(stand, "work 0.1") as (live, task):
+        await stand.seen(live, ev.PromptDelivered)
+        session = await session_of(live, task)
+        await state_of(live, session, "state", "ready")
+        assert (await post(live, session, "keys", keys="half a tho"))[0] == 200
+        await state_of(live, session, "draft", "half a tho")
+        code, said = await post(live, session, "input", text="mine")
+        assert (code, said["code"]) == (409, "session_busy")
+        assert "half a tho" in said["detail"]
+        code, said = await post(live, session, "input", text="mine", force=True)
+        assert (code, said["replaced"]) == (200, "half a tho")
+        assert stand.log()[-1] == "took 'mine'"
+
+
+async def test_long_text_is_a_file(root: Path) -> None:
+    """A text above the profile's bound goes as a file, with a line that says where."""
+    stand = make_stand(root, "").site
+    config = stand.project / ".kasmos" / "config.toml"
+    config.write_text(config.read_text().replace('prompt = "type"\n', 'prompt = "type"\ntyped_max = 256\n'))
+    world = Stand(stand, root / "player.log")
+    prompt = "much to say\n" * 100
+    async with at_work(world, prompt) as (live, _):
+        event = await world.seen(live, ev.PromptDelivering)
+        await world.seen(live, ev.PromptDelivered)
+        assert await trio.Path(event.file).read_text() == prompt.rstrip("\n")
+        assert world.log()[-1] == f"took 'Read the file {event.file} and do what it says.'"
+
+
+async def test_paste_terminator(root: Path) -> None:
+    """A text that would end its own paste is refused, and nothing is typed."""
+    stand = make_stand(root)
+    async with at_work(stand, "work 0.1") as (live, task):
+        await stand.screen(live, "ready")
+        code, said = await post(live, await session_of(live, task), "input", text="a\x1b[201~rm")
+        assert code >= 400
+        assert "ESC[201~" in said["detail"]
+        assert not any("rm" in line for line in stand.log())
+
+
+async def test_look(root: Path) -> None:
+    """A session's screen, size and state can be asked for, and which rule saw what."""
+    stand = make_stand(root)
+    async with at_work(stand, "limit") as (live, task):
+        await stand.screen(live, "limit")
+        session = await session_of(live, task)
+        assert (await post(live, session, "resize", width=100, height=30))[0] == 200
+        screen = (await live.http.get(f"/v1/sessions/{session}/screen")).json()
+        assert (screen["width"], screen["height"], screen["state"]) == (100, 30, "limit")
+        found = (await live.http.get(f"/v1/sessions/{session}/explain")).json()
+        assert (found["state"], found["rule"], found["reset"]) == ("limit", "limit", "9pm")
+        code, said = await post(live, session, "keys", keys=["Entr"])
+        assert (code, said["code"]) == (400, "invalid_body")
