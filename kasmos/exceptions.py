@@ -130,7 +130,15 @@ class JournalCorruptError(StoreError):
 class RequestError(KasmosError):
     """A request to the API was refused."""
 
-    def __init__(self, status: int, code: str, detail: str, mistakes: Iterable[Mistake] = ()) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        mistakes: Iterable[Mistake] = (),
+        *,
+        retry_after: int | None = None,
+    ) -> None:
         self.status = status
         """The HTTP status."""
         self.code = code
@@ -139,6 +147,8 @@ class RequestError(KasmosError):
         """One sentence for a person."""
         self.mistakes = tuple(mistakes)
         """Every mistake in the body, when the body was wrong."""
+        self.retry_after = retry_after
+        """Whole seconds after which it may be otherwise; None where nothing special is known."""
         super().__init__(detail)
 
 

@@ -41,7 +41,10 @@ from kasmos.model.event import Record
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.view import SessionView, World
 from kasmos.orchestration.assembly import Kitchen
+from kasmos.orchestration.budgets import Place, Shortage
+from kasmos.orchestration.listening import is_metered
 from kasmos.orchestration.orchestrator import LiveSessions, Orchestrator, open_orchestrator
+from kasmos.orchestration.treasury import Treasury
 from kasmos.screens import PROJECT_RULES, rules_for
 from kasmos.sessions import layout
 from kasmos.sessions.headless import open_headless
@@ -91,6 +94,8 @@ class Options:
     """What is in force, read from nowhere. Without it, *configure* puts in force what it reads: see `Reread`."""
     workspace_root: Path | None = None
     """Where tasks run, if it is not in the project itself."""
+    may_ask: bool = True
+    """Whether a person is there to see to an account that is refused; if not, its tasks fail."""
 
 
 class Ground:
@@ -337,7 +342,9 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                 service = Service(
                     orchestrator,
                     bus,
-                    _service_surroundings(options, configure, present, backends, tmux, health, journal.append_nowait),
+                    _service_surroundings(
+                        options, configure, present, backends, tmux, health, journal.append_nowait, kitchen.treasury
+                    ),
                 )
                 if not options.life.daemon:
                     options.life.enter(Phase.READY)
@@ -437,6 +444,12 @@ def _kitchen(options: Options, present: Callable[[], Config], backends: Mapping[
         max_log_bytes=config.logs.max_bytes,
         screen_rules=partial(rules_for, directories=(options.project / PROJECT_RULES,)),
         context_path=lambda session_id: str(options.root.session_dir(session_id) / layout.CONTEXT),
+        treasury=Treasury(
+            budgets=lambda: present().budgets,
+            prices=lambda: present().prices,
+            wall=options.clock.wall,
+            may_ask=options.may_ask,
+        ),
     )
 
 
@@ -448,6 +461,7 @@ def _service_surroundings(
     tmux: TmuxBackend,
     health: Health,
     record: Callable[[ev.Event], object],
+    treasury: Treasury,
 ) -> ServiceSurroundings:
     def read_ended(view: SessionView, offset: int, limit: int) -> OutputChunk:
         return require_backend(backends, view.backend).read_output(view.id, offset, limit)
@@ -464,9 +478,20 @@ def _service_surroundings(
         last_output_at=partial(_last_output_at, options.root),
         life=options.life,
         health=health,
+        shortage=partial(_shortage, present, treasury),
+        retry_after=treasury.retry_after,
         record=record,
         environ=options.environ,
     )
+
+
+def _shortage(present: Callable[[], Config], treasury: Treasury, world: World, agent: str | None) -> Shortage | None:
+    """Why an agent, or anybody, may spend nothing more; scripts spend nothing."""
+    profile = present().agents.get(agent or "")
+    if profile is not None and not is_metered(profile):
+        return None
+    account = profile.account_name if profile is not None else ""
+    return treasury.shortage(world, Place(agent=agent or "", account=account))
 
 
 def _last_output_at(root: StateRoot, session_id: str) -> float | None:

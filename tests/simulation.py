@@ -18,13 +18,16 @@ import trio
 
 from kasmos.daemon.recovery import Findings, end_stray, find_untold, take_stock
 from kasmos.model import event as ev
+from kasmos.model.budget import Budgets
 from kasmos.model.event import Event, Record
 from kasmos.model.plan import Plan, PlanTask, RunSettings, Wave
 from kasmos.model.profile import AgentProfile, ExecutionMode, StopPolicy
 from kasmos.model.session import SessionSpec
+from kasmos.model.usage import Price
 from kasmos.model.view import RunView, SessionView, TaskView, World
 from kasmos.orchestration.assembly import Kitchen
 from kasmos.orchestration.orchestrator import Accepted, LiveSessions, Orchestrator, open_orchestrator
+from kasmos.orchestration.treasury import Treasury
 from kasmos.sessions.protocol import Backend
 from kasmos.sessions.script import Script
 from kasmos.sessions.scripted import ScriptedBackend, ScriptedMachine
@@ -43,6 +46,7 @@ LIFETIME = 1e6
 class _Job:
     events: tuple[Event, ...]
     mono: float
+    wall: float
     records: tuple[Record, ...] = ()
     done: trio.Event = attrs.field(factory=trio.Event)
 
@@ -113,7 +117,8 @@ class SimJournal:
             self._commit(batch)
 
     def _enqueue(self, events: tuple[Event, ...]) -> _Job:
-        job = _Job(events, self._now())
+        # Unlike the other clock, the wall clock goes on over reboots.
+        job = _Job(events, self._now(), 1e9 + trio.current_time())
         self._waiting.append(job)
         self._news.set()
         return job
@@ -127,7 +132,7 @@ class SimJournal:
             return
         for job in batch:
             job.records = tuple(
-                Record(len(self.records) + 1 + index, 1e9 + job.mono, job.mono, event)
+                Record(len(self.records) + 1 + index, job.wall, job.mono, event)
                 for index, event in enumerate(job.events)
             )
             self.records += job.records
@@ -204,6 +209,9 @@ class Town:
     scripts: Callable[[SessionSpec], Script]
     profiles: dict[str, AgentProfile]
     max_concurrent: int = 4
+    budgets: Budgets = Budgets(zone="UTC")
+    prices: Mapping[str, Price] = attrs.field(factory=dict)
+    may_ask: bool = True
     machine: ScriptedMachine = attrs.field(factory=ScriptedMachine)
     records: list[Record] = attrs.field(factory=list)
     bugs: list[str] = attrs.field(factory=list)
@@ -321,6 +329,12 @@ class Town:
             environ={},
             backends={ExecutionMode.SCRIPTED: backend},
             new_suffix=lambda: f"s{next(self._suffixes)}",
+            treasury=Treasury(
+                budgets=lambda: self.budgets,
+                prices=lambda: self.prices,
+                wall=lambda: 1e9 + trio.current_time(),
+                may_ask=self.may_ask,
+            ),
         )
 
     async def _recover(

@@ -94,7 +94,20 @@ def create_app(service: Service, *, started_at: float, policy: AccessPolicy = DE
         policy: who may do what over TCP.
     """
     # Here, because the routes need this module.
-    from kasmos.api import agents, approvals, daemon, events, metrics, openapi, runs, sessions, status, tasks, ws
+    from kasmos.api import (
+        agents,
+        approvals,
+        daemon,
+        events,
+        metrics,
+        openapi,
+        runs,
+        sessions,
+        status,
+        tasks,
+        usage,
+        ws,
+    )
 
     app = KasmosApp(service, started_at)
     admission = app.admission = Admission(Guard(policy), service.refused)
@@ -110,7 +123,7 @@ def create_app(service: Service, *, started_at: float, policy: AccessPolicy = DE
     app.before_request(admission.admit_request)
     app.before_websocket(admission.admit_websocket)
     app.after_request(_mark)
-    for room in (status, agents, runs, tasks, sessions, approvals, events, ws, daemon, metrics, openapi):
+    for room in (status, agents, runs, tasks, sessions, approvals, usage, events, ws, daemon, metrics, openapi):
         admission.take(app, room.routes)
     admission.require_declared(app)
     return app

@@ -46,7 +46,7 @@ async def post_approval(name: str) -> Response:
     Query(()).done()
     fields = {"decision": _a_decision, "reason": a_text, "text": a_text, "option": a_count}
     body = await read_body(fields, ("decision",))
-    view = await the_service().resolve_approval(name, _answer_of(body), _who_asks())
+    view = await the_service().resolve_approval(name, _answer_of(body), who_asks())
     return answer(_render(view), 200 if view.state.settled else 202)
 
 
@@ -71,7 +71,7 @@ def _answer_of(body: dict[str, Any]) -> Answer:
     return Answer(kind, body.get(takes, "") if takes is not None else "")
 
 
-def _who_asks() -> str:
+def who_asks() -> str:
     """The person, as the kernel knows who is at the other end of the socket."""
     peer = request.scope.get("state", {}).get("peer")
     if peer is None:

@@ -23,6 +23,7 @@ from kasmos.daemon.shapes import (
     TaskSubmittedWire,
     TaskWire,
 )
+from kasmos.daemon.spending import GROUPS, AccountWire, UsageWire
 from kasmos.daemon.terminals import LARGEST, ScreenWire, SentWire
 from kasmos.daemon.terms import Submitted
 from kasmos.model.approval import ApprovalState
@@ -227,6 +228,9 @@ DOCUMENTS: Mapping[tuple[str, str], Document] = {
         (200, 202),
         says={202: "The session has not taken the answer yet."},
     ),
+    ("GET", "/v1/usage"): _get(UsageWire, query={"by": _word(*GROUPS), "since": {"type": "string", "format": "date"}}),
+    ("GET", "/v1/accounts"): _get(_list_of("accounts", AccountWire), uses=(AccountWire,)),
+    ("POST", "/v1/accounts/<name>/resume"): _post(AccountWire),
     ("GET", "/v1/events"): _get(query={**PLACE, "run": TEXT}, headers=RESUME, streams=(NDJSON, SSE)),
     ("WEBSOCKET", "/v1/ws"): Document(),
     ("GET", "/v1/daemon"): _get(ANY),

@@ -86,7 +86,9 @@ def register_error_handlers(app: QuartTrio) -> None:
     app.register_error_handler(Exception, _from_bug)
 
 
-def problem(status: int, code: str, detail: str, mistakes: Iterable[Mistake] = ()) -> Response:
+def problem(
+    status: int, code: str, detail: str, mistakes: Iterable[Mistake] = (), retry_after: int | None = None
+) -> Response:
     """The answer for an error."""
     title = code.replace("_", " ").capitalize()
     body = Problem(title=title, status=status, code=code, detail=detail, mistakes=tuple(mistakes))
@@ -94,13 +96,13 @@ def problem(status: int, code: str, detail: str, mistakes: Iterable[Mistake] = (
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="kasmos"'
     if status in (429, 503):
-        response.headers["Retry-After"] = str(RETRY_AFTER)
+        response.headers["Retry-After"] = str(RETRY_AFTER if retry_after is None else retry_after)
     return response
 
 
 async def _from_kasmos(error: KasmosError) -> Response:
     if isinstance(error, RequestError):
-        return problem(error.status, error.code, error.detail, error.mistakes)
+        return problem(error.status, error.code, error.detail, error.mistakes, error.retry_after)
     for kind, (status, code) in _CODES.items():
         if isinstance(error, kind):
             return problem(status, code, str(error), getattr(error, "mistakes", ()))

@@ -66,13 +66,14 @@ def decide(world: World, keep: Retention, now: float) -> Forgotten:
 
 
 def _forget(root: StateRoot, keep: Retention, now: float, note: Callable[[str], None]) -> Tally:
-    from kasmos.store.pruning import in_batches
+    from kasmos.store.pruning import decide_carried, in_batches
     from kasmos.store.salvage import open_or_salvage
 
     opened = open_or_salvage(root.db, note)
     try:
         forgotten = remove_sessions(root, decide(opened.world, keep, now), opened.world)
-        events = sum(opened.database.prune(batch) for batch in in_batches(forgotten))
+        world = opened.world
+        events = sum(opened.database.prune(batch, decide_carried(batch, world)) for batch in in_batches(forgotten))
     finally:
         opened.database.close()
     return Tally(len(forgotten.run_ids), events)

@@ -33,6 +33,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "why": ("kasmos.cli.why:why", "Say why something ended as it did."),
         "runs": ("kasmos.cli.runs:runs", "List runs."),
         "explain": ("kasmos.cli.explain:explain", "Say which state a screen shows, and which rule saw what."),
+        "usage": ("kasmos.cli.usage:usage", "Say what agents have used: tokens and money."),
+        "accounts": ("kasmos.cli.accounts:accounts", "List accounts; let a parked one be used again."),
         "approvals": ("kasmos.cli.approvals:approvals", "List what agents ask and a person has to answer."),
     },
     "At the terminal": {

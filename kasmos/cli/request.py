@@ -35,6 +35,8 @@ class Request:
     as_json: bool = False
     junit: str | None = None
     summary: str | None = None
+    budget_daily: str | None = None
+    """USD, as it was written; of the supervisor that this command becomes."""
 
 
 @attrs.frozen

@@ -28,6 +28,7 @@ _SUMMARY = click.option("--summary", metavar="FILE", type=click.Path(dir_okay=Fa
 @_MAX
 @_TIMEOUT
 @_FAILURE
+@click.option("--budget-daily", metavar="USD", help="What everything together may cost in a day.")
 @click.option("--fresh", is_flag=True, help="Start anew; an unfinished run of the same plan is ended.")
 @_KEEP
 @_JSON
@@ -42,6 +43,7 @@ def run(
     max_concurrent: int | None,
     task_timeout: str | None,
     on_failure: str | None,
+    budget_daily: str | None,
     fresh: bool,
     keep: bool,
     as_json: bool,
@@ -60,7 +62,14 @@ def run(
         agent=agent, mode=mode, max_concurrent=max_concurrent, task_timeout=task_timeout, on_failure=on_failure
     )
     request = foreground.Request(
-        plan=plan, overrides=overrides, fresh=fresh, keep=keep, as_json=as_json, junit=junit, summary=summary
+        plan=plan,
+        overrides=overrides,
+        fresh=fresh,
+        keep=keep,
+        as_json=as_json,
+        junit=junit,
+        summary=summary,
+        budget_daily=budget_daily,
     )
     foreground.leave(foreground.execute(foreground.place_of(ctx), request))
 

@@ -112,7 +112,7 @@ def render_json(place: Place, world: World, pid: int | None, runs: Iterable[RunV
         ],
         "sessions": [wire.session_wire(one) for one in world.sessions.values() if one.state.live],
         "found": [found_wire(one) for one in look_around(place, world).values()],
-        "attention": list(wire.attention(world)),
+        "attention": list(wire.attention(world, time.time())),
     }
     return codec.encode_pretty(value) if pretty else codec.encode(value).decode()
 
@@ -224,7 +224,7 @@ def _attention(world: World, look: Look) -> Iterator[str]:
     from kasmos.cli.render.text import clean
     from kasmos.daemon.wire import attention
 
-    found = list(attention(world))
+    found = list(attention(world, time.time()))
     if not found:
         return
     yield ""

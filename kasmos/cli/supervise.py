@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import attrs
 import trio
 
 from kasmos.cli.errand import Errand, continuing, ending, trying_again
+from kasmos.config.schema import Config
 from kasmos.exceptions import KasmosError
 from kasmos.model.view import World
 from kasmos.serve import Engine, Options, open_engine
@@ -65,12 +67,13 @@ class Supervising:
         options = Options(
             project=place.project,
             root=place.root,
-            configure=place.configure,
+            configure=self._configure,
             environ=place.environ,
             announce=errand.view.message,
             lock_wait=0.3,
             # Who only wants an end has nothing taken up that would have to be stopped then.
             take_up=errand.request.cancel is None,
+            may_ask=sys.stderr.isatty(),
         )
         # Anew each time: this may be the second attempt, after one that found the lock taken.
         with trio.CancelScope() as self._root:
@@ -81,6 +84,10 @@ class Supervising:
                 finally:
                     self._engine = None
         return errand.exit_code(errand.world)
+
+    def _configure(self, flags: Mapping[str, object]) -> Config:
+        daily = self._errand.request.budget_daily
+        return self._errand.place.configure(flags if daily is None else {"budgets.daily": daily, **flags})
 
     async def _work(self, engine: Engine) -> int:
         for count in range(1, len(self._errand.signals.received) + 1):
@@ -144,6 +151,7 @@ class Supervising:
     async def _begin(self, engine: Engine) -> int:
         """Submit the plan, or find the run to resume; the journal number after which to show events."""
         errand = self._errand
+        await self._try_refused_logins_again(engine)
         after = engine.journal.world.seq
         before = _snapshot(engine.journal.world)
         handed_in = before.runs.get(errand.run_id or "")
@@ -164,6 +172,12 @@ class Supervising:
         self._tell_of_others(engine)
         errand.present(before, notice)
         return after
+
+    async def _try_refused_logins_again(self, engine: Engine) -> None:
+        """Whoever gives this command wants it tried: what waits for a person has got one."""
+        for view in list(engine.journal.world.accounts.values()):
+            if view.parked is not None and view.parked.until_at is None:
+                await engine.orchestrator.release_account(view.name, "kas run")
 
     async def _submit(self, engine: Engine, before: World) -> str:
         errand = self._errand

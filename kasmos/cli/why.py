@@ -15,9 +15,12 @@ from kasmos.cli.found import Found, look_around, seconds
 from kasmos.cli.render import facts
 from kasmos.cli.render.report import describe, failures, log_name
 from kasmos.cli.render.text import Look, clean, clean_lines, columns, duration, local_moment, look_of
+from kasmos.daemon.spending import say_tally
 from kasmos.daemon.wire import task_status
 from kasmos.model.session import SessionKind
+from kasmos.model.usage import Tally
 from kasmos.model.view import Active
+from kasmos.orchestration.budgets import task_tally
 
 if TYPE_CHECKING:
     from kasmos.model.view import RunView, SessionView, TaskView, World
@@ -97,6 +100,7 @@ class Story:
         word = facts.present_status(run, supervised=self.place.supervisor_pid() is not None)
         yield f"{self.look.paint(f'run {run.id}', 'bold')}  {self._word(word)}: {counts}"
         yield f"  {facts.run_title(run)}"
+        yield from self._used(self.world.ledger.runs.get(run.id, Tally()))
         if run.cancel_reason:
             yield f"  ended for good: {clean(run.cancel_reason)}"
         blamed = failures(run)
@@ -123,6 +127,7 @@ class Story:
         for session in sessions:
             yield f"  {self._attempt(session)}"
             yield from self._asked(session)
+        yield from self._used(task_tally(world, task))
         yield from self._tail(facts.tail_of(world, task))
         yield from self._consequences(run, task)
         decisive = world.sessions.get(cause.session_id or "") if cause is not None else None
@@ -138,6 +143,7 @@ class Story:
         yield from self._asked(session)
         if session.reason:
             yield f"  {clean(session.reason)}"
+        yield from self._used(session.tally)
         yield from self._tail(session.tail)
         yield from self._where(session)
         if session.run_id and session.task_id:
@@ -182,6 +188,11 @@ class Story:
             said = f"waits for you: {view.why}" if is_open else told(view)
             when = local_moment(view.requested_at)
             yield f"    {when}  asked {view.id}: {clean(view.ask.subject)}: {clean(said)}"
+
+    def _used(self, tally: Tally) -> Iterator[str]:
+        said = say_tally(tally)
+        if said:
+            yield f"  used {said}"
 
     def _tail(self, text: str) -> Iterator[str]:
         lines = clean_lines(text, TAIL_LINES)

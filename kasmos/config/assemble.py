@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zoneinfo
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -15,8 +16,9 @@ from kasmos.config.messages import did_you_mean
 from kasmos.config.origin import Origin, OriginKind
 from kasmos.config.schema import Config, Daemon, Logs, Orchestration, Retention
 from kasmos.model.approval import Rule
+from kasmos.model.budget import Budgets, Limit
 from kasmos.model.profile import AgentProfile, ExecutionMode, Limits, PromptMode, RestartPolicy, StopPolicy
-from kasmos.model.usage import Shortfall
+from kasmos.model.usage import Price, Shortfall
 
 T = TypeVar("T")
 
@@ -33,6 +35,7 @@ def assemble(settings: Settings, environ: Mapping[str, str], findings: Findings)
     _inherit_default_agent(settings, agents)
     _judge_agent_names(settings, agents, findings)
     _judge_tokens(settings, findings)
+    judge_zone(settings, findings)
     if findings.mistakes:
         return None
     return Config(
@@ -41,6 +44,11 @@ def assemble(settings: Settings, environ: Mapping[str, str], findings: Findings)
         logs=_table(Logs, ("logs",), settings),
         daemon=_table(Daemon, ("daemon",), settings),
         retention=_table(Retention, ("retention",), settings),
+        budgets=_budgets(settings),
+        prices={
+            name: _table(Price, ("prices", name), settings, ("prices", "*"))
+            for name in _names_in(settings, ("prices",))
+        },
         phases={path[1]: str(said.value) for path, said in settings.items() if path[0] == "phases"},
         state_root=_value(settings, ("state_root",)),
     )
@@ -54,6 +62,27 @@ def _table(make: type[T], path: Path, settings: Settings, pattern: Path | None =
     """An attrs class whose fields are the keys of a table."""
     fields = [field.name for field in make.__attrs_attrs__]  # type: ignore[attr-defined]
     return make(**{name: _value(settings, (*path, name), (*(pattern or path), name)) for name in fields})
+
+
+def _names_in(settings: Settings, path: Path) -> list[str]:
+    """Names that are the user's choice, in a table."""
+    depth = len(path)
+    return list(dict.fromkeys(one[depth] for one in settings if one[:depth] == path and len(one) > depth))
+
+
+def _budgets(settings: Settings) -> Budgets:
+    def by_name(what: str) -> dict[str, Limit]:
+        path: Path = ("budgets", what)
+        return {name: _table(Limit, (*path, name), settings, (*path, "*")) for name in _names_in(settings, path)}
+
+    return Budgets(
+        daily=_value(settings, ("budgets", "daily")),
+        zone=_value(settings, ("budgets", "zone")),
+        per_run=_table(Limit, ("budgets", "per_run"), settings),
+        per_task=_table(Limit, ("budgets", "per_task"), settings),
+        agents=by_name("agents"),
+        accounts=by_name("accounts"),
+    )
 
 
 class _Agent:
@@ -96,6 +125,8 @@ class _Agent:
             rules=self._rules(),
             approval_timeout=self._get("approval_timeout"),
             on_unanswered=self._get("on_unanswered"),
+            account=self._get("account"),
+            start_interval=self._get("start_interval"),
             harness=self._get("harness"),
             accept=tuple(map(Shortfall, self._get("accept"))),
             exit_grace=self._get("exit_grace"),
@@ -250,6 +281,18 @@ def _judge_tokens(settings: Settings, findings: Findings) -> None:
         # Whoever may only look could do everything.
         problem = "is the same as http_admin_token"
         findings.mistake(readonly.origin, ("daemon", "http_readonly_token"), problem, "two different tokens")
+
+
+def judge_zone(settings: Settings, findings: Findings) -> None:
+    """Note a time zone that this machine does not know."""
+    said = settings.get(("budgets", "zone"))
+    if said is None or said.value in ("local", "UTC"):
+        return
+    try:
+        zoneinfo.ZoneInfo(str(said.value))
+    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+        problem = f'there is no time zone "{said.value}" on this machine'
+        findings.mistake(said.origin, ("budgets", "zone"), problem, '"local", "UTC", or one such as "Europe/Berlin"')
 
 
 def judge_state_root(settings: Settings, findings: Findings) -> None:

@@ -12,6 +12,7 @@ import attrs
 
 from kasmos.config.addresses import Address, Addresses
 from kasmos.config.kinds import (
+    LARGEST_INTEGER,
     Anything,
     Choice,
     Count,
@@ -90,6 +91,14 @@ VARIABLE_NAME = Text(
 
 AGENT: Path = ("agents", "*")
 """The table of one agent."""
+MODEL_NAME = Text("a model's name, without blanks", r"[^\s\x00-\x1f]{1,200}")
+_PRICE: Path = ("prices", "*")
+_BUDGETS: tuple[tuple[Path, str], ...] = (
+    (("budgets", "per_run"), "each run"),
+    (("budgets", "per_task"), "each task, of all its attempts together"),
+    (("budgets", "agents", "*"), "this agent for a day"),
+    (("budgets", "accounts", "*"), "this account for a day"),
+)
 _RESTART: Path = (*AGENT, "restart")
 _LIMITS: Path = (*AGENT, "limits")
 
@@ -102,12 +111,26 @@ def _leftovers(said: object) -> Leftovers:
     return Leftovers(LeftoverPolicy.STOP, tuple(names))
 
 
+def _budget_variable(path: Path, unit: str) -> str:
+    """Where no name of the user's is part of the key, `KASMOS_BUDGET_PER_RUN_MONEY` and its like."""
+    return "" if "*" in path else f"KASMOS_BUDGET_{path[-1].upper()}_{unit.upper()}"
+
+
 TABLES: tuple[Table, ...] = (
     Table((), "A supervisor for agent programs."),
     Table(("orchestration",), "How runs go, where neither the plan nor the command line says otherwise."),
     Table(("logs",), "What is kept of what programs write."),
     Table(("daemon",), "The daemon: `kas daemon start`. Nothing of it concerns `kas run`."),
     Table(("retention",), "What a daemon keeps of what is over; `kas gc` goes by the same."),
+    Table(
+        ("budgets",),
+        "What may be spent. Budgets nest; a day begins at midnight. Where the cost is unknown, money limits nothing.",
+    ),
+    *(Table(path, f"Budget of {whose}; a plain number is `money`.", short="money") for path, whose in _BUDGETS),
+    Table(("budgets", "agents"), "By agent.", name_rule=AGENT_NAME),
+    Table(("budgets", "accounts"), "By account.", name_rule=AGENT_NAME),
+    Table(("prices",), "What models cost, for programs that do not say it; quote the names.", name_rule=MODEL_NAME),
+    Table(_PRICE, "USD for a million tokens."),
     Table(
         ("phases",),
         "Which agent does which phase of the work; `implementing` is the default agent of plans.",
@@ -362,6 +385,37 @@ KEYS: tuple[Key, ...] = (
         10_000,
         variable="KASMOS_RETENTION_MAX_RUNS",
     ),
+    # --- [budgets]
+    Key(
+        ("budgets", "daily"),
+        Number(0, 1e9),
+        "USD that everything together may cost in a day.",
+        example="50",
+        variable="KASMOS_BUDGET_DAILY",
+        flag="--budget-daily",
+    ),
+    Key(
+        ("budgets", "zone"),
+        Text("`local`, `UTC`, or a time zone such as `Europe/Berlin`"),
+        "Where it is midnight when a day begins: `local`, `UTC`, or a time zone's name.",
+        "local",
+        variable="KASMOS_BUDGET_ZONE",
+    ),
+    *(
+        Key((*path, unit), kind, why, example=example, variable=_budget_variable(path, unit))
+        for path, _ in _BUDGETS
+        for unit, kind, why, example in (
+            ("money", Number(0, 1e9), "USD.", "5"),
+            ("tokens", Whole(0, LARGEST_INTEGER), "Tokens that are read afresh or written.", "2_000_000"),
+            ("turns", Whole(0, LARGEST_INTEGER), "Turns of the agent.", "200"),
+            ("time", Duration(), "Time of running.", '"2h"'),
+        )
+    ),
+    # --- [prices.MODEL]
+    Key((*_PRICE, "input"), Number(0, 1e6), "Tokens read afresh.", example="3"),
+    Key((*_PRICE, "output"), Number(0, 1e6), "Tokens written, reasoning included.", example="15"),
+    Key((*_PRICE, "cached"), Number(0, 1e6), "Tokens read from the cache; the default is `input`.", example="0.3"),
+    Key((*_PRICE, "cache_write"), Number(0, 1e6), "Tokens put into the cache; the default is `input`.", example="3.75"),
     # --- [phases]
     Key(("phases", "*"), AGENT_NAME, "The agent that does this phase.", example='"coder"'),
     # --- [agents.NAME]
@@ -461,6 +515,18 @@ KEYS: tuple[Key, ...] = (
     ),
     Key((*AGENT, "stop_grace"), Duration(zero=True), "How long it may take to end before it is killed.", "10s"),
     Key((*AGENT, "kill_grace"), Duration(), "How long after that it is reported as unkillable.", "5s"),
+    Key(
+        (*AGENT, "account"),
+        AGENT_NAME,
+        "The account it uses; agents with the same one share its limits. The default is the agent's name.",
+        example='"work"',
+    ),
+    Key(
+        (*AGENT, "start_interval"),
+        Duration(zero=True),
+        "Least time between two starts on its account, so that parallel logins do not invalidate each other.",
+        0,
+    ),
     Key(
         (*AGENT, "retry_lost"),
         Flag(),

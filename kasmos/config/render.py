@@ -66,7 +66,8 @@ def _no_default(key: Key) -> str:
 
 
 def _example_path(path: Path) -> Path:
-    return tuple("coder" if name == "*" else name for name in path)
+    names = {"prices": '"claude-opus-5"', "accounts": "work"}
+    return tuple(names.get(path[index - 1], "coder") if name == "*" else name for index, name in enumerate(path))
 
 
 def _example_name(key: Key) -> str:

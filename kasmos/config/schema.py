@@ -8,9 +8,11 @@ from typing import Any
 
 import attrs
 
+from kasmos.model.budget import Budgets
 from kasmos.model.plan import OnFailure, RunSettings
 from kasmos.model.profile import AgentProfile
 from kasmos.model.session import CgroupUse
+from kasmos.model.usage import Price
 
 
 @attrs.frozen
@@ -117,6 +119,9 @@ class Config:
     logs: Logs = Logs()
     daemon: Daemon = Daemon()
     retention: Retention = Retention()
+    budgets: Budgets = Budgets()
+    prices: Mapping[str, Price] = attrs.field(factory=dict)
+    """By model."""
     phases: Mapping[str, str] = attrs.field(factory=dict)
     """Phase to agent name."""
     state_root: str | None = None

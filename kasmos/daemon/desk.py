@@ -15,9 +15,15 @@ from kasmos.daemon.terms import OrchestratorLike, Surroundings
 from kasmos.daemon.wire import task_status
 from kasmos.exceptions import Mistake, RequestError
 from kasmos.model.view import TaskView
+from kasmos.orchestration.budgets import Shortage
 from kasmos.orchestration.intake import TaskAccepted, TaskSubmission
 
 _REFUSED = "the task cannot be run as it was asked for"
+
+
+def budget_exceeded(shortage: Shortage, surroundings: Surroundings) -> RequestError:
+    """What is told to whoever hands in work that may not be paid for."""
+    return RequestError(429, "budget_exceeded", shortage.reason, retry_after=surroundings.retry_after(shortage))
 
 
 class TaskDesk:
@@ -51,6 +57,9 @@ class TaskDesk:
         self._in_hand += 1
         try:
             prepared, needs = await self._prepare(request)
+            shortage = self._surroundings.shortage(self._orchestrator.world, prepared.task.agent)
+            if shortage is not None:
+                raise budget_exceeded(shortage, self._surroundings)
             submission = TaskSubmission(
                 prepared.task, prepared.settings, self._surroundings.project, digest, needs, key
             )

@@ -19,7 +19,7 @@ from kasmos.daemon.access import Refusal
 from kasmos.daemon.agents import AgentWire, describe_agents
 from kasmos.daemon.bus import Bus, Subscription
 from kasmos.daemon.conversations import find_conversation
-from kasmos.daemon.desk import TaskDesk
+from kasmos.daemon.desk import TaskDesk, budget_exceeded
 from kasmos.daemon.life import Health, Life
 from kasmos.daemon.present import Present
 from kasmos.daemon.reading import OutputReader
@@ -39,7 +39,7 @@ from kasmos.model.approval import Answer, ApprovalState
 from kasmos.model.event import AccessRefused, Record
 from kasmos.model.plan import Origin, Plan, RunSettings
 from kasmos.model.profile import ExecutionMode
-from kasmos.model.view import ApprovalView, RunView, SessionView, TaskView, World
+from kasmos.model.view import AccountView, ApprovalView, RunView, SessionView, TaskView, World
 from kasmos.orchestration.approvals import told, wrong_with
 from kasmos.orchestration.assembly import refusals
 from kasmos.plans import load_plan
@@ -276,6 +276,9 @@ class Service:
             SupervisionError: the document has changed and its run is unfinished.
         """
         self._refuse_when_draining()
+        shortage = self._surroundings.shortage(self.world, None)
+        if shortage is not None and not shortage.waits:
+            raise budget_exceeded(shortage, self._surroundings)
         prepared = await trio.to_thread.run_sync(self._prepare, document, source, overrides or RunOverrides())
         cursor = self.world.seq
         accepted = await self._orchestrator.submit(
@@ -357,6 +360,18 @@ class Service:
             settings=settings,
             warnings=parsed.warnings,
         )
+
+    async def release_account(self, name: str, who: str) -> AccountView:
+        """Let a parked account be used again.
+
+        Raises:
+            RequestError: 404 `unknown_account`.
+            SupervisionError: it is not parked.
+        """
+        if name not in self.world.accounts:
+            raise RequestError(404, "unknown_account", f"there is no account {name!r}; `kas accounts` lists them")
+        await self._orchestrator.release_account(name, who)
+        return self.world.accounts[name]
 
     async def _reconfigure(self) -> None:
         """See to it that a profile that was mended counts for what is begun next.

@@ -106,7 +106,8 @@ class StatusBoard:
         singles = (task for run in unfinished if run.origin is Origin.TASK for task in run.tasks.values())
         tasks = [task for task in singles if not isinstance(task.state, Pending)]
         asked = wire.concerns(world, (), present.approvals, live[::-1])
-        concerns = [*(concern for fact in facts[::-1] for concern in fact.concerns), *asked]
+        parked = wire.account_concerns(world, time.time())
+        concerns = [*(concern for fact in facts[::-1] for concern in fact.concerns), *asked, *parked]
         return StatusWire(
             schema=SCHEMA,
             version=__version__,

@@ -14,6 +14,7 @@ from kasmos.model.approval import Answer
 from kasmos.model.event import Event
 from kasmos.model.plan import Plan, RunSettings
 from kasmos.model.view import ApprovalView, SessionView, World
+from kasmos.orchestration.budgets import Shortage
 from kasmos.orchestration.intake import TaskAccepted, TaskSubmission
 from kasmos.sessions.protocol import ExecutionSession, OutputChunk
 from kasmos.supervision.terminal import Terminal
@@ -88,6 +89,9 @@ class OrchestratorLike(Protocol):
     async def resolve_approval(self, approval_id: str, answer: Answer, who: str, *, patience: float) -> ApprovalView:
         """Answer what a session asks, in the name of a person."""
 
+    async def release_account(self, name: str, who: str) -> None:
+        """Let an account be used again, in the name of a person."""
+
     def live_session(self, session_id: str) -> ExecutionSession | None:
         """The session, while it is held open."""
 
@@ -103,6 +107,14 @@ class OrchestratorLike(Protocol):
 
     async def submit_task(self, submission: TaskSubmission) -> TaskAccepted:
         """Accept a task that is handed in by itself."""
+
+
+def _none_short(world: World, agent: str | None) -> Shortage | None:
+    return None
+
+
+def _soon(shortage: Shortage) -> int:
+    return 60
 
 
 @attrs.frozen
@@ -123,6 +135,10 @@ class Surroundings:
     """The last screen of a session that has ended, where one was kept. Blocks on the disk."""
     life: Life = attrs.field(factory=Life)
     health: Health = attrs.field(factory=lambda: Health(always_well, lambda: True))
+    shortage: Callable[[World, str | None], Shortage | None] = _none_short
+    """Why an agent, or anybody, may spend nothing more today."""
+    retry_after: Callable[[Shortage], int] = _soon
+    """Seconds after which that may be otherwise."""
     record: Callable[[Event], object] = lambda event: None
     """Makes a fact durable in its own time. Never blocks."""
     environ: Mapping[str, str] = attrs.field(factory=dict, repr=False)

@@ -41,6 +41,7 @@ from kasmos.model.view import (
     World,
     public_task_id,
 )
+from kasmos.orchestration.accounts import parked_now, told
 from kasmos.store.lookup import newest_session
 
 __all__ = [
@@ -234,9 +235,20 @@ def run_detail_wire(world: World, run: RunView) -> RunDetailWire:
     return RunDetailWire(run=run_wire(run), tasks=tuple(task_wire(world, task) for task in run.tasks.values()))
 
 
-def attention(world: World) -> Iterable[Attention]:
+def attention(world: World, now: float | None = None) -> Iterable[Attention]:
     """What a person should look at, in unfinished runs and of live sessions."""
     yield from concerns(world, world.runs.values(), world.approvals.values(), world.sessions.values())
+    yield from account_concerns(world, now)
+
+
+def account_concerns(world: World, now: float | None) -> Iterable[Attention]:
+    """Accounts on which nothing is started at this instant of the wall clock; without one, all that were parked."""
+    for account in world.accounts.values():
+        parked = account.parked if now is None else parked_now(account, now)
+        if parked is not None:
+            cure = f"`kas accounts resume {account.name}`"
+            until = "waits for you" if parked.until_at is None else f"until {format_instant(parked.until_at)}"
+            yield Attention("account", account.name, f"{told(account.name, parked)}: {until} ({cure})")
 
 
 def concerns(

@@ -13,7 +13,7 @@ from typing import Any
 from kasmos.harnesses.claude import ClaudeDialect, QwenDialect
 from kasmos.harnesses.codex import CodexDialect
 from kasmos.harnesses.completion import conclude
-from kasmos.harnesses.conclusion import Conclusion, Shortfall
+from kasmos.harnesses.conclusion import Conclusion, Shortfall, Usage
 from kasmos.harnesses.dialect import Dialect
 from kasmos.harnesses.events import AgentEvent
 from kasmos.harnesses.evidence import Evidence
@@ -98,6 +98,11 @@ class TranscriptParser:
         if self._document is not None:
             events += self._give_up_document()
         return events + self._dialect.close()
+
+    @property
+    def usage(self) -> Usage:
+        """What has been used, as far as it was told."""
+        return self._dialect.usage()
 
     def finish(self, status: ExitStatus | None) -> Conclusion:
         """Judge the whole.

@@ -13,7 +13,7 @@ from kasmos.model.plan import Origin, Plan, RunSettings
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason
 from kasmos.model.task import Cause, Outcome
-from kasmos.model.usage import Failure, Usage
+from kasmos.model.usage import DayTally, Failure, FailureKind, Usage
 
 
 @attrs.frozen
@@ -39,6 +39,30 @@ class EventsPruned:
     first: int
     seal: int
     """Holds the two ends of the gap together; see `kasmos.store.chain`."""
+    usage: tuple[DayTally, ...] = ()
+    """What forgotten sessions have used: sums outlive what they are sums of."""
+
+
+@attrs.frozen
+class AccountParked:
+    """Nothing is started on an account, until an instant or until a person has said so."""
+
+    account: str
+    kind: FailureKind
+    message: str
+    """What the program said."""
+    until_at: float | None = None
+    """Wall clock; None is until `AccountReleased`."""
+    by_session: str = ""
+    """The session that met with it."""
+
+
+@attrs.frozen
+class AccountReleased:
+    """A person let an account be used again."""
+
+    account: str
+    who: str = ""
 
 
 @attrs.frozen
@@ -167,6 +191,8 @@ class TaskPutBack:
     reason: str
     conversation: str = ""
     """The program's conversation that the next attempts go on with; empty for a new one."""
+    waits: bool = False
+    """It is to go on by itself when it may: what failed before still counts."""
 
 
 @attrs.frozen
@@ -198,6 +224,8 @@ class SessionStarting:
     """Whose word decides how it ended, by the harness's name; empty where only the exit status counts."""
     conversation: str = ""
     """The program's conversation, where it was chosen up front or is gone on with."""
+    account: str = ""
+    """The account it uses, as its profile says."""
 
 
 @attrs.frozen
@@ -286,6 +314,21 @@ class EndFound:
     session_id: str
     ended_mono: float
     """CLOCK_MONOTONIC seconds of this boot."""
+
+
+@attrs.frozen
+class SessionUsed:
+    """What a session has used so far. Each takes the place of the one before, so that none counts twice."""
+
+    session_id: str
+    usage: Usage
+    day: str
+    """The day on which what is new of it counts: ISO 8601, in the zone of `[budgets]`."""
+    turns: int = 0
+    seconds: float = 0.0
+    """Of running, without the time that was waited for people."""
+    conversation: str = ""
+    """The conversation it belongs to, where the program told it."""
 
 
 @attrs.frozen
@@ -413,7 +456,7 @@ class ApprovalWithdrawn:
     reason: str
 
 
-SupervisorEvent = SupervisorStarted | SupervisorStopped | AccessRefused | EventsPruned
+SupervisorEvent = SupervisorStarted | SupervisorStopped | AccessRefused | EventsPruned | AccountParked | AccountReleased
 
 RunEvent = (
     RunStarted
@@ -444,6 +487,7 @@ SessionEvent = (
     | LeftoversFound
     | OutputLost
     | EndFound
+    | SessionUsed
     | SessionConcluded
     | SessionEnded
     | SessionLost

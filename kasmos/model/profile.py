@@ -163,6 +163,10 @@ class AgentProfile:
     approval_timeout: float | None = None
     """Seconds a person has to answer; None is for ever."""
     on_unanswered: OnUnanswered = OnUnanswered.DENY
+    account: str | None = None
+    """The account it uses; None means one of its own, with its name."""
+    start_interval: float = 0.0
+    """Least seconds between two starts on its account."""
 
     @property
     def approvals(self) -> ApprovalPolicy:
@@ -178,6 +182,11 @@ class AgentProfile:
     """What may be missing although the program exits 0."""
     exit_grace: float = 30.0
     """Seconds of silence it may still run after it has said that it is done."""
+
+    @property
+    def account_name(self) -> str:
+        """The account in effect."""
+        return self.account or self.name
 
     @property
     def output_mode(self) -> OutputMode:

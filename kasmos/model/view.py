@@ -19,7 +19,7 @@ from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason
 from kasmos.model.table import Table, table_of
 from kasmos.model.task import Cause, Outcome
-from kasmos.model.usage import Failure
+from kasmos.model.usage import DayTally, Failure, FailureKind, Tally, Usage
 
 # --- sessions ---------------------------------------------------------------------
 
@@ -113,6 +113,19 @@ class SessionView:
     """What its terminal shows, in a word; empty where nothing is known."""
     screen_note: str = ""
     """What a person should know about that."""
+    account: str = ""
+    """The account it uses."""
+    usage: Usage | None = None
+    """What it has used so far, as it was told last; None where it uses nothing that is counted, or nothing yet."""
+    usage_base: Usage | None = None
+    """What its conversation had used before it began."""
+    shares: tuple[tuple[str, Tally], ...] = ()
+    """Day by day what of that counts for it."""
+
+    @property
+    def tally(self) -> Tally:
+        """What it has used; nothing where that is not counted."""
+        return sum((share for _, share in self.shares), Tally())
 
 
 @attrs.frozen
@@ -122,6 +135,58 @@ class Conclusion:
     outcome: Outcome
     failure: Failure | None = None
     conversation: str = ""
+
+
+# --- accounts ---------------------------------------------------------------------
+
+
+@attrs.frozen
+class Parked:
+    """Why nothing is started on an account."""
+
+    kind: FailureKind
+    message: str
+    since_at: float
+    until_at: float | None
+    """Wall clock; None is until a person has said so."""
+    by_session: str = ""
+
+
+@attrs.frozen
+class AccountView:
+    """An account that agents use."""
+
+    name: str
+    parked: Parked | None = None
+    """The newest reason why nothing was to be started on it; with an instant that is over it says nothing any more."""
+    streak: int = 0
+    """How often it was parked in a row, without a success in between."""
+    started_mono: float | None = None
+    """When a session was started on it last."""
+    boot_id: str = ""
+    """The boot that instant is of."""
+
+
+@attrs.define
+class UsageLedger:
+    """What was used, in sums that outlive the sessions they are sums of."""
+
+    days: dict[str, dict[tuple[str, str], Tally]] = attrs.field(factory=dict)
+    """By day, then by agent and account."""
+    runs: dict[str, Tally] = attrs.field(factory=dict)
+    """By run, while the run is remembered."""
+    conversations: dict[str, tuple[str, Usage]] = attrs.field(factory=dict)
+    """By conversation: the newest session of it, and what it has used in all."""
+
+    def entries(self) -> list[DayTally]:
+        """The sums, oldest day first."""
+        return [DayTally(day, *key, sums[key]) for day, sums in sorted(self.days.items()) for key in sorted(sums)]
+
+    def on(self, day: str, *, agent: str | None = None, account: str | None = None) -> Tally:
+        """What was used on a day, by everybody or by one agent or on one account."""
+        sums = self.days.get(day, {}).items()
+        wanted = (tally for key, tally in sums if agent in (None, key[0]) and account in (None, key[1]))
+        return sum(wanted, Tally())
 
 
 # --- approvals --------------------------------------------------------------------
@@ -343,5 +408,7 @@ class World:
     sessions: dict[str, SessionView] = attrs.field(factory=dict)
     approvals: dict[str, ApprovalView] = attrs.field(factory=dict)
     """By id: all that are not settled, and the newest ones of each session."""
+    accounts: dict[str, AccountView] = attrs.field(factory=dict)
+    ledger: UsageLedger = attrs.field(factory=UsageLedger)
     supervisor_pid: int | None = None
     """Pid of the newest supervisor, None after it left in order."""

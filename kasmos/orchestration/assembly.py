@@ -16,15 +16,21 @@ from kasmos.exceptions import ConfigError, Mistake
 from kasmos.harnesses.command import Continuation
 from kasmos.harnesses.equip import Equipped, equip, judge_profile
 from kasmos.model.approval import ApprovalPolicy
+from kasmos.model.budget import Limit
 from kasmos.model.plan import PlanTask
 from kasmos.model.profile import AgentProfile, ExecutionMode, OutputMode, PromptMode, RestartPolicy
 from kasmos.model.session import SessionKind, SessionSpec
-from kasmos.model.view import RunView, SessionView, TaskView
+from kasmos.model.view import RunView, SessionView, TaskView, World
+from kasmos.orchestration.budgets import Place, allowance, purses
+from kasmos.orchestration.listening import budget_arguments, facts_of, is_metered, listener_for
+from kasmos.orchestration.treasury import Treasury
 from kasmos.plans import compile_task
 from kasmos.screens import Ruleset, rules_for
 from kasmos.sessions.environment import child_environment
 from kasmos.sessions.protocol import Backend
 from kasmos.sessions.registry import require_backend
+from kasmos.supervision.child import Hindrance
+from kasmos.supervision.meter import Listener
 from kasmos.telemetry.spans import traceparent
 
 PERMISSION_SERVER = (sys.executable, os.path.join(os.path.dirname(kasmos.__file__), "sessions", "permission_server.py"))
@@ -54,6 +60,8 @@ class Kitchen:
     """The screen rules of the program that a command line runs. Blocks on the disk."""
     context_path: Callable[[str], str] = str
     """Where the session with this id finds its task's context."""
+    treasury: Treasury = attrs.field(factory=Treasury)
+    """Whether a session may be started, and what it may spend."""
 
 
 def mode_of(run: RunView, profile: AgentProfile) -> ExecutionMode:
@@ -108,6 +116,10 @@ class TaskRecipe:
         self.exit_grace = profile.exit_grace if profile is not None else math.inf
         self.typed_max = profile.typed_max if profile is not None else AgentProfile.typed_max
         self.cwd = run.project
+        self.account = profile.account_name if profile is not None and is_metered(profile) else ""
+        self.may_ask = kitchen.treasury.may_ask
+        self._allowance = Limit()
+        """What its budgets had left when its session was begun."""
         first = (task.spec.timeout, profile.timeout if profile is not None else None, run.settings.task_timeout)
         self.timeout = next((seconds for seconds in first if seconds is not None), None)
 
@@ -149,7 +161,7 @@ class TaskRecipe:
         return SessionSpec(
             id=session_id,
             name=self._task.spec.name,
-            argv=command.argv,
+            argv=self._within_budget(command.argv, profile, mode),
             cwd=self._workdir,
             backend=mode,
             env=self._environment(session_id, profile, len(wave.tasks) - 1),
@@ -230,6 +242,59 @@ class TaskRecipe:
         """Seconds a check may take: its own limit, else the task's."""
         own = self._task.spec.checks[index].timeout
         return own if own is not None else self.timeout
+
+    def hindrance(self, world: World) -> Hindrance | None:
+        """Why the agent may not be started now: its account is parked, or a budget is spent. If it may, it will be."""
+        if not self.account:
+            return None
+        found = self._kitchen.treasury.begin(world, self._place())
+        if found is None:
+            self._allowance = self._left(world)
+        return found
+
+    def wait_before_start(self, world: World, now: float, boot_id: str) -> float:
+        """Seconds until it is its turn to start on its account."""
+        profile = self._find_profile()
+        if profile is None or not self.account:
+            return 0.0
+        return self._kitchen.treasury.wait_before(world, profile, now=now, boot=boot_id)
+
+    def time_left(self, world: World) -> float | None:
+        """Seconds that its budgets leave for a session that starts now."""
+        return self._left(world).time
+
+    def _left(self, world: World) -> Limit:
+        treasury = self._kitchen.treasury
+        return allowance(purses(treasury.budgets(), world, self._place(), treasury.day()))
+
+    def _within_budget(self, argv: tuple[str, ...], profile: AgentProfile, mode: ExecutionMode) -> tuple[str, ...]:
+        """The command, with what it may spend told to a program that has flags for that and was not told already."""
+        if mode is not ExecutionMode.HEADLESS or not self._allowance:
+            return argv
+        at = len(profile.program)
+        return (*argv[:at], *budget_arguments(facts_of(profile), argv, self._allowance), *argv[at:])
+
+    def wall(self) -> float:
+        """The wall clock."""
+        return self._kitchen.treasury.wall()
+
+    def day(self) -> str:
+        """The present day of budgets."""
+        return self._kitchen.treasury.day()
+
+    def over_budget(self, world: World, session_id: str) -> str:
+        """Why a live session may spend no more; nothing if it may."""
+        return self._kitchen.treasury.over_budget(world, session_id)
+
+    def listen(self, backend: ExecutionMode) -> Listener | None:
+        """Who understands what its agent writes."""
+        profile = self._find_profile()
+        if profile is None:
+            return None
+        return listener_for(profile, backend, self._task.spec.model, self._kitchen.treasury.prices())
+
+    def _place(self) -> Place:
+        return Place(self._run.id, self._task.spec.id, agent_name(self._run, self._task) or "", self.account)
 
     def backend(self, spec: SessionSpec | SessionView) -> Backend:
         """Where a session runs."""

@@ -18,6 +18,8 @@ from kasmos.model.session import StopReason
 from kasmos.model.task import CauseKind
 from kasmos.model.view import RunState, RunView, World, find_task_view, parts_of_task_id
 from kasmos.orchestration.assembly import Kitchen, TaskRecipe
+from kasmos.orchestration.budgets import Place
+from kasmos.orchestration.listening import is_metered
 from kasmos.orchestration.scheduler import RunDecision, decide_outer_needs, decide_run
 from kasmos.orchestration.slots import Slots, is_pending
 from kasmos.supervision.child import Child, Ledger
@@ -36,6 +38,8 @@ class _Drive:
     wake: trio.Event = attrs.field(factory=trio.Event)
     """Set when something has changed that may matter to the run."""
     over: trio.Event = attrs.field(factory=trio.Event)
+    agents: frozenset[str] | None = None
+    """Every agent its tasks name; None before the first look."""
 
 
 class Driver:
@@ -59,6 +63,10 @@ class Driver:
         self._submissions = 0
         self._idle = trio.Event()
         self._idle.set()
+        self._held: set[str] = set()
+        """Runs with tasks that wait for nothing but their agents' accounts and budgets."""
+        self._alarm: trio.CancelScope | None = None
+        """Cancelled when the next account opens by itself; None while nobody waits for that."""
         self.leaving: str | None = None
         """Why nothing is begun any more."""
         self.handing_on = False
@@ -111,6 +119,7 @@ class Driver:
 
     def wake_all(self) -> None:
         """Something has changed that matters to every run. Never blocks."""
+        self._held.clear()
         for drive in self._drives.values():
             drive.wake.set()
 
@@ -161,6 +170,7 @@ class Driver:
         finally:
             del self._drives[run_id]
             self._singles.discard(run_id)
+            self._held.discard(run_id)
             self._forget_lock(run_id)
             self._slots.leave(run_id)
             drive.over.set()
@@ -186,18 +196,65 @@ class Driver:
         run = self.world.runs[run_id]
         own = 0 if held else max(0, run.settings.max_concurrent - len(children))
         shared = self._slots.free_for(run_id)
-        decision = decide_run(run, busy=frozenset(children), free_slots=min(own, shared))
+        closed = self._closed_agents(run)
+        decision = decide_run(run, busy=frozenset(children), free_slots=min(own, shared), closed=closed)
         await self._commit(decision)
         started = [task_id for task_id in decision.start if self._start_if_may(run_id, task_id)]
         if len(started) < len(decision.start) or (decision.left_over and shared < own):
             self._slots.queue(run_id, served=bool(started))
         else:
             self._slots.leave(run_id)
+        if decision.held and self.world.runs[run_id].unfinished:
+            self._hold(run_id)
         children = self._supervisor.children(run_id)
         for task_id, cause in decision.stop:
             if task_id in children:
                 children[task_id].request_stop(STOP_REASONS.get(cause.kind, StopReason.REQUESTED), cause)
         return self.world.runs[run_id].state is RunState.ENDED and not self._supervisor.children(run_id)
+
+    def _closed_agents(self, run: RunView) -> frozenset[str]:
+        """The agents of a run that may start nothing at present, and will some time."""
+        treasury, world = self._kitchen.treasury, self.world
+        drive = self._drives.get(run.id)
+        if not (treasury.budgets() or any(view.parked is not None for view in world.accounts.values())):
+            return frozenset()
+        agents = drive.agents if drive is not None else None
+        if agents is None:
+            default = run.settings.default_agent
+            agents = frozenset(name for task in run.plan.tasks if (name := task.agent or default) is not None)
+            if drive is not None:
+                drive.agents = agents
+        profiles = self._kitchen.profiles()
+        known = (profiles[name] for name in agents if name in profiles and is_metered(profiles[name]))
+        return frozenset(
+            profile.name
+            for profile in known
+            if (found := treasury.hindrance(world, Place(run.id, "", profile.name, profile.account_name)))
+            and found.final is None
+        )
+
+    def _hold(self, run_id: str) -> None:
+        """Have a run looked at again when an account opens, or a session has spent what was set aside for it."""
+        self._held.add(run_id)
+        seconds = self._kitchen.treasury.opens_in(self.world)
+        if seconds is None:
+            return
+        if self._alarm is None:
+            self._alarm = trio.CancelScope()
+            self._nursery.start_soon(self._ring, self._alarm)
+        # Never nothing: the wall clock may be a little behind.
+        self._alarm.deadline = trio.current_time() + max(0.001, seconds)
+
+    async def _ring(self, alarm: trio.CancelScope) -> None:
+        with alarm:
+            await trio.sleep_forever()
+        self._alarm = None
+        self._wake_held()
+
+    def _wake_held(self) -> None:
+        held, self._held = self._held, set()
+        for run_id in held:
+            self.wake(run_id)
 
     async def _look_at_needs(self, run: RunView) -> bool:
         """Whether the run waits for tasks of other runs; what follows from their ends is committed."""
@@ -247,6 +304,7 @@ class Driver:
         def ended() -> None:
             self._busy_singles -= single
             self.wake(run_id)
+            self._wake_held()
             self._wake_heads()
 
         self._supervisor.start(child, ended)

@@ -15,6 +15,7 @@ from kasmos.model.plan import Origin, Plan, RunSettings
 from kasmos.model.session import StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
 from kasmos.model.view import ApprovalView, Ended, RunState, RunView, TaskView, World
+from kasmos.orchestration.accounts import parked_now
 from kasmos.orchestration.approvals import require_not_stale, require_open
 from kasmos.orchestration.assembly import Kitchen, agent_name, mode_of
 from kasmos.orchestration.driver import Driver
@@ -24,6 +25,7 @@ from kasmos.orchestration.retry import tasks_to_retry
 from kasmos.orchestration.scheduler import parked_after
 from kasmos.orchestration.slots import is_under_way
 from kasmos.orchestration.submission import Accepted, Submission, is_gone_on_with, told_of, unfinished_run
+from kasmos.orchestration.treasury import Treasury
 from kasmos.sessions.protocol import ExecutionSession
 from kasmos.sessions.registry import require_backend
 from kasmos.supervision.child import Ledger
@@ -356,6 +358,25 @@ class Orchestrator:
                 # That it was delivered may be on its way to the journal.
                 await self._ledger.append()
         return require_not_stale(self.world, approval_id, answered)
+
+    async def release_account(self, name: str, who: str) -> None:
+        """Let an account be used again, in the name of a person.
+
+        Raises:
+            SupervisionError: it is not parked; or nothing can be recorded.
+
+        Cancellation: it may have been recorded.
+        """
+        view = self.world.accounts.get(name)
+        if parked_now(view, self._kitchen.treasury.wall()) is None:
+            raise SupervisionError(f"account {name} is not parked; `kas accounts` lists them")
+        await self._ledger.append(ev.AccountReleased(name, who))
+        self._driver.wake_all()
+
+    @property
+    def treasury(self) -> Treasury:
+        """Whether sessions may be started, and what they may spend."""
+        return self._kitchen.treasury
 
     def _asker(self, approval_id: str) -> tuple[str, str]:
         session = self.world.sessions.get(require_open(self.world, approval_id).session_id)

@@ -45,9 +45,11 @@ class RunDecision:
     """Tasks whose child is to stop, and why. Named again in every decision until they have ended."""
     left_over: bool = attrs.field(default=False, eq=False)
     """Whether more tasks could start if there were slots."""
+    held: bool = attrs.field(default=False, eq=False)
+    """Whether tasks could start if their agents might."""
 
 
-def decide_run(run: RunView, *, busy: frozenset[str], free_slots: int) -> RunDecision:
+def decide_run(run: RunView, *, busy: frozenset[str], free_slots: int, closed: Collection[str] = ()) -> RunDecision:
     """Decide what *run* does next.
 
     Deciding again after the events were committed gives no further events, except for tasks started meanwhile.
@@ -57,15 +59,17 @@ def decide_run(run: RunView, *, busy: frozenset[str], free_slots: int) -> RunDec
         busy: tasks that have a live child.
         free_slots: children that may be started beyond the present ones, whatever run they are of. A child
             that takes up a task already under way is started in any case, and counts.
+        closed: agents that may start nothing at present. Their tasks wait, and stand in nobody's way.
     """
     if run.state in (RunState.ENDED, RunState.INTERRUPTED):
         return RunDecision()
     draft = _Draft.of(run, busy)
+    draft.closed = frozenset(closed)
     halt = _settle(draft)
     # One more than can be started: whether any would be left over is to be known.
     ready = _ready(draft, 1 + max(0, min(free_slots, run.settings.max_concurrent)))
     gate = _gate(draft)
-    if not ready and gate is None and not draft.going:
+    if not ready and gate is None and not draft.going and not draft.held:
         ready = _unlock(draft)
 
     resumed = tuple(name for name in draft.going if name in draft.orphans)
@@ -80,7 +84,7 @@ def decide_run(run: RunView, *, busy: frozenset[str], free_slots: int) -> RunDec
         outcome = run_outcome(draft.tasks.values(), run.cancel_reason is not None)
         draft.events.append(RunEnded(run.id, outcome))
     stop = ((name, halt) for name in draft.going) if halt else ()
-    return RunDecision(tuple(draft.events), resumed + fresh, tuple(stop), len(ready) > len(fresh))
+    return RunDecision(tuple(draft.events), resumed + fresh, tuple(stop), len(ready) > len(fresh), draft.held)
 
 
 @attrs.frozen
@@ -139,6 +143,10 @@ class _Draft:
     orphans: frozenset[str]
     """Of those under way, the ones without a child."""
     events: list[RunEvent] = attrs.field(factory=list)
+    closed: frozenset[str] = frozenset()
+    """Agents that may start nothing at present."""
+    held: bool = False
+    """Whether a task waits for nothing else than its agent."""
 
     @classmethod
     def of(cls, run: RunView, busy: frozenset[str]) -> _Draft:
@@ -170,6 +178,9 @@ class _Draft:
 
     def has_failed_in(self, wave: Wave) -> bool:
         return self.tasks.count(TaskKind.FAILED, wave.number) > 0
+
+    def is_closed(self, spec: PlanTask) -> bool:
+        return bool(self.closed) and (spec.agent or self.run.settings.default_agent) in self.closed
 
     def needs_met(self, spec: PlanTask) -> bool:
         return all(self.tasks[need].outcome is Outcome.SUCCEEDED for need in spec.needs)
@@ -257,6 +268,9 @@ def _ready(draft: _Draft, limit: int) -> list[str]:
             break
         for task in draft.idle(wave):
             if draft.needs_met(task.spec) if task.spec.needs else barrier_open:
+                if draft.is_closed(task.spec):
+                    draft.held = True
+                    continue
                 ready.append(task.spec.id)
                 if len(ready) == limit:
                     return ready
@@ -295,6 +309,9 @@ def _unlock(draft: _Draft) -> list[str]:
     """
     waiting = list(draft.idle())
     for task in waiting:
+        if draft.needs_met(task.spec) and draft.is_closed(task.spec):
+            draft.held = True
+            return []
         if draft.needs_met(task.spec):
             return [task.spec.id]
     for task in waiting:

@@ -8,6 +8,10 @@ here. In a plan it is a fenced block in the task's body, in which only what diff
     exit = 3
     ```
 
+An entry of `output` may also tell what an agent would tell of itself, so that budgets and accounts can be tried out:
+`{ after = 1, usage = { input = 1000, output = 200, cost = 0.05 }, turns = 3 }`, with totals so far, and
+`{ failure = { kind = "quota", message = "limit reached", retry_after = 60 } }`.
+
 Keys: `output`, `duration`, `exit` (a code or "unknown"), `signal`, `last_words`, `ignores_terminate_for`,
 `ends_on_terminate_with`, `unkillable`, `lost`, `start_fails`, `start_hangs`, `asks`; seconds are numbers, `inf` is one.
 Several attempts are several `[[attempt]]` tables; the last holds for all that follow.
@@ -28,6 +32,8 @@ import attrs
 from kasmos.exceptions import ConfigError, Mistake
 from kasmos.model.approval import Ask, AskKind, Meaning, Option
 from kasmos.model.session import UNKNOWN_EXIT, ExitStatus, Leftover, SessionSpec
+from kasmos.model.told import Told, render_told
+from kasmos.model.usage import Failure, FailureKind, Usage, UsageSource
 
 
 @attrs.frozen
@@ -218,7 +224,46 @@ def _output_item(item: Any) -> tuple[float, bytes | Truncate]:
         return _seconds(item.get("after", 0)), _text(item["text"])
     if isinstance(item, dict) and item.keys() <= {"after", "truncate"} and item.get("truncate") is True:
         return _seconds(item.get("after", 0)), Truncate()
+    if isinstance(item, dict) and item.keys() <= {"after", *_TELL_KEYS} and item.keys() & _TELL_KEYS:
+        return _seconds(item.get("after", 0)), render_told(_told(item))
     raise ValueError('each a text, { after = 0.5, text = "..." } or { after = 0.5, truncate = true }')
+
+
+_TELL_KEYS = frozenset({"usage", "turns", "failure"})
+_USAGE_KEYS = {
+    "input": "input_tokens",
+    "output": "output_tokens",
+    "cached": "cached_tokens",
+    "reasoning": "reasoning_tokens",
+    "cost": "cost_usd",
+}
+
+
+def _told(item: Mapping[str, Any]) -> Told:
+    turns = item.get("turns", 0)
+    if isinstance(turns, bool) or not isinstance(turns, int) or turns < 0:
+        raise ValueError("turns: a whole number, 0 or more")
+    usage = _usage(item["usage"]) if "usage" in item else None
+    return Told(usage, turns, _failure(item["failure"]) if "failure" in item else None)
+
+
+def _usage(value: Any) -> Usage:
+    if not isinstance(value, dict) or not value.keys() <= _USAGE_KEYS.keys():
+        raise ValueError(f"usage: a table of {', '.join(_USAGE_KEYS)}")
+    for key, number in value.items():
+        whole = isinstance(number, int) or key == "cost"
+        if isinstance(number, bool) or not isinstance(number, int | float) or not number >= 0 or not whole:
+            raise ValueError(f"usage.{key}: {'USD' if key == 'cost' else 'a whole number of tokens'}, 0 or more")
+    said = {_USAGE_KEYS[key]: number for key, number in value.items()}
+    return Usage(**said, source=UsageSource.REPORTED, cost_source=UsageSource.REPORTED)
+
+
+def _failure(value: Any) -> Failure:
+    keys = {"kind", "message", "retry_after"}
+    if not isinstance(value, dict) or not value.keys() <= keys or "kind" not in value:
+        raise ValueError('failure: a table such as { kind = "quota", message = "limit reached", retry_after = 60 }')
+    after = _seconds(value["retry_after"]) if "retry_after" in value else None
+    return Failure(FailureKind(value["kind"]), _text(value.get("message", "")).decode(), retry_after=after)
 
 
 _ASK_KEYS: Mapping[str, Callable[[Any], Any]] = {

@@ -14,8 +14,9 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 
-from kasmos.model.codec import CodecError, decode_event, encode_event, event_kind, event_kinds
+from kasmos.model.codec import CodecError, decode_event, encode, encode_event, event_kind, event_kinds
 from kasmos.model.event import EventsPruned, Record
+from kasmos.model.usage import DayTally
 
 Row = tuple[int, float, float, str, "str | None", "str | None", str, int]
 """`seq, at, mono, kind, run_id, session_id, body, link`, as in the table."""
@@ -45,19 +46,29 @@ def link_of(previous: int, seq: int, at: float, mono: float, kind: str, body: by
     return zlib.crc32(body, zlib.crc32(_HEAD.pack(seq, at, mono) + kind.encode(), previous))
 
 
-def bridge(first: int, last: int, at: float, mono: float, before: int, link: int) -> Row:
+def bridge(
+    first: int, last: int, at: float, mono: float, before: int, link: int, usage: tuple[DayTally, ...] = ()
+) -> Row:
     """The row that takes the place of those from *first* to *last*.
 
     Args:
         before: the link of the row before them.
         link: the link of the last of them.
+        usage: what forgotten sessions have used.
     """
-    body = encode_event(EventsPruned(first, _seal(first, last, before, link))).decode()
+    body = encode_event(EventsPruned(first, _seal(first, last, before, link, usage), usage)).decode()
     return last, at, mono, PRUNED, None, None, body, link
 
 
-def _seal(first: int, last: int, before: int, link: int) -> int:
-    return zlib.crc32(_GAP.pack(first, last, before, link))
+def _seal(first: int, last: int, before: int, link: int, usage: tuple[DayTally, ...]) -> int:
+    seal = zlib.crc32(_GAP.pack(first, last, before, link))
+    return zlib.crc32(encode(usage), seal) if usage else seal
+
+
+def carried_by(body: str) -> tuple[DayTally, ...]:
+    """The sums that a row in the place of others carries."""
+    event = decode_event(PRUNED, body)
+    return event.usage if isinstance(event, EventsPruned) else ()
 
 
 def _bridges(row: Row, last: int, link: int) -> bool:
@@ -68,7 +79,7 @@ def _bridges(row: Row, last: int, link: int) -> bool:
         return (
             isinstance(event, EventsPruned)
             and event.first == last + 1 <= seq
-            and event.seal == _seal(event.first, seq, link, claimed)
+            and event.seal == _seal(event.first, seq, link, claimed, event.usage)
         )
     except (CodecError, TypeError, struct.error):
         return False

@@ -21,12 +21,15 @@ import apsw
 
 from kasmos import failpoints
 from kasmos.exceptions import JournalCorruptError, StoreError
-from kasmos.store.chain import PRUNED, Row, bridge, seed_of
-from kasmos.store.pruning import Forgotten, Gap, Mark, decide_gaps
+from kasmos.model.usage import DayTally
+from kasmos.store.chain import PRUNED, Row, bridge, carried_by, seed_of
+from kasmos.store.pruning import Forgotten, Gap, Mark, decide_gaps, merged
 
 SCHEMA_VERSION = 1
 PRUNED_VERSION = 2
 """Of a journal with gaps that were made on purpose: a kasmos that knows nothing of them would take it for damaged."""
+CARRYING_VERSION = 3
+"""Of one whose gaps carry sums: a kasmos that passes them over would have spent nothing."""
 APPLICATION_ID = 0x6B61736D  # "kasm"
 
 PAGE_SIZE = 4096
@@ -148,8 +151,10 @@ class Database:
                 connection.execute(_SCHEMA)
                 connection.execute("INSERT INTO meta VALUES ('journal_id', ?)", (journal_id or uuid.uuid4().hex,))
                 connection.executemany(_INSERT, rows)
-                if any(row[3] == PRUNED for row in rows):
-                    connection.execute(f"PRAGMA user_version = {PRUNED_VERSION}")
+                gaps = [row[6] for row in rows if row[3] == PRUNED]
+                if gaps:
+                    version = CARRYING_VERSION if any(map(carried_by, gaps)) else PRUNED_VERSION
+                    connection.execute(f"PRAGMA user_version = {version}")
                 connection.execute("COMMIT")
                 # Closing would hide a failure.
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -208,13 +213,13 @@ class Database:
         except BaseException:
             connection.close()
             raise
-        if application == APPLICATION_ID and version in (SCHEMA_VERSION, PRUNED_VERSION):
+        if application == APPLICATION_ID and SCHEMA_VERSION <= version <= CARRYING_VERSION:
             return cls(path, connection)
         connection.close()
         if application != APPLICATION_ID or version < SCHEMA_VERSION:
             raise JournalCorruptError(f"the journal {path} is damaged, or not a journal of kasmos at all")
         raise StoreError(
-            f"the journal {path} has version {version}; this kasmos knows version {PRUNED_VERSION}: "
+            f"the journal {path} has version {version}; this kasmos knows version {CARRYING_VERSION}: "
             "use the newer kasmos that wrote it, or another state root"
         )
 
@@ -299,8 +304,12 @@ class Database:
             # From its first event on the journal is never only in the log: without its log it is not empty.
             self._checkpoint()
 
-    def prune(self, forgotten: Forgotten) -> int:
+    def prune(self, forgotten: Forgotten, carried: tuple[DayTally, ...] = ()) -> int:
         """Forget events, in one transaction that is durable when this returns; how many rows that were.
+
+        Args:
+            forgotten: what goes.
+            carried: what the forgotten sessions have used, which stays.
 
         Raises:
             UnwritableError: it cannot be done at present; nothing has changed.
@@ -312,9 +321,10 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
             gaps = decide_gaps(self._marks(forgotten))
             for gap in gaps:
-                self._replace(gap)
-            if gaps:
-                self._connection.execute(f"PRAGMA user_version = {PRUNED_VERSION}")
+                self._replace(gap, carried if gap is gaps[-1] else ())
+            if gaps and self._connection.pragma("user_version") < CARRYING_VERSION:
+                version = CARRYING_VERSION if carried else PRUNED_VERSION
+                self._connection.execute(f"PRAGMA user_version = {version}")
             failpoints.reach("journal.before-prune")
             self._connection.execute("COMMIT")
             failpoints.reach("journal.after-prune")
@@ -326,11 +336,13 @@ class Database:
     def _marks(self, forgotten: Forgotten) -> Iterator[Mark]:
         """The rows to forget, and the gaps that there are, in order."""
         query = """
-            SELECT seq, at, mono, link, CASE kind WHEN ?1 THEN json_extract(body, '$.first') END FROM events
+            SELECT seq, at, mono, link, CASE kind WHEN ?1 THEN json_extract(body, '$.first') END, body FROM events
             WHERE kind = ?1 OR run_id IN (SELECT value FROM json_each(?2))
                 OR session_id IN (SELECT value FROM json_each(?3))
                 OR (run_id IS NULL AND session_id IS NULL AND at < ?4
-                    AND NOT (kind IN ('supervisor_started', 'supervisor_stopped') AND seq >= ?5))
+                    AND NOT (kind IN ('supervisor_started', 'supervisor_stopped') AND seq >= ?5)
+                    AND NOT (kind = 'account_parked' AND json_extract(body, '$.until_at') IS NULL)
+                    AND kind <> 'account_released')
             ORDER BY seq
         """
         values = (
@@ -343,11 +355,12 @@ class Database:
         for row in self._connection.execute(query, values):
             yield Mark(*row)
 
-    def _replace(self, gap: Gap) -> None:
+    def _replace(self, gap: Gap, carried: tuple[DayTally, ...]) -> None:
         before = self._connection.execute("SELECT link FROM events WHERE seq = ?", (gap.first - 1,)).get
         link = self.seed()[1] if gap.first == 1 else before
         self._connection.execute("DELETE FROM events WHERE seq BETWEEN ? AND ?", (gap.first, gap.last))
-        self._connection.execute(_INSERT, bridge(gap.first, gap.last, gap.at, gap.mono, link, gap.link))
+        usage = merged([*(one for body in gap.bodies for one in carried_by(body)), *carried])
+        self._connection.execute(_INSERT, bridge(gap.first, gap.last, gap.at, gap.mono, link, gap.link, usage))
 
     def probe(self) -> None:
         """Write something that is no event, durably, to know that it can be done.

@@ -17,7 +17,6 @@ from kasmos.model.task import Outcome
 from kasmos.model.view import (
     Active,
     BackingOff,
-    Conclusion,
     DeliveryState,
     Ended,
     Pending,
@@ -29,6 +28,7 @@ from kasmos.model.view import (
     World,
 )
 from kasmos.store.fold_approvals import ApprovalEvent, apply_approval, end_approvals
+from kasmos.store.fold_usage import add_to_day, apply_account, apply_concluded, apply_used, note_start
 
 V = TypeVar("V")
 
@@ -53,7 +53,12 @@ def apply(world: World, record: Record) -> None:
             world.supervisor_pid = event.pid
         case ev.SupervisorStopped():
             world.supervisor_pid = None
-        case ev.EventsPruned() | ev.AccessRefused():
+        case ev.EventsPruned():
+            for kept in event.usage:
+                add_to_day(world.ledger, kept.day, kept.agent, kept.account, kept.tally)
+        case ev.AccountParked() | ev.AccountReleased():
+            apply_account(world, event, record)
+        case ev.AccessRefused():
             return
         case ev.RunStarted():
             world.runs[event.run_id] = RunView(
@@ -87,6 +92,8 @@ def forget(world: World, run_ids: Iterable[str], session_ids: Iterable[str]) -> 
     for run_id in run_ids:
         if run_id in world.runs:
             gone.runs[run_id] = world.runs.pop(run_id)
+            if run_id in world.ledger.runs:
+                gone.ledger.runs[run_id] = world.ledger.runs.pop(run_id)
     of_runs = [one.id for one in world.sessions.values() if one.run_id in gone.runs]
     for session_id in (*session_ids, *of_runs):
         if session_id in world.sessions:
@@ -101,6 +108,7 @@ def restore(world: World, gone: World) -> None:
     _put_first(world.runs, gone.runs)
     _put_first(world.sessions, gone.sessions)
     _put_first(world.approvals, gone.approvals)
+    world.ledger.runs.update(gone.ledger.runs)
 
 
 def _put_first(table: MutableMapping[str, V], older: Mapping[str, V]) -> None:
@@ -122,6 +130,7 @@ def _session_starting(world: World, event: ev.SessionStarting, record: Record) -
         attempt=event.attempt,
         check=event.check,
         profile=event.profile,
+        account=event.account,
         harness=event.harness,
         conversation=event.conversation,
         state=SessionState.STARTING,
@@ -130,6 +139,7 @@ def _session_starting(world: World, event: ev.SessionStarting, record: Record) -
         first_seq=record.seq,
         last_seq=record.seq,
     )
+    note_start(world, event, record)
     run = world.runs.get(event.run_id or "")
     task = run.tasks.get(event.task_id or "") if run else None
     if run is None or task is None:
@@ -189,12 +199,12 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
             session = attrs.evolve(session, leftovers=(*session.leftovers, *event.leftovers))
         case ev.OutputLost():
             session = attrs.evolve(session, output_lost=session.output_lost + 1)
+        case ev.SessionUsed():
+            session = apply_used(world, session, event)
         case ev.EndFound():
             session = _end_found(session, event, record)
         case ev.SessionConcluded():
-            conclusion = Conclusion(event.outcome, event.failure, event.conversation)
-            known = event.conversation or session.conversation
-            session = attrs.evolve(session, conclusion=conclusion, conversation=known)
+            session = apply_concluded(world, session, event)
         case ev.SessionEnded():
             session = _over(
                 session,
@@ -315,8 +325,9 @@ def _task(task: TaskView, event: ev.TaskRetryScheduled | ev.TaskPutBack | ev.Tas
                 task,
                 state=Pending(),
                 epoch=len(task.sessions),
-                failures=(),
-                conversation=event.conversation,
+                failures=task.failures if event.waits else (),
+                # Whoever waits goes on where it was.
+                conversation=event.conversation or (task.conversation if event.waits else ""),
                 ended_at=None,
                 ended_mono=None,
             )

@@ -25,7 +25,7 @@ from kasmos.model.view import World
 from kasmos.store.chain import Row, link_of
 from kasmos.store.database import UnwritableError
 from kasmos.store.fold import apply, forget, restore
-from kasmos.store.pruning import Forgotten
+from kasmos.store.pruning import Forgotten, decide_carried
 from kasmos.store.reader import read_records, read_world
 from kasmos.store.salvage import Opened, open_or_salvage
 
@@ -121,11 +121,12 @@ class Journal:
         if self._over:
             raise StoreError("the journal is closed")
         forgotten = decide(self.world)
+        carried = decide_carried(forgotten, self.world)
         # At once, so that nobody takes up what is being forgotten.
         gone = forget(self.world, forgotten.run_ids, forgotten.session_ids)
         try:
             with trio.CancelScope(shield=True):
-                rows = await trio.to_thread.run_sync(self._database.prune, forgotten, limiter=self._thread)
+                rows = await trio.to_thread.run_sync(self._database.prune, forgotten, carried, limiter=self._thread)
         except UnwritableError as error:
             restore(self.world, gone)
             raise StoreError(f"the journal cannot be pruned: {error}") from error

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 
 import attrs
 
+from kasmos.model.usage import DayTally, Tally
 from kasmos.model.view import World, find_task_view
 
 BATCH = 200
@@ -87,6 +88,25 @@ def sessions_of(forgotten: Forgotten, world: World) -> list[str]:
     return [*forgotten.session_ids, *(one.id for one in world.sessions.values() if one.run_id in runs)]
 
 
+def decide_carried(forgotten: Forgotten, world: World) -> tuple[DayTally, ...]:
+    """What the sessions that are forgotten have used: their days keep it."""
+    entries = []
+    for session_id in sessions_of(forgotten, world):
+        session = world.sessions.get(session_id)
+        if session is not None:
+            entries += [DayTally(day, session.profile, session.account, tally) for day, tally in session.shares]
+    return merged(entries)
+
+
+def merged(entries: Iterable[DayTally]) -> tuple[DayTally, ...]:
+    """One sum for each day, agent and account."""
+    sums: dict[tuple[str, str, str], Tally] = {}
+    for entry in entries:
+        key = (entry.day, entry.agent, entry.account)
+        sums[key] = sums.get(key, Tally()) + entry.tally
+    return tuple(DayTally(*key, tally) for key, tally in sorted(sums.items(), key=lambda item: item[0]))
+
+
 # --- rows -------------------------------------------------------------------------------
 
 
@@ -100,6 +120,8 @@ class Mark:
     link: int
     first: int | None = None
     """Where the gap begins, if it is one."""
+    body: str = ""
+    """What it says, if it is one."""
 
 
 @attrs.frozen
@@ -114,6 +136,8 @@ class Gap:
     link: int
     rows: int
     """How many rows are forgotten."""
+    bodies: tuple[str, ...] = ()
+    """What the gaps say that it joins."""
 
 
 def decide_gaps(marks: Iterable[Mark]) -> list[Gap]:
@@ -126,8 +150,9 @@ def decide_gaps(marks: Iterable[Mark]) -> list[Gap]:
     for mark in marks:
         first = mark.seq if mark.first is None else mark.first
         rows = 1 if mark.first is None else 0
+        bodies = () if mark.first is None else (mark.body,)
         if gaps and gaps[-1].last == first - 1:
             joined = gaps.pop()
-            first, rows = joined.first, joined.rows + rows
-        gaps.append(Gap(first, mark.seq, mark.at, mark.mono, mark.link, rows))
+            first, rows, bodies = joined.first, joined.rows + rows, (*joined.bodies, *bodies)
+        gaps.append(Gap(first, mark.seq, mark.at, mark.mono, mark.link, rows, bodies))
     return [gap for gap in gaps if gap.rows]

@@ -21,10 +21,10 @@ from kasmos.failpoints import reach
 from kasmos.model import event as ev
 from kasmos.model.approval import ApprovalPolicy
 from kasmos.model.event import Event, Record
-from kasmos.model.profile import RestartPolicy
+from kasmos.model.profile import ExecutionMode, RestartPolicy
 from kasmos.model.session import ExitStatus, SessionHandle, SessionKind, SessionSpec, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
-from kasmos.model.usage import Shortfall
+from kasmos.model.usage import Shortfall, Usage
 from kasmos.model.view import SessionView, TaskView, World
 from kasmos.screens import Ruleset
 from kasmos.sessions.protocol import AskSource, Backend, ExecutionSession, SessionNeverStarted, TerminalSession
@@ -32,12 +32,13 @@ from kasmos.store.fold import apply
 from kasmos.supervision import transitions
 from kasmos.supervision.desk import Desk, DeskTerms, asks_left
 from kasmos.supervision.ledger import Ledger
+from kasmos.supervision.meter import Listener, Meter, MeterTerms
 from kasmos.supervision.prompting import deliver_prompt
 from kasmos.supervision.terminal import Terminal
 from kasmos.supervision.termination import stop
 from kasmos.supervision.witness import Witness, make_witness
 
-__all__ = ["STOP_CAUSES", "Child", "Ledger", "Recipe", "Surroundings", "tail_of"]
+__all__ = ["STOP_CAUSES", "Child", "Hindrance", "Ledger", "Recipe", "Surroundings", "tail_of"]
 
 START_PATIENCE = 10.0
 """Seconds a start may take at least, however short the limit of what is started: the machine may be busy."""
@@ -49,9 +50,19 @@ STOP_CAUSES = {
     StopReason.CANCELLED: Cause(CauseKind.RUN_CANCELLED, "its run was ended"),
     StopReason.FAIL_FAST: Cause(CauseKind.FAIL_FAST, "stopped because another task of the run failed"),
     StopReason.UNANSWERED: Cause(CauseKind.UNANSWERED, "nobody answered what it asked"),
+    StopReason.BUDGET: Cause(CauseKind.BUDGET, "stopped because its budget was spent"),
     StopReason.UNDELIVERED: Cause(CauseKind.UNDELIVERED, "its prompt could not be typed"),
 }
 """What a task ends with that was stopped before, or between, its sessions."""
+
+
+@attrs.frozen
+class Hindrance:
+    """Why a task's program may not be started now."""
+
+    reason: str
+    final: Cause | None = None
+    """What the task ends with; None where it waits."""
 
 
 class Recipe(Protocol):
@@ -69,6 +80,10 @@ class Recipe(Protocol):
     """Seconds of silence a program may still run after it has said that it is done."""
     cwd: str
     """Where the task's programs begin. Absolute."""
+    account: str
+    """The account its agent uses; empty for what uses none."""
+    may_ask: bool
+    """Whether a person is there to see to an account."""
     typed_max: int
     """Bytes; a text to be typed that is longer goes as a file."""
 
@@ -90,6 +105,27 @@ class Recipe(Protocol):
 
     def check_timeout(self, index: int) -> float | None:
         """Seconds a check may take."""
+
+    def hindrance(self, world: World) -> Hindrance | None:
+        """Why the agent may not be started now; if nothing is said, it is started."""
+
+    def wait_before_start(self, world: World, now: float, boot_id: str) -> float:
+        """Seconds until it is its turn to start on its account; the place in the row is taken."""
+
+    def time_left(self, world: World) -> float | None:
+        """Seconds that its budgets leave for a session that starts now."""
+
+    def wall(self) -> float:
+        """The wall clock."""
+
+    def day(self) -> str:
+        """The present day of budgets."""
+
+    def over_budget(self, world: World, session_id: str) -> str:
+        """Why a live session may spend no more; nothing if it may."""
+
+    def listen(self, backend: ExecutionMode) -> Listener | None:
+        """Who understands what its agent writes."""
 
     def backend(self, spec: SessionSpec | SessionView) -> Backend:
         """Where a session runs.
@@ -142,6 +178,10 @@ class Child:
         """Said once, however often it is asked for while `run` is still on its way out."""
         self._desk: Desk | None = None
         """Sees to what the session asks."""
+        self._meter: Meter | None = None
+        """Follows what the session uses."""
+        self._budget_deadline = float("inf")
+        """When what its budgets leave of time is over; counted as `_deadline`."""
         self._witness: Witness | None = None
         """Reads what the session's program says of itself, where that decides."""
         self._overstayed = False
@@ -221,6 +261,9 @@ class Child:
             now=self._around.now(),
             rand=self._around.rand(),
             same_boot=self._same_boot(task),
+            wall=recipe.wall(),
+            account=self._ledger.world.accounts.get(recipe.account),
+            may_ask=recipe.may_ask,
         )
 
     def _same_boot(self, task: TaskView) -> bool:
@@ -232,8 +275,7 @@ class Child:
         """Do one thing; True when the child is done."""
         match step:
             case transitions.StartAgent(attempt):
-                await self._open(self._recipe.agent(attempt), None)
-                return self._over
+                return await self._start_agent(attempt)
             case transitions.StartCheck(attempt, index):
                 await self._open(self._recipe.check(attempt, index), index)
                 return self._over
@@ -247,6 +289,10 @@ class Child:
             case transitions.Retry(event):
                 await self._ledger.append(event)
                 reach("task.retry-scheduled")
+            case transitions.Park(event, reason):
+                await self._ledger.append(event, ev.TaskPutBack(self.run_id, self.task_id, reason, waits=True))
+                reach("task.put-back")
+                return True
             case transitions.PutBack(reason):
                 await self._put_back(reason)
                 return True
@@ -255,12 +301,33 @@ class Child:
                 return True
         return False
 
+    async def _start_agent(self, attempt: int) -> bool:
+        """Start the task's program, if and when that may be; True when the child is done."""
+        recipe = self._recipe
+        wait = recipe.wait_before_start(self._ledger.world, self._around.now(), self._around.boot_id)
+        if wait > 0:
+            with trio.move_on_after(wait):
+                await self._stop.wait()
+            if self._stop_reason is not None:
+                return False
+        hindrance = recipe.hindrance(self._ledger.world)
+        if hindrance is None:
+            await self._open(recipe.agent(attempt), None)
+            return self._over
+        if hindrance.final is not None:
+            await self._finish(Outcome.FAILED, hindrance.final)
+        else:
+            # Whoever waits holds no slot: the task is begun again when it may be.
+            await self._ledger.append(ev.TaskPutBack(self.run_id, self.task_id, hindrance.reason, waits=True))
+        return True
+
     def _explained(self, cause: Cause) -> Cause:
         asked = self._stop_cause
         if asked is None or asked.kind is not cause.kind:
             return cause
-        # Only who asked for the stop knows which task's end led to it.
-        return attrs.evolve(cause, because_of=asked.because_of)
+        # Only who asked for the stop knows which task's end led to it, and which budget it was.
+        message = asked.message if cause.kind is CauseKind.BUDGET else cause.message
+        return attrs.evolve(cause, because_of=asked.because_of, message=message)
 
     async def _finish(self, outcome: Outcome, cause: Cause) -> None:
         await self._ledger.append(ev.TaskEnded(self.run_id, self.task_id, outcome, cause))
@@ -275,7 +342,8 @@ class Child:
             await self._put_back("interrupted")
         else:
             cause = self._stop_cause or STOP_CAUSES.get(reason) or Cause(CauseKind.STOPPED, "stopped")
-            await self._finish(Outcome.CANCELLED, cause)
+            outcome = Outcome.FAILED if cause.kind is CauseKind.BUDGET else Outcome.CANCELLED
+            await self._finish(outcome, cause)
 
     # --- one session -----------------------------------------------------------------
 
@@ -296,6 +364,7 @@ class Child:
                 attempt=spec.attempt,
                 check=check,
                 profile=spec.profile,
+                account=self._recipe.account if check is None else "",
                 harness=spec.harness,
                 conversation=spec.conversation,
             )
@@ -349,7 +418,13 @@ class Child:
             gone = ev.SessionLost(view.id, "nothing is left of it, and its records have been removed")
             await self._ledger.append(gone if had_started else ev.SessionNeverStarted(view.id))
         except SessionLostError as error:
-            await self._ledger.append(ev.SessionLost(view.id, str(error)))
+            await self._ledger.append(*self._used_unknown(view), ev.SessionLost(view.id, str(error)))
+
+    def _used_unknown(self, view: SessionView) -> list[ev.Event]:
+        """What is recorded of an agent's usage of which nobody can learn anything any more."""
+        if view.usage is not None or view.kind is not SessionKind.AGENT or not self._recipe.account:
+            return []
+        return [ev.SessionUsed(view.id, Usage(), self._recipe.day())] if view.started_mono is not None else []
 
     async def _find_rules(self, session: ExecutionSession) -> None:
         """Find the screen rules of a session that runs already; it goes on without them if they have mistakes."""
@@ -375,16 +450,21 @@ class Child:
         self._deadline = deadline
         self._witness = self._make_witness(session)
         self._overstayed = False
+        self._meter = self._make_meter(session)
+        self._budget_deadline = self._find_budget_deadline(session)
         self._around.started(session)
         try:
             ended = await self._until_ended(session, view)
             given = self._desk.given if self._desk is not None else None
+            last_word = ended[-1]
+            status = last_word.exit if isinstance(last_word, ev.SessionEnded) else None
+            used = await self._meter.finish(status) if self._meter is not None else []
         finally:
             if self._desk is not None:
                 self._desk.close()
-            self._session = self._patience = self._desk = self._witness = self.terminal = None
+            self._session = self._patience = self._desk = self._witness = self.terminal = self._meter = None
             self._around.ended(session.spec.id)
-        events = (*asks_left(self._ledger.world, session.spec.id, given), *ended)
+        events = (*asks_left(self._ledger.world, session.spec.id, given), *used, *ended)
         last = self._task_end_with(session.spec.id, events)
         # One commit for all, where the task ends with its session: there is nothing to be done in between.
         await self._ledger.append(*events, *last)
@@ -448,8 +528,8 @@ class Child:
                 with trio.CancelScope(deadline=self._patience_deadline(session)) as self._patience:
                     if self._stop_reason is None:
                         return await self._wait_end(session)
-                done = StopReason.SETTLED if self._overstayed else StopReason.TIMEOUT
-                status = await stop(session, reason=self._stop_reason or done, hurry=self._hurry)
+                reason = self._stop_reason or (StopReason.SETTLED if self._overstayed else self._time_is_over())
+                status = await stop(session, reason=reason, hurry=self._hurry)
         except SessionLostError as error:
             return error
         if status is None:
@@ -461,8 +541,40 @@ class Child:
     def _patience_deadline(self, session: ExecutionSession) -> float:
         """When the session's time is over, by Trio's clock."""
         view = self._ledger.world.sessions.get(session.spec.id)
-        deadline = transitions.decide_deadline(self._deadline, view)
+        deadline = transitions.decide_deadline(min(self._deadline, self._budget_deadline), view)
         return trio.current_time() + max(0.0, deadline - self._around.now())
+
+    def _time_is_over(self) -> StopReason:
+        """Whose time it was: the task's own, or what its budgets had left."""
+        if self._budget_deadline >= self._deadline:
+            return StopReason.TIMEOUT
+        self._stop_cause = Cause(CauseKind.BUDGET, "stopped because what its budgets had left of time was over")
+        return StopReason.BUDGET
+
+    def _find_budget_deadline(self, session: ExecutionSession) -> float:
+        left = self._recipe.time_left(self._ledger.world) if self._meter is not None else None
+        return float("inf") if left is None else self._around.now() + left
+
+    def _make_meter(self, session: ExecutionSession) -> Meter | None:
+        recipe, spec = self._recipe, session.spec
+        if spec.kind is not SessionKind.AGENT or not recipe.account:
+            return None
+
+        def seconds() -> float:
+            view = self._ledger.world.sessions.get(spec.id)
+            if view is None:
+                return 0.0
+            begun = view.started_mono if view.started_mono is not None else view.starting_mono
+            return max(0.0, self._around.now() - begun - view.waited)
+
+        terms = MeterTerms(
+            day=recipe.day,
+            seconds=seconds,
+            now=self._around.now,
+            over_budget=lambda session_id: recipe.over_budget(self._ledger.world, session_id),
+            stop=lambda why: self.request_stop(StopReason.BUDGET, Cause(CauseKind.BUDGET, f"stopped because {why}")),
+        )
+        return Meter(session, self._ledger, recipe.listen(spec.backend), terms)
 
     async def _wait_end(self, session: ExecutionSession) -> ExitStatus:
         """Wait for the end; where the session can ask, or has a terminal, see to that meanwhile."""
@@ -507,6 +619,8 @@ class Child:
         duties = self._screen_duties(session)
         if self._witness is not None:
             duties.append(partial(self._see_it_through, self._witness))
+        if self._meter is not None and self._meter.listens:
+            duties.append(self._meter.run)
         return duties
 
     def _screen_duties(self, session: ExecutionSession) -> list[Callable[[], Awaitable[None]]]:

@@ -11,14 +11,15 @@ from collections.abc import Mapping
 
 import attrs
 
-from kasmos.harnesses.aftermath import hopeless
-from kasmos.model.event import TaskRetryScheduled
+from kasmos.harnesses.aftermath import Step as Way
+from kasmos.harnesses.aftermath import decide_after_failure, hopeless
+from kasmos.model.event import AccountParked, TaskRetryScheduled
 from kasmos.model.profile import RestartPolicy
 from kasmos.model.session import UNKNOWN_EXIT, SessionKind, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
 from kasmos.model.units import render_duration
-from kasmos.model.usage import FailureKind
-from kasmos.model.view import BackingOff, Conclusion, Ended, SessionState, SessionView, TaskView
+from kasmos.model.usage import Failure, FailureKind
+from kasmos.model.view import AccountView, BackingOff, Conclusion, Ended, SessionState, SessionView, TaskView
 from kasmos.supervision.restart import decide_restart
 
 # --- steps ------------------------------------------------------------------------
@@ -69,6 +70,14 @@ class PutBack:
 
 
 @attrs.frozen
+class Park:
+    """Commit the event: nothing is started on the account for a while, and the task goes back to pending."""
+
+    event: AccountParked
+    reason: str
+
+
+@attrs.frozen
 class Finish:
     """The task has its outcome."""
 
@@ -76,7 +85,7 @@ class Finish:
     cause: Cause
 
 
-Step = StartAgent | StartCheck | Supervise | BackOff | Retry | PutBack | Finish
+Step = StartAgent | StartCheck | Supervise | BackOff | Retry | Park | PutBack | Finish
 
 
 # --- decisions --------------------------------------------------------------------
@@ -99,6 +108,9 @@ class _Rules:
     retry_lost: bool
     now: float
     rand: float
+    wall: float
+    account: AccountView | None
+    may_ask: bool
 
 
 def decide_task(
@@ -112,6 +124,9 @@ def decide_task(
     now: float,
     rand: float,
     same_boot: bool,
+    wall: float = 0.0,
+    account: AccountView | None = None,
+    may_ask: bool = True,
 ) -> Step:
     """Decide the next step of *task*.
 
@@ -125,6 +140,9 @@ def decide_task(
         now: the present monotonic instant.
         rand: a random number from 0 to below 1.
         same_boot: whether the task's monotonic instants are of the present boot.
+        wall: the present wall-clock instant, with which instants that servers told are compared.
+        account: the account of the task's agent, as folded.
+        may_ask: whether a person is there to see to an account.
     """
     match task.state:
         case Ended(outcome=outcome, cause=cause):
@@ -135,7 +153,7 @@ def decide_task(
             until = state.since_mono + state.delay if same_boot else state.delay
             return StartAgent(task.attempts + 1) if now >= until else BackOff(until)
         case _:
-            rules = _Rules(policy, retries, checks, retry_lost, now, rand)
+            rules = _Rules(policy, retries, checks, retry_lost, now, rand, wall, account, may_ask)
             counted = [session for session in _counted(task, sessions) if session.kind is not SessionKind.HOOK]
             return _after(task, counted, rules) if counted else StartAgent(task.attempts + 1)
 
@@ -183,7 +201,7 @@ def _after_loss(task: TaskView, lost: SessionView, rules: _Rules) -> Step:
     cause = Cause(CauseKind.LOST, f"{_subject(task, lost)}lost: {lost.reason}", lost.id, tail=lost.tail)
     # Even where losses are tried again: not what was to end for good, and not what may still be there,
     # since it was killed and nobody saw it go.
-    over = lost.stop_reason in _ENDED_BY_STOP or lost.stop_reason is StopReason.UNANSWERED
+    over = lost.stop_reason in _ENDED_BY_STOP or lost.stop_reason in (StopReason.UNANSWERED, StopReason.BUDGET)
     if not rules.retry_lost or over or lost.killed:
         return Finish(Outcome.LOST, cause)
     # How long it ran is as unknown as how it ended, so the loss never counts as a quiet period.
@@ -212,6 +230,9 @@ def _after_stop(task: TaskView, counted: list[SessionView], reason: StopReason, 
             # Not tried again: it would only ask once more, and nobody is there.
             message = f"{_subject(task, stopped)}stopped because nobody answered what it asked"
             return Finish(Outcome.TIMED_OUT, _cause(CauseKind.UNANSWERED, message, stopped))
+        case StopReason.BUDGET:
+            # What it has done stays where it did it; trying again would spend more.
+            return Finish(Outcome.FAILED, _cause(CauseKind.BUDGET, "stopped because its budget was spent", stopped))
         case StopReason.UNDELIVERED:
             message = f"its prompt could not be typed: {stopped.delivery_reason}"
             cause = _cause(CauseKind.UNDELIVERED, message, stopped)
@@ -256,6 +277,9 @@ def _after_failure(task: TaskView, counted: list[SessionView], said: Conclusion,
         message = f"{words} ({status})" if kind is FailureKind.UNKNOWN else f"{kind.value}: {words} ({status})"
     cause = _cause(CauseKind.EXIT if by_exit else CauseKind.AGENT, message, ended)
     cause = attrs.evolve(cause, failure=kind)
+    step = _by_account(task, ended, failure, cause, rules) if failure is not None else None
+    if step is not None:
+        return step
     reason = hopeless(kind)
     if reason is not None:
         tried = f"{message}; not tried again: {reason}" if rules.retries > 0 else message
@@ -265,6 +289,43 @@ def _after_failure(task: TaskView, counted: list[SessionView], said: Conclusion,
 
 _TOLD_BY_EXIT = frozenset({FailureKind.UNKNOWN, FailureKind.CRASH, FailureKind.KILLED, FailureKind.TIMED_OUT})
 """Failures of which the exit status says as much as the program."""
+
+
+_PATIENCE = 4
+"""How often a failure that may pass by itself is waited out at least, also where nothing is tried again."""
+_LEAST_PARKED = 5.0
+"""Seconds an account is parked at least, doubled each time in a row: a reset that was told may be over already."""
+_LONGEST_LEAST = 600.0
+
+
+def _by_account(task: TaskView, ended: SessionView, failure: Failure, cause: Cause, rules: _Rules) -> Step | None:
+    """What follows a failure that is not the task's, but its account's or the server's; None for the others."""
+    streak = rules.account.streak if rules.account is not None else 0
+    way = decide_after_failure(failure, attempt=streak + 1, now=rules.wall)
+    words = f"{failure.kind.value.replace('_', ' ')}: {failure.message}"
+    match way.step:
+        case Way.PARK | Way.ASK if ended.account:
+            if way.step is Way.ASK and not rules.may_ask:
+                return Finish(Outcome.FAILED, attrs.evolve(cause, kind=CauseKind.ACCOUNT))
+            return Park(_parked(ended, failure, way.wait if way.step is Way.PARK else None, rules), words)
+        case Way.RETRY:
+            # A count of its own: `retries` is for failures that are the task's.
+            if len(task.failures) < max(rules.retries, _PATIENCE):
+                delay = way.wait * (1.0 + rules.policy.jitter * rules.rand)
+                return Retry(TaskRetryScheduled(task.run_id, task.spec.id, task.attempts, delay, cause))
+            return Finish(Outcome.FAILED, cause)
+        case _:
+            return None
+
+
+def _parked(session: SessionView, failure: Failure, wait: float | None, rules: _Rules) -> AccountParked:
+    until = None
+    if wait is not None:
+        streak = rules.account.streak if rules.account is not None else 0
+        least = min(_LEAST_PARKED * 2.0 ** min(streak, 30), _LONGEST_LEAST)
+        # Never before the instant that was told, and not all at it: other machines wait for the same one.
+        until = rules.wall + max(wait, least) + rules.rand * min(30.0, 0.05 * wait)
+    return AccountParked(session.account, failure.kind, failure.message, until, session.id)
 
 
 def _failed(task: TaskView, outcome: Outcome, cause: Cause, ran_for: float, rules: _Rules) -> Step:

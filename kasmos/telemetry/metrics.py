@@ -17,10 +17,11 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from kasmos.model import event as ev
+from kasmos.model import usage
 from kasmos.model.event import Record
 from kasmos.model.view import SessionView, World
 from kasmos.telemetry.sources import Sources
@@ -138,7 +139,7 @@ class _Gauges:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         """The gauges."""
         sources = self._metrics._sources
         plain: Mapping[str, tuple[str, float]] = {
@@ -154,6 +155,7 @@ class _Gauges:
         info = GaugeMetricFamily("kasmos_build_info", "The version that runs.", labels=["version"])
         info.add_metric([self._metrics._version], 1)
         yield info
+        yield from self._spent(sources.world())
         yield from self._running(list(sources.running()))
 
     def _running(self, sessions: list[tuple[str, str, int]]) -> Iterator[GaugeMetricFamily]:
@@ -164,9 +166,42 @@ class _Gauges:
         live = sum(size for _, _, size in sessions)
         yield GaugeMetricFamily("kasmos_live_output_bytes", "Bytes that programs which run have written so far.", live)
 
+    def _spent(self, world: World) -> Iterator[Metric]:
+        """From the ledger, so that counters go on over restarts and over what is forgotten."""
+        by = ["agent", "account"]
+        tokens = CounterMetricFamily("kasmos_tokens", "Tokens that agents have used.", labels=[*by, "kind", "source"])
+        what = "What agents have cost, as far as it is known."
+        cost = CounterMetricFamily("kasmos_cost_usd", what, labels=[*by, "source"])
+        unknown = GaugeMetricFamily("kasmos_cost_unknown_sessions", "Sessions whose cost is not known.", labels=by)
+        sums: dict[tuple[str, str], usage.Tally] = {}
+        for entry in world.ledger.entries():
+            key = (entry.agent, entry.account)
+            sums[key] = sums.get(key, usage.Tally()) + entry.tally
+        for key, tally in sorted(sums.items(), key=lambda item: item[0]):
+            for kind in ("input", "output", "cached", "cache_write", "reasoning"):
+                for source, value in _known(getattr(tally, kind)):
+                    tokens.add_metric([*key, kind, source], value)
+            for source, value in _known(tally.cost):
+                cost.add_metric([*key, source], value)
+            unknown.add_metric(list(key), tally.cost.unknown)
+        yield from (tokens, cost, unknown)
+        what = "Before that instant nothing was to be started on an account; +Inf waits for a person."
+        parked = GaugeMetricFamily("kasmos_account_parked_until_seconds", what, labels=["account", "kind"])
+        for view in world.accounts.values():
+            if view.parked is not None:
+                until = view.parked.until_at
+                parked.add_metric([view.name, view.parked.kind.value], float("inf") if until is None else until)
+        yield parked
+
     def describe(self) -> list[GaugeMetricFamily]:
         """Nothing in advance: to be registered must not ask for anything."""
         return []
+
+
+def _known(figure: usage.Figure) -> list[tuple[str, float]]:
+    """The parts of a sum that are not nothing, by source."""
+    parts = (("reported", figure.reported), ("priced", figure.priced), ("estimated", figure.estimated))
+    return [(source, max(0.0, round(value, 6))) for source, value in parts if round(value, 6)]
 
 
 class LoopWatch(trio.abc.Instrument):

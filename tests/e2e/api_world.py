@@ -207,6 +207,12 @@ class FakeOrchestrator:
     async def stop_session(self, session_id: str) -> None:
         self.asked.append(("stop_session", session_id))
 
+    async def release_account(self, name: str, who: str) -> None:
+        self.asked.append(("release_account", name, who))
+        if self.world.accounts[name].parked is None:
+            raise SupervisionError(f"account {name} is not parked")
+        self.commit(ev.AccountReleased(name, who))
+
     async def resolve_approval(self, approval_id: str, answer: Answer, who: str, *, patience: float) -> ApprovalView:
         self.asked.append(("resolve_approval", approval_id, answer, who))
         view = self.world.approvals[approval_id]

@@ -286,10 +286,10 @@ async def test_journal_of_a_newer_version_is_refused(desk: Desk) -> None:
         connection.execute("PRAGMA user_version = 9")
     connection.close()
     before = desk.db.read_bytes()
-    with pytest.raises(StoreError, match=r"version 9.*knows version 2"):
+    with pytest.raises(StoreError, match=r"version 9.*knows version 3"):
         async with desk.open():
             pass
-    with pytest.raises(StoreError, match=r"version 9.*knows version 2"):
+    with pytest.raises(StoreError, match=r"version 9.*knows version 3"):
         read_world(desk.db)
     assert desk.db.read_bytes() == before
 

@@ -211,7 +211,7 @@ def _first_of(row: tuple[object, ...]) -> int | None:
 def test_gaps_that_stay_are_left_out() -> None:
     """A gap beside which nothing is forgotten is not made again."""
     assert decide_gaps([Mark(5, 0, 0, 9, first=2)]) == []
-    assert decide_gaps([Mark(5, 0, 0, 9, first=2), Mark(6, 0, 0, 8)]) == [Gap(2, 6, 0, 0, 8, 1)]
+    assert decide_gaps([Mark(5, 0, 0, 9, first=2), Mark(6, 0, 0, 8)]) == [Gap(2, 6, 0, 0, 8, 1, ("",))]
 
 
 def test_nothing_is_forgotten_of_nothing() -> None:

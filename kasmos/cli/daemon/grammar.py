@@ -45,6 +45,7 @@ def daemon() -> None:
 @click.option("--metrics", metavar="HOST:PORT", help="Serve /metrics on a listener of its own.")
 @click.option("--max-concurrent", metavar="N", type=int, help="Tasks that may run at once.")
 @click.option("--task-timeout", metavar="T", help='Time an attempt may take, such as "10m".')
+@click.option("--budget-daily", metavar="USD", help="What everything together may cost in a day.")
 @click.option("--http-auth-mode", metavar="MODE", help="Tokens on TCP: auto, bearer or none.")
 @click.option("--http-admin-token", metavar="TOKEN", help="Who has it may do everything.")
 @click.option("--http-admin-token-file", metavar="FILE", help="The file with that token.")

@@ -57,6 +57,10 @@ def _from_here(name: str, value: Any) -> Any:
     return os.path.abspath(value) if name in ("socket", "workspace_root") or name.endswith("_file") else value
 
 
+_ELSEWHERE = {"budget_daily": "budgets.daily"}
+"""Flags that set keys of other tables than `[daemon]`."""
+
+
 def _prepare(ctx: click.Context, environ: dict[str, str], said: Mapping[str, Any]) -> tuple[FullPlace, Held]:
     from kasmos.cli.request import Place
     from kasmos.config.load import load_config, locate_project
@@ -65,7 +69,7 @@ def _prepare(ctx: click.Context, environ: dict[str, str], said: Mapping[str, Any
 
     options = ctx.find_root().params
     project = locate_project(options.get("project"))
-    flags = {f"daemon.{name}": value for name, value in said.items()}
+    flags = {_ELSEWHERE.get(name, f"daemon.{name}"): value for name, value in said.items()}
     held = Held(lambda: load_config(project, environ=environ, flags=flags))
     _require_workspace(project, held.config.daemon.workspace_root)
     root = find_state_root(

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from kasmos.cli.render import facts
 from kasmos.cli.render.report import describe, failures
 from kasmos.cli.render.text import cells, clean, clean_lines, duration, pad, plural, shorten
+from kasmos.daemon.spending import say_tally
 from kasmos.daemon.wire import task_status
+from kasmos.model.usage import Tally
 from kasmos.model.view import Ended, RunView, TaskView, World
 
 LIMIT = 900_000
@@ -59,7 +61,9 @@ def _head(world: World, run: RunView, mono: float, wall: float) -> str:
     taken = duration(facts.run_seconds(world, run, mono, wall))
     said = f"{status.replace('_', ' ')} after {taken}: {facts.count_words(facts.count_tasks(run))}"
     title = _escape(shorten(facts.run_title(run), 300))
-    return f"## {_SIGNS.get(status, '▶️')} {title}\n\nRun `{run.id}` {said}.\n"
+    used = say_tally(world.ledger.runs.get(run.id, Tally()))
+    spent = f" It used {_escape(used)}." if used else ""
+    return f"## {_SIGNS.get(status, '▶️')} {title}\n\nRun `{run.id}` {said}.{spent}\n"
 
 
 def _table(world: World, run: RunView, mono: float, wall: float) -> str:
