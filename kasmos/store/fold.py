@@ -216,14 +216,14 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
         case ev.SessionLost():
             session = _over(session, SessionState.LOST, record, reason=event.reason)
         case ev.PromptDelivering():
-            session = attrs.evolve(session, delivery=DeliveryState.DELIVERING)
+            session = evolve(session, delivery=DeliveryState.DELIVERING)
         case ev.PromptDelivered():
-            session = attrs.evolve(session, delivery=DeliveryState.DELIVERED)
+            session = evolve(session, delivery=DeliveryState.DELIVERED)
         case ev.DeliveryFailed():
             if event.prompt:
-                session = attrs.evolve(session, delivery=DeliveryState.FAILED, delivery_reason=event.reason)
+                session = evolve(session, delivery=DeliveryState.FAILED, delivery_reason=event.reason)
         case ev.ScreenSeen():
-            session = attrs.evolve(session, screen=event.screen, screen_note=event.note)
+            session = evolve(session, screen=event.screen, screen_note=event.note)
         case _ if isinstance(event, ApprovalEvent):
             session = apply_approval(world, session, event, record)
     if session.approvals and not session.state.live:
