@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 from quart import Response
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from kasmos.exceptions import (
     BackendUnavailableError,
@@ -109,10 +109,18 @@ async def _from_kasmos(error: KasmosError) -> Response:
     return await _from_bug(error)
 
 
+def _detail(error: HTTPException) -> str:
+    if isinstance(error, NotFound):
+        return "there is nothing at this path; GET /docs and GET /openapi.json tell what there is"
+    if isinstance(error, MethodNotAllowed):
+        return f"this path knows {', '.join(sorted(error.valid_methods or ()))}"
+    return error.description or error.name
+
+
 async def _from_http(error: HTTPException) -> Response:
     status = error.code or 500
     code = _HTTP_CODES.get(status, "bad_request" if status < 500 else "internal")
-    response = problem(status, code, error.description or error.name)
+    response = problem(status, code, _detail(error))
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
     return response

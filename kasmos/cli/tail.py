@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import time
 from contextlib import closing
@@ -39,11 +40,14 @@ def tail(ctx: click.Context, task: str, follow: bool, as_json: bool) -> None:
         note(f"task {found['task_id']} has had no session yet: it is {found['status']}")
         return
     offset, ended = 0, False
+    # A character may begin in one piece and end in the next.
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     while not ended:
         piece = supervisor.read_output(found["session_id"], offset)
         if as_json:
-            text = piece.data.decode(errors="replace")
-            say(json.dumps({"type": "output", "task_id": found["task_id"], "offset": piece.offset, "text": text}))
+            if text := decoder.decode(piece.data, final=not piece.data):
+                line = {"type": "output", "task_id": found["task_id"], "session_id": found["session_id"]}
+                say(json.dumps({**line, "offset": piece.offset, "next_offset": piece.next_offset, "text": text}))
         else:
             put(piece.data)
         offset, ended = piece.next_offset, not piece.data

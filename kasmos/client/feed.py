@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -37,6 +37,7 @@ FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
 _PATH = "/v1/ws"
 
+Connection = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 Item = Record | SessionOutput | Gap
 
 
@@ -48,7 +49,7 @@ class Where:
     url: str | None
     token: str | None = attrs.field(default=None, repr=False)
 
-    async def open_stream(self) -> trio.abc.Stream:
+    async def open_stream(self) -> Connection:
         """Open a connection, encrypted where the address says so.
 
         Raises:
@@ -64,7 +65,7 @@ class Where:
             return await trio.open_ssl_over_tcp_stream(host, port, https_compatible=True)
         return await trio.open_tcp_stream(host, port)
 
-    async def greet(self, nursery: trio.Nursery, stream: trio.abc.Stream) -> WebSocketConnection:
+    async def greet(self, nursery: trio.Nursery, stream: Connection) -> WebSocketConnection:
         """Make a WebSocket of a connection; its reader lives in *nursery*."""
         parts = urlsplit(self.url or "http://kasmos")
         headers = [] if self.token is None else [(b"Authorization", f"Bearer {self.token}".encode())]
@@ -193,7 +194,7 @@ class Feed:
         finally:
             await trio.aclose_forcefully(stream)  # noqa: ASYNC102  # it waits for nothing
 
-    async def _listen(self, nursery: trio.Nursery, stream: trio.abc.Stream) -> None:
+    async def _listen(self, nursery: trio.Nursery, stream: Connection) -> None:
         try:
             with trio.fail_after(TIMEOUT):
                 socket = await self._connect(nursery, stream)
@@ -208,11 +209,11 @@ class Feed:
             self._socket = None
             nursery.cancel_scope.cancel()
 
-    async def _connect(self, nursery: trio.Nursery, stream: trio.abc.Stream) -> WebSocketConnection:
+    async def _connect(self, nursery: trio.Nursery, stream: Connection) -> WebSocketConnection:
         try:
             return await self._where.greet(nursery, stream)
         except ConnectionRejected as error:
-            kind = dict(error.headers or ()).get(b"content-type", b"").decode()
+            kind = {name.lower(): value for name, value in error.headers or ()}.get(b"content-type", b"").decode()
             told = refusal(error.status_code, kind, error.body or b"")
             # Not yet, or not any more: another one may come.
             if error.status_code == 503:
@@ -238,10 +239,8 @@ class Feed:
     async def _say(self, message: dict[str, Any]) -> None:
         """Say it if somebody hears it; if not, the next connection begins with what is wanted then."""
         if self._socket is not None:
-            try:
+            with suppress(ConnectionClosed):
                 await self._socket.send_message(json.dumps(message))
-            except ConnectionClosed:
-                pass
 
     # --- what comes ---------------------------------------------------------------------
 

@@ -125,11 +125,11 @@ class _Agent:
             rules=self._rules(),
             approval_timeout=self._get("approval_timeout"),
             on_unanswered=self._get("on_unanswered"),
+            account=self._get("account"),
+            start_interval=self._get("start_interval"),
             harness=self._get("harness"),
             accept=tuple(map(Shortfall, self._get("accept"))),
             exit_grace=self._get("exit_grace"),
-            account=self._get("account"),
-            start_interval=self._get("start_interval"),
         )
         self._judge_placeholders(profile)
         return profile

@@ -236,9 +236,19 @@ def run_detail_wire(world: World, run: RunView) -> RunDetailWire:
 
 
 def attention(world: World, now: float | None = None) -> Iterable[Attention]:
-    """What a person should look at: in unfinished runs, of live sessions, and at accounts."""
+    """What a person should look at, in unfinished runs and of live sessions."""
     yield from concerns(world, world.runs.values(), world.approvals.values(), world.sessions.values())
     yield from account_concerns(world, now)
+
+
+def account_concerns(world: World, now: float | None) -> Iterable[Attention]:
+    """Accounts on which nothing is started at this instant of the wall clock; without one, all that were parked."""
+    for account in world.accounts.values():
+        parked = account.parked if now is None else parked_now(account, now)
+        if parked is not None:
+            cure = f"`kas accounts resume {account.name}`"
+            until = "waits for you" if parked.until_at is None else f"until {format_instant(parked.until_at)}"
+            yield Attention("account", account.name, f"{told(account.name, parked)}: {until} ({cure})")
 
 
 def concerns(
@@ -257,16 +267,6 @@ def concerns(
         if session.unkillable and session.state is SessionState.STOPPING:
             pids = ", ".join(str(pid) for pid in session.unkillable)
             yield Attention("unkillable", session.id, f"processes survive SIGKILL: {pids}")
-
-
-def account_concerns(world: World, now: float | None) -> Iterable[Attention]:
-    """Which accounts start nothing, at an instant of the wall clock; None is whenever it was."""
-    for account in world.accounts.values():
-        parked = account.parked if now is None else parked_now(account, now)
-        if parked is not None:
-            cure = f"`kas accounts resume {account.name}`"
-            until = "waits for you" if parked.until_at is None else f"until {format_instant(parked.until_at)}"
-            yield Attention("account", account.name, f"{told(account.name, parked)}: {until} ({cure})")
 
 
 def run_concerns(run: RunView) -> Iterable[Attention]:

@@ -34,12 +34,12 @@ class StopReason(enum.StrEnum):
     """A sibling failed and the run's policy is `fail_fast`."""
     UNANSWERED = "unanswered"
     """It asked, and nobody answered within `approval_timeout`."""
+    BUDGET = "budget"
+    """What it may spend was spent."""
     SETTLED = "settled"
     """Its program had said that it was done, and did not exit."""
     UNDELIVERED = "undelivered"
     """Its prompt could not be typed."""
-    BUDGET = "budget"
-    """What it may spend was spent."""
 
 
 class CgroupUse(enum.StrEnum):

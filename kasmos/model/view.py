@@ -39,7 +39,10 @@ class SessionState(enum.StrEnum):
     @property
     def live(self) -> bool:
         """Whether something of it may still run."""
-        return self in (SessionState.STARTING, SessionState.RUNNING, SessionState.STOPPING)
+        return self in _LIVE
+
+
+_LIVE = frozenset({SessionState.STARTING, SessionState.RUNNING, SessionState.STOPPING})
 
 
 class DeliveryState(enum.StrEnum):
@@ -103,6 +106,8 @@ class SessionView:
     """Whose word decides how it ended; empty where only the exit status counts."""
     conversation: str = ""
     """The program's own id of the conversation, as far as it is known."""
+    conclusion: Conclusion | None = None
+    """What its program said of its end; None where nothing but its exit status counts, or nothing is known yet."""
     delivery: DeliveryState | None = None
     """What has become of the prompt, where it is typed."""
     delivery_reason: str = ""
@@ -119,8 +124,6 @@ class SessionView:
     """What its conversation had used before it began."""
     shares: tuple[tuple[str, Tally], ...] = ()
     """Day by day what of that counts for it."""
-    conclusion: Conclusion | None = None
-    """What its program said of its end; None where nothing but its exit status counts, or nothing is known yet."""
 
     @property
     def tally(self) -> Tally:

@@ -198,7 +198,9 @@ class FakeOrchestrator:
         self.asked.append(("cancel_run", run_id, reason))
         self.commit(ev.RunCancelRequested(run_id, reason))
 
-    async def retry(self, run_id: str, task_ids: tuple[str, ...] = ()) -> None:
+    async def retry(
+        self, run_id: str, task_ids: tuple[str, ...] = (), conversations: Mapping[str, str] | None = None
+    ) -> None:
         self.asked.append(("retry", run_id, task_ids))
 
     async def stop_task(self, run_id: str, task_id: str) -> None:

@@ -112,6 +112,11 @@ async def test_what_is_unknown_is_not_found(api: Api, path: str, code: str) -> N
     problem(await api.get(path), 404, code)
 
 
+async def test_a_browser_that_comes_to_nothing_is_told_where_to_look(api: Api) -> None:
+    """Where there is nothing, the answer names the description of the API."""
+    assert "GET /docs" in (await api.get("/")).json()["detail"]
+
+
 async def test_lists_come_in_pages(api: Api) -> None:
     """A list is cut at its limit, and its cursor leads to the rest, also when new runs begin meanwhile."""
     for number in range(5):
@@ -531,6 +536,7 @@ async def test_methods(api: Api) -> None:
     """A wrong method is 405 with the right ones; HEAD has no body and OPTIONS names the methods."""
     response = await api.http.put("/v1/runs")
     problem(response, 405, "method_not_allowed")
+    assert "GET, HEAD" in response.json()["detail"]
     assert set(response.headers["allow"].replace(" ", "").split(",")) == {"GET", "HEAD", "OPTIONS", "POST"}
     head = await api.http.head("/v1/status")
     assert (head.status_code, head.content) == (200, b"")

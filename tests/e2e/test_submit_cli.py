@@ -66,6 +66,8 @@ def test_submit_prints_the_id(kas: Kas, project: Path, supervisor: Callable[[], 
     assert kas("tail", task_id).stdout == "hello\n"
     assert task_id not in kas("runs").stdout
     assert task_id in kas("runs", "--all").stdout
+    (line,) = map(json.loads, kas("tail", task_id, "--json").stdout.splitlines())
+    assert (line["text"], line["offset"], line["next_offset"]) == ("hello\n", 0, 6)
     sleeper = kas("submit", "sleep 100", "--name", "sleeper").stdout.strip()
     waiting = kas("submit", "true", "--need", sleeper).stdout.strip()
     assert "1 queued" in kas("status").stdout
