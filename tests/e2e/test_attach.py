@@ -33,7 +33,7 @@ class Person:
         """Open the terminal with a command in it; what it says stays readable."""
         line = " ".join(f"'{os.fspath(word)}'" for word in (sys.executable, "-m", "kasmos", *words))
         shell = f"unset TMUX; {line}; echo left with $?; exec cat"
-        self.tmux("new-session", "-d", "-s", "person", "-x", "100", "-y", "30", f"sh -c \"{shell}\"")
+        self.tmux("new-session", "-d", "-s", "person", "-x", "100", "-y", "30", f'sh -c "{shell}"')
 
     async def sees(self, text: str) -> str:
         with trio.fail_after(LIMIT):
