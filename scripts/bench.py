@@ -3,7 +3,7 @@
 Every row says what is compared and which bar it is held to. Read ratios, not digits: the numbers depend on the
 machine and on what else it is doing. Nothing here is asserted; the tests never look at a clock.
 
-    scripts/bench                  everything (about two minutes)
+    scripts/bench                  everything (about five minutes)
     scripts/bench life wave        some rows
     scripts/bench --sessions 200   a smaller crowd
 """
@@ -364,6 +364,13 @@ def terminals(count: int) -> list[Row]:
     return [Row(**attrs.asdict(measured)) for measured in bench_tmux.tmux(count)]
 
 
+def api() -> list[Row]:
+    """What a daemon's API costs; see `bench_api`."""
+    import bench_api
+
+    return [Row(**attrs.asdict(measured)) for measured in bench_api.api(TMPFS)]
+
+
 def render(rows: list[Row]) -> str:
     """The table, as Markdown."""
     lines = ["| what | kasmos | compared with | ratio | bar | held |", "|---|---|---|---|---|---|"]
@@ -376,7 +383,7 @@ def render(rows: list[Row]) -> str:
 def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    groups = ("life", "peer", "wave", "crowd", "output", "tmux", "start")
+    groups = ("life", "peer", "wave", "crowd", "output", "tmux", "start", "api")
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(groups)}; all by default")
     parser.add_argument("--commands", type=int, default=1000, help="trivial sessions for life and peer")
     parser.add_argument("--sessions", type=int, default=1000, help="idle sessions for crowd")
@@ -408,6 +415,8 @@ def main() -> None:
                 rows += terminals(min(asked.sessions, 200))
             case "start":
                 rows += start()
+            case "api":
+                rows += api()
     print(
         f"{os.cpu_count()} cores, Linux {os.uname().release}, Python {sys.version.split()[0]}, {time.strftime('%F')}\n"
     )

@@ -10,9 +10,9 @@ import trio
 from quart import Response, current_app, request
 from quart_trio import QuartTrio
 
+from kasmos.api import lines
 from kasmos.api.access import Admission, peer_allowed
 from kasmos.api.errors import register_error_handlers
-from kasmos.api import lines
 from kasmos.api.lines import LineCache
 from kasmos.daemon.access import DEFAULT_POLICY, AccessPolicy, Guard
 from kasmos.daemon.service import Service

@@ -1,7 +1,7 @@
 """What a client is told that is dropped because it does not read.
 
 It cannot be told in the ordinary way, since it takes nothing. So whoever answers it says beforehand what its last words
-are, as bytes that end the answer, and the server puts them behind all else as it hangs up: who reads at last, reads why.
+are, as bytes that end the answer, and the server puts them behind all else as it hangs up: who reads later, reads why.
 """
 
 from __future__ import annotations

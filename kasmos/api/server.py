@@ -75,7 +75,7 @@ class Peer:
     gid: int
 
 
-class _NotTaken(Exception):
+class _NotTakenError(Exception):
     """A client does not read."""
 
     def __init__(self, rest: memoryview) -> None:
@@ -123,7 +123,7 @@ class SafeTCPServer(TCPServer):
                     rest = await self._send_piece(rest)
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
-        except _NotTaken as stopped:
+        except _NotTakenError as stopped:
             type(self).dropped += 1
             _log.warning("a client was dropped: it did not read for %s s", SEND_TIMEOUT)
             self._say_farewell(stopped.rest)
@@ -143,7 +143,7 @@ class SafeTCPServer(TCPServer):
                 await trio.lowlevel.wait_writable(self.stream.socket)
                 piece = piece[self._write(piece) :]
         if piece:
-            raise _NotTaken(data[len(data) - len(rest) - len(piece) :])
+            raise _NotTakenError(data[len(data) - len(rest) - len(piece) :])
         return rest
 
     def _write(self, data: memoryview) -> int:

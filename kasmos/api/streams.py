@@ -120,6 +120,7 @@ class Stream:
         return records
 
     async def _wait(self) -> Sequence[Record]:
+        records: Sequence[Record]
         beside = self.waits_beside()
         if beside is None:
             # Without a timer of its own: one for all nudges whoever waits.
@@ -127,9 +128,10 @@ class Stream:
             records = self._subscription.take_nowait() or await self._subscription.receive_ready()
             self._over = not records and not open_still
             return records
+        records = ()
         with self._app.waiting(self._beat_at - trio.current_time()):
-            return await self._wait_for_both(beside)
-        return ()
+            records = await self._wait_for_both(beside)
+        return records
 
     async def _wait_for_both(self, beside: Callable[[], Awaitable[None]]) -> Sequence[Record]:
         found: list[Sequence[Record]] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -37,6 +37,7 @@ FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
 _PATH = "/v1/ws"
 
+Connection = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 Item = Record | SessionOutput | Gap
 
 
@@ -48,7 +49,7 @@ class Where:
     url: str | None
     token: str | None = attrs.field(default=None, repr=False)
 
-    async def open_stream(self) -> trio.abc.Stream:
+    async def open_stream(self) -> Connection:
         """Open a connection, encrypted where the address says so.
 
         Raises:
@@ -64,7 +65,7 @@ class Where:
             return await trio.open_ssl_over_tcp_stream(host, port, https_compatible=True)
         return await trio.open_tcp_stream(host, port)
 
-    async def greet(self, nursery: trio.Nursery, stream: trio.abc.Stream) -> WebSocketConnection:
+    async def greet(self, nursery: trio.Nursery, stream: Connection) -> WebSocketConnection:
         """Make a WebSocket of a connection; its reader lives in *nursery*."""
         parts = urlsplit(self.url or "http://kasmos")
         headers = [] if self.token is None else [(b"Authorization", f"Bearer {self.token}".encode())]
@@ -94,7 +95,12 @@ class Feed:
     """
 
     def __init__(
-        self, where: Where, find: Callable[[str], Awaitable[Session]], after: int | None, run: str | None, patience: float
+        self,
+        where: Where,
+        find: Callable[[str], Awaitable[Session]],
+        after: int | None,
+        run: str | None,
+        patience: float,
     ) -> None:
         self._where = where
         self._find = find
@@ -166,8 +172,9 @@ class Feed:
                 await trio.sleep(pause)
                 try:
                     await self._connect_and_listen()
-                except* RequestError as group:
-                    self._failure = _first(group)
+                except* ConnectionRejected as group:
+                    # Raised by the connection's own reader, in the nursery.
+                    self._failure = _refused(_first(group))
                 except* (OSError, ConnectionClosed, HandshakeError, trio.TooSlowError, ClientError):
                     pass
                 if self._failure is not None:
@@ -188,10 +195,10 @@ class Feed:
         finally:
             await trio.aclose_forcefully(stream)  # noqa: ASYNC102  # it waits for nothing
 
-    async def _listen(self, nursery: trio.Nursery, stream: trio.abc.Stream) -> None:
+    async def _listen(self, nursery: trio.Nursery, stream: Connection) -> None:
         try:
             with trio.fail_after(TIMEOUT):
-                socket = await self._connect(nursery, stream)
+                socket = await self._where.greet(nursery, stream)
             self._socket = socket
             await self._subscribe_all()
             while True:
@@ -202,17 +209,6 @@ class Feed:
         finally:
             self._socket = None
             nursery.cancel_scope.cancel()
-
-    async def _connect(self, nursery: trio.Nursery, stream: trio.abc.Stream) -> WebSocketConnection:
-        try:
-            return await self._where.greet(nursery, stream)
-        except ConnectionRejected as error:
-            kind = dict(error.headers or ()).get(b"content-type", b"").decode()
-            told = refusal(error.status_code, kind, error.body or b"")
-            # Not yet, or not any more: another one may come.
-            if error.status_code == 503:
-                raise ClientError(str(told)) from error
-            raise told from error
 
     async def _subscribe_all(self) -> None:
         async with self._saying:
@@ -233,10 +229,8 @@ class Feed:
     async def _say(self, message: dict[str, Any]) -> None:
         """Say it if somebody hears it; if not, the next connection begins with what is wanted then."""
         if self._socket is not None:
-            try:
+            with suppress(ConnectionClosed):
                 await self._socket.send_message(json.dumps(message))
-            except ConnectionClosed:
-                pass
 
     # --- what comes ---------------------------------------------------------------------
 
@@ -282,9 +276,17 @@ class Feed:
         await self._send.send(error)
 
 
-def _first(group: BaseExceptionGroup[Any]) -> RequestError:
+def _first(group: BaseExceptionGroup[ConnectionRejected]) -> ConnectionRejected:
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _refused(error: ConnectionRejected) -> ClientError | RequestError | None:
+    """What a refusal tells; None where another supervisor may come that does not refuse."""
+    if error.status_code >= 500:
+        return None
+    kind = dict(error.headers or ()).get(b"content-type", b"").decode()
+    return refusal(error.status_code, kind, error.body or b"")
 
 
 @asynccontextmanager

@@ -88,7 +88,8 @@ class Present:
         self._update(world.runs, world.sessions)
 
     def _follow(self, records: Iterable[Record]) -> None:
-        runs, sessions = {}, {}
+        runs: dict[str, None] = {}
+        sessions: dict[str, None] = {}
         for record in records:
             session_id = getattr(record.event, "session_id", None)
             run_id = getattr(record.event, "run_id", None)

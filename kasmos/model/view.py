@@ -38,7 +38,10 @@ class SessionState(enum.StrEnum):
     @property
     def live(self) -> bool:
         """Whether something of it may still run."""
-        return self in (SessionState.STARTING, SessionState.RUNNING, SessionState.STOPPING)
+        return self in _LIVE
+
+
+_LIVE = frozenset({SessionState.STARTING, SessionState.RUNNING, SessionState.STOPPING})
 
 
 @attrs.frozen

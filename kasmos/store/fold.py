@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, MutableMapping
 from typing import TypeVar
 
-import attrs
-
 from kasmos.model import event as ev
 from kasmos.model.event import Record, RunEvent, SessionEvent
+from kasmos.model.evolve import evolve
 from kasmos.model.task import Outcome
 from kasmos.model.view import (
     Active,
@@ -131,7 +130,7 @@ def _session_starting(world: World, event: ev.SessionStarting, record: Record) -
     if run is None or task is None:
         return
     first = task.started_at is None
-    task = attrs.evolve(
+    task = evolve(
         task,
         state=Active(event.session_id),
         sessions=(*task.sessions, event.session_id),
@@ -148,7 +147,7 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
         return
     match event:
         case ev.SessionStarted():
-            session = attrs.evolve(
+            session = evolve(
                 session,
                 state=SessionState.STOPPING if session.stop_reason else SessionState.RUNNING,
                 pid=event.pid,
@@ -156,7 +155,7 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
                 started_mono=record.mono,
             )
         case ev.SessionAdopted():
-            session = attrs.evolve(
+            session = evolve(
                 session,
                 state=SessionState.STOPPING if session.stop_reason else SessionState.RUNNING,
                 pid=event.pid if event.pid is not None else session.pid,
@@ -169,22 +168,22 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
         case ev.SessionNeverStarted():
             session = _over(session, SessionState.NEVER_STARTED, record)
         case ev.SessionDetached():
-            session = attrs.evolve(session, detached=True)
+            session = evolve(session, detached=True)
         case ev.StopRequested():
             # The first reason counts: a timeout during a stop does not turn it into a timeout.
             # A stop that came after the end explains nothing.
             if session.stop_reason is None and session.state.live:
-                session = attrs.evolve(session, stop_reason=event.reason, stop_mono=record.mono)
+                session = evolve(session, stop_reason=event.reason, stop_mono=record.mono)
             if session.state is SessionState.RUNNING:
-                session = attrs.evolve(session, state=SessionState.STOPPING)
+                session = evolve(session, state=SessionState.STOPPING)
         case ev.KillSent():
-            session = attrs.evolve(session, killed=True)
+            session = evolve(session, killed=True)
         case ev.SessionUnkillable():
-            session = attrs.evolve(session, unkillable=event.pids)
+            session = evolve(session, unkillable=event.pids)
         case ev.LeftoversFound():
-            session = attrs.evolve(session, leftovers=(*session.leftovers, *event.leftovers))
+            session = evolve(session, leftovers=(*session.leftovers, *event.leftovers))
         case ev.OutputLost():
-            session = attrs.evolve(session, output_lost=session.output_lost + 1)
+            session = evolve(session, output_lost=session.output_lost + 1)
         case ev.EndFound():
             session = _end_found(session, event, record)
         case ev.SessionEnded():
@@ -204,16 +203,20 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
         session = end_approvals(world, session, record)
     # What is said of it after its end changes nothing of when that was.
     still = world.sessions[session.id].state.live
-    world.sessions[session.id] = attrs.evolve(session, last_seq=record.seq) if still else session
+    if still and session.last_seq != record.seq:
+        session = evolve(session, last_seq=record.seq)
+    world.sessions[session.id] = session
     run = world.runs.get(session.run_id or "")
     if run is not None:
-        world.runs[run.id] = attrs.evolve(run, last_seq=record.seq)
+        world.runs[run.id] = evolve(run, last_seq=record.seq)
 
 
 def _over(session: SessionView, state: SessionState, record: Record, **changes: object) -> SessionView:
     if not session.end_found:
-        session = attrs.evolve(session, ended_at=record.at, ended_mono=record.mono)
-    return attrs.evolve(session, state=state, **changes)  # type: ignore[arg-type]  # checked by attrs' __init__
+        changes.update(ended_at=record.at, ended_mono=record.mono)
+    # Said here, so that it need not be added; what comes after its end changes nothing of when that was.
+    last_seq = record.seq if session.state.live else session.last_seq
+    return evolve(session, state=state, last_seq=last_seq, **changes)
 
 
 def _end_found(session: SessionView, event: ev.EndFound, record: Record) -> SessionView:
@@ -223,7 +226,7 @@ def _end_found(session: SessionView, event: ev.EndFound, record: Record) -> Sess
     begun = session.started_mono if session.started_mono is not None else session.starting_mono
     # The wall clock, by which it was found, may have been set meanwhile.
     mono = min(max(event.ended_mono, begun), max(record.mono, begun))
-    return attrs.evolve(session, end_found=True, ended_mono=mono, ended_at=record.at - max(0.0, record.mono - mono))
+    return evolve(session, end_found=True, ended_mono=mono, ended_at=record.at - max(0.0, record.mono - mono))
 
 
 def _run(world: World, event: RunEvent, record: Record) -> None:
@@ -232,24 +235,24 @@ def _run(world: World, event: RunEvent, record: Record) -> None:
         return
     match event:
         case ev.RunContinued():
-            run = attrs.evolve(run, state=RunState.RUNNING if run.unfinished else run.state)
+            run = evolve(run, state=RunState.RUNNING if run.unfinished else run.state)
         case ev.RunInterrupted():
-            run = attrs.evolve(run, state=RunState.INTERRUPTED if run.unfinished else run.state)
+            run = evolve(run, state=RunState.INTERRUPTED if run.unfinished else run.state)
         case ev.RunCancelRequested():
-            run = attrs.evolve(run, cancel_reason=run.cancel_reason or event.reason)
+            run = evolve(run, cancel_reason=run.cancel_reason or event.reason)
             if run.state is RunState.PARKED:
-                run = attrs.evolve(run, state=RunState.RUNNING)
+                run = evolve(run, state=RunState.RUNNING)
         case ev.RunParked():
-            run = attrs.evolve(run, state=RunState.PARKED if run.state is RunState.RUNNING else run.state)
+            run = evolve(run, state=RunState.PARKED if run.state is RunState.RUNNING else run.state)
         case ev.RunAdvanced():
             # Whoever advances may come too late; a run that has ended stays ended.
-            run = attrs.evolve(
+            run = evolve(
                 run,
                 state=RunState.RUNNING if run.state is RunState.PARKED else run.state,
                 advanced_to=max(run.advanced_to, event.wave),
             )
         case ev.RunReopened():
-            run = attrs.evolve(
+            run = evolve(
                 run,
                 state=RunState.RUNNING,
                 outcome=None,
@@ -259,7 +262,7 @@ def _run(world: World, event: RunEvent, record: Record) -> None:
                 ended_mono=None,
             )
         case ev.RunEnded():
-            run = attrs.evolve(
+            run = evolve(
                 run,
                 state=RunState.ENDED,
                 outcome=event.outcome,
@@ -267,22 +270,22 @@ def _run(world: World, event: RunEvent, record: Record) -> None:
                 ended_mono=record.mono,
             )
         case ev.WaveStarted():
-            run = attrs.evolve(run, waves_started=(*run.waves_started, event.wave))
+            run = evolve(run, waves_started=(*run.waves_started, event.wave))
         case ev.WaveEnded():
-            run = attrs.evolve(run, waves_ended=(*run.waves_ended, event.wave))
+            run = evolve(run, waves_ended=(*run.waves_ended, event.wave))
         case ev.TaskRetryScheduled() | ev.TaskPutBack() | ev.TaskEnded():
             task = run.tasks.get(event.task_id)
             if task is None:
                 return
             _put_task(world, run, _ended_earlier(world, _task(task, event, record)), record)
             return
-    world.runs[run.id] = attrs.evolve(run, last_seq=record.seq)
+    world.runs[run.id] = evolve(run, last_seq=record.seq)
 
 
 def _task(task: TaskView, event: ev.TaskRetryScheduled | ev.TaskPutBack | ev.TaskEnded, record: Record) -> TaskView:
     match event:
         case ev.TaskRetryScheduled():
-            return attrs.evolve(
+            return evolve(
                 task,
                 state=BackingOff(
                     attempt=event.attempt,
@@ -294,7 +297,7 @@ def _task(task: TaskView, event: ev.TaskRetryScheduled | ev.TaskPutBack | ev.Tas
                 failures=(*task.failures, record.mono),
             )
         case ev.TaskPutBack():
-            return attrs.evolve(
+            return evolve(
                 task,
                 state=Pending(),
                 epoch=len(task.sessions),
@@ -303,7 +306,7 @@ def _task(task: TaskView, event: ev.TaskRetryScheduled | ev.TaskPutBack | ev.Tas
                 ended_mono=None,
             )
         case ev.TaskEnded():
-            return attrs.evolve(
+            return evolve(
                 task,
                 state=Ended(outcome=event.outcome, cause=event.cause, at=record.at),
                 ended_seq=record.seq,
@@ -317,11 +320,11 @@ def _ended_earlier(world: World, task: TaskView) -> TaskView:
     newest = world.sessions.get(task.sessions[-1]) if len(task.sessions) > task.epoch else None
     if not isinstance(task.state, Ended) or newest is None or not newest.end_found:
         return task
-    return attrs.evolve(task, ended_at=newest.ended_at, ended_mono=newest.ended_mono)
+    return evolve(task, ended_at=newest.ended_at, ended_mono=newest.ended_mono)
 
 
 def _put_task(world: World, run: RunView, task: TaskView, record: Record) -> None:
-    world.runs[run.id] = attrs.evolve(run, tasks=run.tasks.put(task.spec.id, task), last_seq=record.seq)
+    world.runs[run.id] = evolve(run, tasks=run.tasks.put(task.spec.id, task), last_seq=record.seq)
 
 
 def run_outcome(tasks: Iterable[TaskView], cancelled: bool) -> Outcome:

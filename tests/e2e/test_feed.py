@@ -1,4 +1,4 @@
-"""A feed: events and output of sessions over one WebSocket, from another program, over as many supervisors as it takes."""
+"""A feed: events and output of sessions over one WebSocket, over as many supervisors as it takes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from kasmos.model.event import Record
 from tests.e2e.api_world import open_api
 from tests.e2e.supervisor_world import Site, make_site
 from tests.e2e.test_streams import commit_after_a_gap
+from tests.e2e.test_tcp import READONLY, TOKENS, serve
 
 SOON = 50.0
 
@@ -69,6 +70,19 @@ async def test_refusals_are_errors_and_the_feed_goes_on(root: Path) -> None:
             with pytest.raises(RequestError) as caught:
                 await take(ahead)
             assert caught.value.code == "cursor_ahead"
+
+
+async def test_a_feed_over_tcp_needs_its_token(root: Path) -> None:
+    """Over TCP a feed shows its token; without the right one it is refused, and not tried again."""
+    async with serve(root, TOKENS) as tcp:
+        tcp.orchestrator.start_run()
+        url = f"http://127.0.0.1:{tcp.port}"
+        async with kasmos.connect(url=url, token=READONLY) as kas, kas.open_feed() as feed:
+            assert isinstance(await take(feed), Record)
+        async with kasmos.connect(url=url, token="x" * 32) as kas, kas.open_feed() as feed:
+            with pytest.raises(RequestError) as caught:
+                await take(feed)
+            assert (caught.value.status, caught.value.code) == (401, "unauthorized")
 
 
 async def test_a_gap_is_an_item(root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import trio
@@ -77,3 +78,41 @@ async def test_readers_that_do_not_read_hold_up_nobody(root: Path) -> None:
         assert (await api.get("/healthz")).status_code == 200
         for stream in streams:
             await stream.aclose()
+
+
+async def test_readers_that_do_not_read_cost_no_memory(root: Path) -> None:
+    """However much happens, what waits for readers that do not read is the kernel's buffers and one piece each."""
+    async with open_api(root) as api:
+        # A ring that is full already, so that it does not grow meanwhile.
+        api.orchestrator.start_run()
+        for number in range(9000):
+            api.orchestrator.commit(ev.WaveStarted("r1", number))
+        streams = [await trio.open_unix_socket(str(api.socket)) for _ in range(50)]
+        with trio.fail_after(SOON):
+            for stream in streams:
+                await stream.send_all(b"GET /v1/events?after=9000 HTTP/1.1\r\nHost: k\r\n\r\n")
+            while api.orchestrator.bus.subscribers < 50:  # noqa: ASYNC110  # the server has no event for us
+                await trio.sleep(0.01)
+            del api.orchestrator.records[:]
+            tracemalloc.start()
+            try:
+                await _happen(api, 2000)
+                before, _ = tracemalloc.get_traced_memory()
+                await _happen(api, 10_000)
+                after, _ = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+        # For each of 50 readers 10,000 events would be more than a megabyte.
+        assert after - before < 4 * 1024 * 1024
+        for stream in streams:
+            await stream.aclose()
+
+
+async def _happen(api: Api, events: int) -> None:
+    for number in range(events):
+        # Not by the stand-in for the journal, which keeps everything.
+        seq = api.orchestrator.bus.newest + 1
+        record = Record(seq=seq, at=1.0, mono=1.0, event=ev.WaveStarted("r1", number))
+        api.orchestrator.bus.publish([record])
+        if number % 100 == 0:
+            await trio.sleep(0.002)
