@@ -42,7 +42,6 @@ from kasmos.model.profile import ExecutionMode
 from kasmos.model.view import SessionView, World
 from kasmos.orchestration.assembly import Kitchen
 from kasmos.orchestration.budgets import Place, Shortage
-from kasmos.orchestration.listening import is_metered
 from kasmos.orchestration.orchestrator import LiveSessions, Orchestrator, open_orchestrator
 from kasmos.orchestration.treasury import Treasury
 from kasmos.screens import PROJECT_RULES, rules_for
@@ -488,7 +487,7 @@ def _service_surroundings(
 def _shortage(present: Callable[[], Config], treasury: Treasury, world: World, agent: str | None) -> Shortage | None:
     """Why an agent, or anybody, may spend nothing more; scripts spend nothing."""
     profile = present().agents.get(agent or "")
-    if profile is not None and not is_metered(profile):
+    if profile is not None and not profile.metered:
         return None
     account = profile.account_name if profile is not None else ""
     return treasury.shortage(world, Place(agent=agent or "", account=account))

@@ -79,11 +79,6 @@ _HOPELESS = {
 }
 
 
-def hopeless(kind: FailureKind) -> str | None:
-    """Why trying again would end alike; None where it might not."""
-    return _HOPELESS.get(kind)
-
-
 def _told(failure: Failure, now: float) -> float | None:
     if failure.reset_at is not None:
         return max(failure.reset_at - now, 0.0)

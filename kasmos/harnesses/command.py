@@ -95,6 +95,25 @@ def build_arguments(facts: Facts, spelled: Sequence[str], wish: Wish) -> tuple[s
     return tuple(words)
 
 
+def limit_arguments(
+    facts: Facts, spelled: Sequence[str], *, money: float | None = None, turns: int | None = None
+) -> tuple[str, ...]:
+    """The arguments by which a program with limits of its own is told what it may spend.
+
+    Args:
+        facts: of the program.
+        spelled: its command, whose own limits stay as they are.
+        money: USD; None is without a limit.
+        turns: how many; None is without a limit.
+    """
+    launch = facts.launch
+    limits = (
+        (launch.budget, _fill(launch.budget, "budget", None if money is None else f"{money:.2f}")),
+        (launch.turns, _fill(launch.turns, "turns", None if turns is None else str(turns))),
+    )
+    return tuple(word for flag, words in limits if not _says(spelled, flag[:1]) for word in words)
+
+
 def judge_wish(
     facts: Facts, spelled: Sequence[str], wish: Wish, *, agent: str, environment: Mapping[str, str], is_root: bool
 ) -> list[Mistake]:

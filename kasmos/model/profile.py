@@ -184,6 +184,11 @@ class AgentProfile:
     """Seconds of silence it may still run after it has said that it is done."""
 
     @property
+    def metered(self) -> bool:
+        """Whether what its sessions use counts: all but scripts, which use no model."""
+        return self.prompt is not PromptMode.SCRIPT
+
+    @property
     def account_name(self) -> str:
         """The account in effect."""
         return self.account or self.name

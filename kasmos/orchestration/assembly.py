@@ -13,16 +13,16 @@ import attrs
 import kasmos
 from kasmos.config.schema import profile_digest
 from kasmos.exceptions import ConfigError, Mistake
-from kasmos.harnesses.command import Continuation
+from kasmos.harnesses.command import Continuation, limit_arguments
 from kasmos.harnesses.equip import Equipped, equip, judge_profile
 from kasmos.model.approval import ApprovalPolicy
 from kasmos.model.budget import Limit
 from kasmos.model.plan import PlanTask
 from kasmos.model.profile import AgentProfile, ExecutionMode, OutputMode, PromptMode, RestartPolicy
 from kasmos.model.session import SessionKind, SessionSpec
+from kasmos.model.usage import Price
 from kasmos.model.view import RunView, SessionView, TaskView, World
 from kasmos.orchestration.budgets import Place, allowance, purses
-from kasmos.orchestration.listening import budget_arguments, facts_of, is_metered, listener_for
 from kasmos.orchestration.treasury import Treasury
 from kasmos.plans import compile_task
 from kasmos.screens import Ruleset, rules_for
@@ -30,7 +30,6 @@ from kasmos.sessions.environment import child_environment
 from kasmos.sessions.protocol import Backend
 from kasmos.sessions.registry import require_backend
 from kasmos.supervision.child import Hindrance
-from kasmos.supervision.meter import Listener
 from kasmos.telemetry.spans import traceparent
 
 PERMISSION_SERVER = (sys.executable, os.path.join(os.path.dirname(kasmos.__file__), "sessions", "permission_server.py"))
@@ -116,7 +115,7 @@ class TaskRecipe:
         self.exit_grace = profile.exit_grace if profile is not None else math.inf
         self.typed_max = profile.typed_max if profile is not None else AgentProfile.typed_max
         self.cwd = run.project
-        self.account = profile.account_name if profile is not None and is_metered(profile) else ""
+        self.account = profile.account_name if profile is not None and profile.metered else ""
         self.may_ask = kitchen.treasury.may_ask
         self._allowance = Limit()
         """What its budgets had left when its session was begun."""
@@ -161,7 +160,7 @@ class TaskRecipe:
         return SessionSpec(
             id=session_id,
             name=self._task.spec.name,
-            argv=self._within_budget(command.argv, profile, mode),
+            argv=self._within_budget(command.argv, equipped, mode),
             cwd=self._workdir,
             backend=mode,
             env=self._environment(session_id, profile, len(wave.tasks) - 1),
@@ -267,12 +266,13 @@ class TaskRecipe:
         treasury = self._kitchen.treasury
         return allowance(purses(treasury.budgets(), world, self._place(), treasury.day()))
 
-    def _within_budget(self, argv: tuple[str, ...], profile: AgentProfile, mode: ExecutionMode) -> tuple[str, ...]:
+    def _within_budget(self, argv: tuple[str, ...], equipped: Equipped, mode: ExecutionMode) -> tuple[str, ...]:
         """The command, with what it may spend told to a program that has flags for that and was not told already."""
         if mode is not ExecutionMode.HEADLESS or not self._allowance:
             return argv
-        at = len(profile.program)
-        return (*argv[:at], *budget_arguments(facts_of(profile), argv, self._allowance), *argv[at:])
+        at, left = len(equipped.profile.program), self._allowance
+        words = limit_arguments(equipped.facts, argv, money=left.money, turns=left.turns)
+        return (*argv[:at], *words, *argv[at:])
 
     def wall(self) -> float:
         """The wall clock."""
@@ -286,12 +286,11 @@ class TaskRecipe:
         """Why a live session may spend no more; nothing if it may."""
         return self._kitchen.treasury.over_budget(world, session_id)
 
-    def listen(self, backend: ExecutionMode) -> Listener | None:
-        """Who understands what its agent writes."""
-        profile = self._find_profile()
-        if profile is None:
-            return None
-        return listener_for(profile, backend, self._task.spec.model, self._kitchen.treasury.prices())
+    def price_of(self, model: str) -> Price | None:
+        """What a model costs; by an unknown name or none, the one its agent is started with."""
+        prices, profile = self._kitchen.treasury.prices(), self._find_profile()
+        own = self._task.spec.model or (profile.model if profile is not None else None)
+        return prices.get(model) or prices.get(own or "")
 
     def _place(self) -> Place:
         return Place(self._run.id, self._task.spec.id, agent_name(self._run, self._task) or "", self.account)

@@ -19,7 +19,6 @@ from kasmos.model.task import CauseKind
 from kasmos.model.view import RunState, RunView, World, find_task_view, parts_of_task_id
 from kasmos.orchestration.assembly import Kitchen, TaskRecipe
 from kasmos.orchestration.budgets import Place
-from kasmos.orchestration.listening import is_metered
 from kasmos.orchestration.scheduler import RunDecision, decide_outer_needs, decide_run
 from kasmos.orchestration.slots import Slots, is_pending
 from kasmos.supervision.child import Child, Ledger
@@ -225,7 +224,7 @@ class Driver:
             if drive is not None:
                 drive.agents = agents
         profiles = self._kitchen.profiles()
-        known = (profiles[name] for name in agents if name in profiles and is_metered(profiles[name]))
+        known = (profiles[name] for name in agents if name in profiles and profiles[name].metered)
         return frozenset(
             profile.name
             for profile in known

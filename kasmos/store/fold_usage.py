@@ -40,7 +40,8 @@ def apply_used(world: World, session: SessionView, event: ev.SessionUsed) -> Ses
     if session.run_id is not None:
         spent = ledger.runs.get(session.run_id, Tally())
         ledger.runs[session.run_id] = spent - session.tally + whole
-    return attrs.evolve(session, usage=event.usage, usage_base=base, shares=shares)
+    conversation = event.conversation or session.conversation
+    return attrs.evolve(session, usage=event.usage, usage_base=base, shares=shares, conversation=conversation)
 
 
 def add_to_day(ledger: UsageLedger, day: str, agent: str, account: str, tally: Tally) -> None:

@@ -24,15 +24,16 @@ from kasmos.model.event import Event, Record
 from kasmos.model.profile import ExecutionMode, RestartPolicy
 from kasmos.model.session import ExitStatus, SessionHandle, SessionKind, SessionSpec, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
-from kasmos.model.usage import Shortfall, Usage
+from kasmos.model.usage import Price, Shortfall, Usage
 from kasmos.model.view import SessionView, TaskView, World
 from kasmos.screens import Ruleset
 from kasmos.sessions.protocol import AskSource, Backend, ExecutionSession, SessionNeverStarted, TerminalSession
 from kasmos.store.fold import apply
 from kasmos.supervision import transitions
 from kasmos.supervision.desk import Desk, DeskTerms, asks_left
+from kasmos.supervision.hearing import Reading
 from kasmos.supervision.ledger import Ledger
-from kasmos.supervision.meter import Listener, Meter, MeterTerms
+from kasmos.supervision.meter import Meter, MeterTerms
 from kasmos.supervision.prompting import deliver_prompt
 from kasmos.supervision.terminal import Terminal
 from kasmos.supervision.termination import stop
@@ -50,8 +51,8 @@ STOP_CAUSES = {
     StopReason.CANCELLED: Cause(CauseKind.RUN_CANCELLED, "its run was ended"),
     StopReason.FAIL_FAST: Cause(CauseKind.FAIL_FAST, "stopped because another task of the run failed"),
     StopReason.UNANSWERED: Cause(CauseKind.UNANSWERED, "nobody answered what it asked"),
-    StopReason.BUDGET: Cause(CauseKind.BUDGET, "stopped because its budget was spent"),
     StopReason.UNDELIVERED: Cause(CauseKind.UNDELIVERED, "its prompt could not be typed"),
+    StopReason.BUDGET: Cause(CauseKind.BUDGET, "stopped because its budget was spent"),
 }
 """What a task ends with that was stopped before, or between, its sessions."""
 
@@ -80,10 +81,6 @@ class Recipe(Protocol):
     """Seconds of silence a program may still run after it has said that it is done."""
     cwd: str
     """Where the task's programs begin. Absolute."""
-    account: str
-    """The account its agent uses; empty for what uses none."""
-    may_ask: bool
-    """Whether a person is there to see to an account."""
     typed_max: int
     """Bytes; a text to be typed that is longer goes as a file."""
 
@@ -96,6 +93,11 @@ class Recipe(Protocol):
 
     def typed_prompt(self, attempt: int) -> str | None:
         """The prompt, where it is typed into the agent's terminal."""
+
+    account: str
+    """The account its agent uses; empty for what uses none."""
+    may_ask: bool
+    """Whether a person is there to see to an account."""
 
     def agent(self, attempt: int) -> SessionSpec:
         """The session of an attempt."""
@@ -124,8 +126,8 @@ class Recipe(Protocol):
     def over_budget(self, world: World, session_id: str) -> str:
         """Why a live session may spend no more; nothing if it may."""
 
-    def listen(self, backend: ExecutionMode) -> Listener | None:
-        """Who understands what its agent writes."""
+    def price_of(self, model: str) -> Price | None:
+        """What a model costs; by an unknown name or none, the one its agent is started with."""
 
     def backend(self, spec: SessionSpec | SessionView) -> Backend:
         """Where a session runs.
@@ -178,18 +180,18 @@ class Child:
         """Said once, however often it is asked for while `run` is still on its way out."""
         self._desk: Desk | None = None
         """Sees to what the session asks."""
-        self._meter: Meter | None = None
-        """Follows what the session uses."""
-        self._budget_deadline = float("inf")
-        """When what its budgets leave of time is over; counted as `_deadline`."""
         self._witness: Witness | None = None
-        """Reads what the session's program says of itself, where that decides."""
+        """Reads what the session's program says of itself, where it says anything."""
         self._overstayed = False
         """Whether the session's program stays although it has said that it is done."""
         self._rules: Ruleset | None = None
         """The screen rules of the session that is begun."""
         self.terminal: Terminal | None = None
         """Watches the session's terminal, where it has one."""
+        self._meter: Meter | None = None
+        """Accounts for what the session uses."""
+        self._budget_deadline = float("inf")
+        """When what its budgets leave of time is over; counted as `_deadline`."""
 
     # --- what others ask of it -------------------------------------------------------
 
@@ -364,9 +366,9 @@ class Child:
                 attempt=spec.attempt,
                 check=check,
                 profile=spec.profile,
-                account=self._recipe.account if check is None else "",
                 harness=spec.harness,
                 conversation=spec.conversation,
+                account=self._recipe.account if check is None else "",
             )
         )
         reach("session.intent" if check is None else "check.intent")
@@ -448,23 +450,20 @@ class Child:
         """Stay with a session until it has ended, or nothing more can be done."""
         self._session = session
         self._deadline = deadline
-        self._witness = self._make_witness(session)
-        self._overstayed = False
         self._meter = self._make_meter(session)
         self._budget_deadline = self._find_budget_deadline(session)
+        self._witness = self._make_witness(session)
+        self._overstayed = False
         self._around.started(session)
         try:
             ended = await self._until_ended(session, view)
             given = self._desk.given if self._desk is not None else None
-            last_word = ended[-1]
-            status = last_word.exit if isinstance(last_word, ev.SessionEnded) else None
-            used = await self._meter.finish(status) if self._meter is not None else []
         finally:
             if self._desk is not None:
                 self._desk.close()
-            self._session = self._patience = self._desk = self._witness = self.terminal = self._meter = None
+            self._session = self._patience = self._desk = self._witness = self._meter = self.terminal = None
             self._around.ended(session.spec.id)
-        events = (*asks_left(self._ledger.world, session.spec.id, given), *used, *ended)
+        events = (*asks_left(self._ledger.world, session.spec.id, given), *ended)
         last = self._task_end_with(session.spec.id, events)
         # One commit for all, where the task ends with its session: there is nothing to be done in between.
         await self._ledger.append(*events, *last)
@@ -489,19 +488,37 @@ class Child:
     def _make_witness(self, session: ExecutionSession) -> Witness | None:
         known = self._ledger.world.sessions.get(session.spec.id)
         harness = known.harness if known is not None else session.spec.harness
-        recipe = self._recipe
-        return make_witness(session, harness, accept=recipe.accept, exit_grace=recipe.exit_grace)
+        recipe, meter = self._recipe, self._meter
+        return make_witness(
+            session,
+            harness,
+            tells=meter is not None and session.spec.backend is ExecutionMode.SCRIPTED,
+            accept=recipe.accept,
+            exit_grace=recipe.exit_grace,
+            heard=meter.take if meter is not None else None,
+            wall=recipe.wall,
+        )
 
     async def _until_ended(self, session: ExecutionSession, view: SessionView | None) -> list[ev.SessionEvent]:
         """Stay until it has ended; what is to be said of its end."""
         status = session.exit or await self._end_or_stop(session, view)
         if isinstance(status, SessionLostError):
-            return [ev.SessionLost(session.spec.id, str(status))]
+            if self._witness is not None:
+                await self._witness.hear_out()
+            return [*self._used(), ev.SessionLost(session.spec.id, str(status))]
         concluded = await self._conclude(session, status)
         succeeded = status.succeeded if concluded is None else concluded.outcome is Outcome.SUCCEEDED
         tail = tail_of(session, 1 if succeeded else TAIL_LINES)
         ended = ev.SessionEnded(session.spec.id, status, session.output_bytes, tail)
-        return [ended] if concluded is None else [concluded, ended]
+        # What was used is told after the judgement: the last line may be complete only by it.
+        return [*self._used(), ended] if concluded is None else [*self._used(), concluded, ended]
+
+    def _used(self) -> list[ev.SessionEvent]:
+        """What is to be recorded of the session's usage at its end."""
+        if self._meter is None or (self._witness is not None and self._witness.silent):
+            return []
+        # What an agent used that tells nothing is unknown.
+        return [self._meter.snapshot(self._witness.reading if self._witness is not None else Reading())]
 
     async def _conclude(self, session: ExecutionSession, status: ExitStatus) -> ev.SessionConcluded | None:
         """What the program said of its end, where that decides."""
@@ -511,6 +528,8 @@ class Child:
         # Whoever was done and had to be sent away has not failed by how it went.
         settled = known is not None and known.stop_reason is StopReason.SETTLED
         said = await self._witness.conclude(ExitStatus(code=0) if settled else status)
+        if said is None:
+            return None
         return ev.SessionConcluded(
             session.spec.id, said.outcome, said.failure, said.conversation or "", said.usage, said.model or ""
         )
@@ -528,7 +547,8 @@ class Child:
                 with trio.CancelScope(deadline=self._patience_deadline(session)) as self._patience:
                     if self._stop_reason is None:
                         return await self._wait_end(session)
-                reason = self._stop_reason or (StopReason.SETTLED if self._overstayed else self._time_is_over())
+                done = StopReason.SETTLED if self._overstayed else None
+                reason = self._stop_reason or done or self._time_is_over()
                 status = await stop(session, reason=reason, hurry=self._hurry)
         except SessionLostError as error:
             return error
@@ -571,13 +591,14 @@ class Child:
             day=recipe.day,
             seconds=seconds,
             now=self._around.now,
+            price=recipe.price_of,
             over_budget=lambda session_id: recipe.over_budget(self._ledger.world, session_id),
             stop=lambda why: self.request_stop(StopReason.BUDGET, Cause(CauseKind.BUDGET, f"stopped because {why}")),
         )
-        return Meter(session, self._ledger, recipe.listen(spec.backend), terms)
+        return Meter(spec.id, self._ledger, terms)
 
     async def _wait_end(self, session: ExecutionSession) -> ExitStatus:
-        """Wait for the end; where the session can ask, or has a terminal, see to that meanwhile."""
+        """Wait for the end; where the session can ask, tells something, or has a terminal, see to that meanwhile."""
         duties = self._duties(session)
         if not duties:
             return await session.wait()
@@ -619,8 +640,6 @@ class Child:
         duties = self._screen_duties(session)
         if self._witness is not None:
             duties.append(partial(self._see_it_through, self._witness))
-        if self._meter is not None and self._meter.listens:
-            duties.append(self._meter.run)
         return duties
 
     def _screen_duties(self, session: ExecutionSession) -> list[Callable[[], Awaitable[None]]]:

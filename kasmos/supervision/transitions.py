@@ -12,14 +12,14 @@ from collections.abc import Mapping
 import attrs
 
 from kasmos.harnesses.aftermath import Step as Way
-from kasmos.harnesses.aftermath import decide_after_failure, hopeless
+from kasmos.harnesses.aftermath import decide_after_failure
 from kasmos.model.event import AccountParked, TaskRetryScheduled
 from kasmos.model.profile import RestartPolicy
 from kasmos.model.session import UNKNOWN_EXIT, SessionKind, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
 from kasmos.model.units import render_duration
 from kasmos.model.usage import Failure, FailureKind
-from kasmos.model.view import AccountView, BackingOff, Conclusion, Ended, SessionState, SessionView, TaskView
+from kasmos.model.view import AccountView, BackingOff, Ended, SessionState, SessionView, TaskView
 from kasmos.supervision.restart import decide_restart
 
 # --- steps ------------------------------------------------------------------------
@@ -230,13 +230,13 @@ def _after_stop(task: TaskView, counted: list[SessionView], reason: StopReason, 
             # Not tried again: it would only ask once more, and nobody is there.
             message = f"{_subject(task, stopped)}stopped because nobody answered what it asked"
             return Finish(Outcome.TIMED_OUT, _cause(CauseKind.UNANSWERED, message, stopped))
-        case StopReason.BUDGET:
-            # What it has done stays where it did it; trying again would spend more.
-            return Finish(Outcome.FAILED, _cause(CauseKind.BUDGET, "stopped because its budget was spent", stopped))
         case StopReason.UNDELIVERED:
             message = f"its prompt could not be typed: {stopped.delivery_reason}"
             cause = _cause(CauseKind.UNDELIVERED, message, stopped)
             return _failed(task, Outcome.FAILED, cause, _ran_for(counted), rules)
+        case StopReason.BUDGET:
+            # What it has done stays where it did it; trying again would spend more.
+            return Finish(Outcome.FAILED, _cause(CauseKind.BUDGET, "stopped because its budget was spent", stopped))
         case _:
             kind, message = _ENDED_BY_STOP[reason]
             return Finish(Outcome.CANCELLED, _cause(kind, message, stopped))
@@ -249,7 +249,8 @@ def _after_exit(task: TaskView, counted: list[SessionView], rules: _Rules) -> St
     if said is not None:
         # The program's own word decides; exit 0 proves nothing.
         if said.outcome is not Outcome.SUCCEEDED:
-            return _after_failure(task, counted, said, rules)
+            failure = said.failure or Failure(FailureKind.UNKNOWN, "")
+            return _after_failure(task, counted, failure, rules)
     elif not status.succeeded:
         kind = CauseKind.EXIT if ended.check is None else CauseKind.CHECK
         cause = _cause(kind, f"{_subject(task, ended)}{status}", ended)
@@ -262,35 +263,8 @@ def _after_exit(task: TaskView, counted: list[SessionView], rules: _Rules) -> St
     return Finish(Outcome.SUCCEEDED, _cause(CauseKind.DONE, f"{how}{passed}", ended))
 
 
-def _after_failure(task: TaskView, counted: list[SessionView], said: Conclusion, rules: _Rules) -> Step:
-    """Decide what follows an attempt whose program was not done, by its own word."""
-    ended = counted[-1]
-    status, failure = ended.exit or UNKNOWN_EXIT, said.failure
-    kind = failure.kind if failure is not None else FailureKind.UNKNOWN
-    by_exit = not status.succeeded and kind in _TOLD_BY_EXIT
-    words = failure.message if failure is not None else ""
-    if by_exit:
-        for told in (f"exited {status.code}", str(status).replace("killed by", "ended by")):
-            words = words.removeprefix(told).lstrip(": ")
-        message = f"{status}: {words}" if words else str(status)
-    else:
-        message = f"{words} ({status})" if kind is FailureKind.UNKNOWN else f"{kind.value}: {words} ({status})"
-    cause = _cause(CauseKind.EXIT if by_exit else CauseKind.AGENT, message, ended)
-    cause = attrs.evolve(cause, failure=kind)
-    step = _by_account(task, ended, failure, cause, rules) if failure is not None else None
-    if step is not None:
-        return step
-    reason = hopeless(kind)
-    if reason is not None:
-        tried = f"{message}; not tried again: {reason}" if rules.retries > 0 else message
-        return Finish(Outcome.FAILED, attrs.evolve(cause, message=tried))
-    return _failed(task, Outcome.FAILED, cause, _ran_for(counted), rules)
-
-
 _TOLD_BY_EXIT = frozenset({FailureKind.UNKNOWN, FailureKind.CRASH, FailureKind.KILLED, FailureKind.TIMED_OUT})
 """Failures of which the exit status says as much as the program."""
-
-
 _PATIENCE = 4
 """How often a failure that may pass by itself is waited out at least, also where nothing is tried again."""
 _LEAST_PARKED = 5.0
@@ -298,24 +272,48 @@ _LEAST_PARKED = 5.0
 _LONGEST_LEAST = 600.0
 
 
-def _by_account(task: TaskView, ended: SessionView, failure: Failure, cause: Cause, rules: _Rules) -> Step | None:
-    """What follows a failure that is not the task's, but its account's or the server's; None for the others."""
+def _after_failure(task: TaskView, counted: list[SessionView], failure: Failure, rules: _Rules) -> Step:
+    """Decide what follows an attempt whose program was not done, by its own word."""
+    ended = counted[-1]
+    cause = _failure_cause(ended, failure)
     streak = rules.account.streak if rules.account is not None else 0
-    way = decide_after_failure(failure, attempt=streak + 1, now=rules.wall)
-    words = f"{failure.kind.value.replace('_', ' ')}: {failure.message}"
+    # An account's failures in a row are anybody's; what may pass by itself is counted by those who wait for it.
+    alike = streak if failure.kind in _OF_ACCOUNTS else len(task.failures)
+    way = decide_after_failure(failure, attempt=alike + 1, now=rules.wall)
     match way.step:
         case Way.PARK | Way.ASK if ended.account:
             if way.step is Way.ASK and not rules.may_ask:
                 return Finish(Outcome.FAILED, attrs.evolve(cause, kind=CauseKind.ACCOUNT))
-            return Park(_parked(ended, failure, way.wait if way.step is Way.PARK else None, rules), words)
+            return Park(_parked(ended, failure, way.wait if way.step is Way.PARK else None, rules), cause.message)
         case Way.RETRY:
-            # A count of its own: `retries` is for failures that are the task's.
+            # A clock of its own: `retries` is for failures that are the task's.
             if len(task.failures) < max(rules.retries, _PATIENCE):
                 delay = way.wait * (1.0 + rules.policy.jitter * rules.rand)
                 return Retry(TaskRetryScheduled(task.run_id, task.spec.id, task.attempts, delay, cause))
             return Finish(Outcome.FAILED, cause)
+        case Way.GIVE_UP:
+            tried = f"{cause.message}; not tried again: {way.reason}" if rules.retries > 0 else cause.message
+            return Finish(Outcome.FAILED, attrs.evolve(cause, message=tried))
         case _:
-            return None
+            return _failed(task, Outcome.FAILED, cause, _ran_for(counted), rules)
+
+
+_OF_ACCOUNTS = frozenset({FailureKind.AUTH, FailureKind.QUOTA, FailureKind.RATE_LIMIT})
+
+
+def _failure_cause(ended: SessionView, failure: Failure) -> Cause:
+    """What a program said of its failure, and how it exited, in the words that say most."""
+    status, kind, words = ended.exit or UNKNOWN_EXIT, failure.kind, failure.message
+    by_exit = not status.succeeded and kind in _TOLD_BY_EXIT
+    if by_exit:
+        for told in (f"exited {status.code}", str(status), str(status).replace("killed by", "ended by")):
+            words = words.removeprefix(told).lstrip(": ")
+        message = f"{status}: {words}" if words else str(status)
+    else:
+        said = [*([] if kind is FailureKind.UNKNOWN and words else [kind.value]), *([words] if words else [])]
+        message = f"{': '.join(said)} ({status})"
+    cause = _cause(CauseKind.EXIT if by_exit else CauseKind.AGENT, message, ended)
+    return attrs.evolve(cause, failure=kind)
 
 
 def _parked(session: SessionView, failure: Failure, wait: float | None, rules: _Rules) -> AccountParked:

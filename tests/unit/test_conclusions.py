@@ -38,8 +38,8 @@ def lines(*written: bytes, **changes: Any) -> Script:
 
 
 def one(*scripts: Script, **changes: Any) -> Town:
-    """A town with one task whose agent speaks as claude does."""
-    return town({"1": scripts}, profiles={"a": profile(harness="claude", **changes)})
+    """A town with one task whose agent speaks as claude does, and with nobody who could log it in."""
+    return town({"1": scripts}, profiles={"a": profile(harness="claude", **changes)}, may_ask=False)
 
 
 async def outcome(life: Life, **settings: Any) -> tuple[TaskView, Cause]:
@@ -66,7 +66,7 @@ async def test_a_result_is_a_success(autojump_clock: MockClock) -> None:
     ("written", "code", "failure", "kind"),
     [
         ((INIT, SAID), 0, FailureKind.UNKNOWN, CauseKind.AGENT),
-        ((INIT, SAID, result(REFUSED_KEY, is_error=True)), 1, FailureKind.AUTH, CauseKind.AGENT),
+        ((INIT, SAID, result(REFUSED_KEY, is_error=True)), 1, FailureKind.AUTH, CauseKind.ACCOUNT),
         ((INIT, SAID), 3, FailureKind.CRASH, CauseKind.EXIT),
         ((), 0, FailureKind.UNKNOWN, CauseKind.AGENT),
     ],

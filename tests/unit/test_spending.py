@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from itertools import pairwise
 from typing import Any
@@ -183,7 +184,8 @@ async def test_an_overloaded_server_is_given_time(autojump_clock: MockClock) -> 
         await life.submit(plan(task(1)), settings=RunSettings(retries=0))
         await life.orchestrator.wait_idle()
         assert life.run().outcome is Outcome.SUCCEEDED
-    assert len(starts(here)) == 3
+    [one, two, three] = starts(here)
+    assert three - two > two - one
 
 
 async def test_a_failure_that_is_told_outweighs_exit_0(autojump_clock: MockClock) -> None:
@@ -244,6 +246,39 @@ async def test_what_a_session_uses_counts_once_whatever_is_killed(autojump_clock
         assert (entry.tally.cost.amount, entry.tally.tokens.amount) == (2.0, 100)
         assert life.session("1").tally == entry.tally == life.world.ledger.runs["run1"]
         assert entry.tally.seconds == pytest.approx(8.0, abs=0.1)
+
+
+def says(message: int, tokens: int) -> bytes:
+    """An answer as claude writes it, with what it has read for it."""
+    usage = {"input_tokens": tokens, "output_tokens": 1}
+    content = [{"type": "text", "text": "More."}]
+    inner = {"id": f"m{message}", "model": "m", "role": "assistant", "content": content, "usage": usage}
+    return json.dumps({"type": "assistant", "message": inner, "session_id": "c-1"}).encode() + b"\n"
+
+
+async def test_what_a_program_says_of_itself_is_read_once(autojump_clock: MockClock) -> None:
+    """One reading of a program's stream tells its usage, stops it when that is too much, and judges its end."""
+    here = town(
+        {"1": Script(output=tuple((2.0, says(number, 1000)) for number in range(1, 6)), duration=math.inf)},
+        profiles={"a": profile(harness="claude")},
+        budgets=Budgets(zone="UTC", per_task=Limit(tokens=2500)),
+    )
+    async with here.life() as life:
+        await life.submit(plan(task(1)))
+        await life.orchestrator.wait_idle()
+        outcome, kind, message = cause_of(life, "1")
+        assert (outcome, kind) == (Outcome.FAILED, CauseKind.BUDGET)
+        assert message.startswith("stopped because the budget of the task is spent: 3,000 of 2,500 tokens")
+        view = life.session("1")
+        assert (view.conversation, view.tally.input.amount, view.tally.cost.unknown) == ("c-1", 3000, 1)
+        assert view.conclusion is not None
+    [*used, concluded, ended] = [
+        type(event)
+        for event in here.events
+        if isinstance(event, ev.SessionUsed | ev.SessionConcluded | ev.SessionEnded)
+    ]
+    assert set(used) == {ev.SessionUsed}
+    assert (concluded, ended) == (ev.SessionConcluded, ev.SessionEnded)
 
 
 async def test_what_is_not_told_is_priced_by_the_table(autojump_clock: MockClock) -> None:

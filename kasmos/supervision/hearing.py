@@ -1,0 +1,155 @@
+"""How what a session writes is understood: by its program's harness, or, for scripts, by the lines they tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+import attrs
+
+from kasmos.harnesses.conclusion import Conclusion
+from kasmos.harnesses.events import AgentEvent, Message, Thinking, ToolCall, ToolResult
+from kasmos.harnesses.facts import Facts
+from kasmos.harnesses.parser import TranscriptParser
+from kasmos.harnesses.zones import zone_of_name
+from kasmos.model.session import ExitStatus
+from kasmos.model.task import Outcome
+from kasmos.model.told import Told, parse_told
+from kasmos.model.usage import Failure, FailureKind, Shortfall, Usage
+
+
+@attrs.frozen
+class Reading:
+    """What a session has used so far, by its own word."""
+
+    usage: Usage = Usage()
+    turns: int = 0
+    conversation: str = ""
+    """The program's own id of the conversation, once it has told it."""
+    model: str = ""
+    """The model, once the program has told it."""
+
+
+class Hearing(Protocol):
+    """**Protocol.** Understands what one session writes."""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece of the output."""
+
+    @property
+    def reading(self) -> Reading:
+        """What has been used by what was fed."""
+
+    @property
+    def said_done(self) -> bool:
+        """Whether the program has said that it is done, and nothing has gone on since."""
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing was told, and nothing need have been: then nothing is recorded."""
+
+    def conclude(self, status: ExitStatus) -> Conclusion | None:
+        """Judge the whole; None where only the exit status counts. May be called once."""
+
+
+class Transcript:
+    """A program's own stream.
+
+    Args:
+        facts: of the program.
+        accept: what may be missing although the program exits 0.
+        wall: the wall clock, for times of day that programs tell.
+    """
+
+    def __init__(self, facts: Facts, *, accept: Collection[Shortfall], wall: Callable[[], float]) -> None:
+        self._wall = wall
+        self._parser = TranscriptParser(
+            facts,
+            zone_of=zone_of_name,
+            accept=accept,
+            # Whose word decides was asked for it, if it has such a stream at all.
+            structured=bool(facts.launch.structured),
+        )
+        self._turns = 0
+        self._in_turn = False
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece."""
+        # Times of day in it are of now, not of when the session began.
+        self._parser.evidence.now = self._wall()
+        for event in self._parser.feed(data):
+            self._count(event)
+
+    def _count(self, event: AgentEvent) -> None:
+        """Count turns: what an agent says and does until it is given something is one."""
+        if isinstance(event, Message | Thinking | ToolCall) and getattr(event, "role", "assistant") == "assistant":
+            self._turns += event.parent is None and not self._in_turn
+            self._in_turn = self._in_turn or event.parent is None
+        elif isinstance(event, ToolResult) and event.parent is None:
+            self._in_turn = False
+
+    @property
+    def reading(self) -> Reading:
+        """What has been used so far."""
+        evidence = self._parser.evidence
+        return Reading(self._parser.usage, self._turns, evidence.conversation or "", evidence.model or "")
+
+    @property
+    def said_done(self) -> bool:
+        """Whether it has said that it is done, and nothing has gone on since."""
+        evidence = self._parser.evidence
+        return evidence.verdict is not None and not evidence.turn_open
+
+    @property
+    def silent(self) -> bool:
+        """Never: an agent that says nothing has used something all the same."""
+        return False
+
+    def conclude(self, status: ExitStatus) -> Conclusion:
+        """Judge the whole."""
+        self._parser.evidence.now = self._wall()
+        return self._parser.finish(status)
+
+
+class ToldLines:
+    """The lines that scripts tell; see `kasmos.model.told`."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._told = Told()
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            told = parse_told(line)
+            if told is not None:
+                known = self._told
+                self._told = Told(
+                    told.usage or known.usage, max(told.turns, known.turns), told.failure or known.failure
+                )
+
+    @property
+    def reading(self) -> Reading:
+        """What has been used so far."""
+        return Reading(self._told.usage or Usage(), self._told.turns)
+
+    @property
+    def said_done(self) -> bool:
+        """Never: a script is done when it ends."""
+        return False
+
+    @property
+    def silent(self) -> bool:
+        """Whether the script tells nothing: then it is a program like any other."""
+        return self._told == Told()
+
+    def conclude(self, status: ExitStatus) -> Conclusion | None:
+        """What it told, else its exit."""
+        if self.silent:
+            return None
+        failure = self._told.failure
+        if failure is None and not status.succeeded:
+            failure = Failure(FailureKind.UNKNOWN, str(status))
+        outcome = Outcome.SUCCEEDED if failure is None else Outcome.FAILED
+        return Conclusion(outcome, failure, self._told.usage or Usage())
