@@ -23,7 +23,7 @@ MIXED = """# Plan
 
 ### Task 1: Code
 
-```task
+```toml kasmos
 agent = "shell"
 ```
 
