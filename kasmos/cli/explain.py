@@ -72,7 +72,8 @@ def _explain_session(ctx: click.Context, name: str, *, as_json: bool) -> None:
     from kasmos.cli.context import place_of
 
     path = f"/v1/sessions/{quote(name, safe='')}/explain"
-    found = place_of(ctx).reach("only a supervisor looks at screens; `kas explain --screen FILE` needs none").get(path)
+    place = place_of(ctx)
+    found = place.reach("only a supervisor looks at screens; `kas explain --screen FILE` needs none").get(path)
     _tell({key: value for key, value in found.items() if key != "tried"}, found["tried"], as_json=as_json)
 
 

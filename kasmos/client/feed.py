@@ -172,8 +172,9 @@ class Feed:
                 await trio.sleep(pause)
                 try:
                     await self._connect_and_listen()
-                except* RequestError as group:
-                    self._failure = _first(group)
+                except* ConnectionRejected as group:
+                    # Raised by the connection's own reader, in the nursery.
+                    self._failure = _refused(_first(group))
                 except* (OSError, ConnectionClosed, HandshakeError, trio.TooSlowError, ClientError):
                     pass
                 if self._failure is not None:
@@ -197,7 +198,7 @@ class Feed:
     async def _listen(self, nursery: trio.Nursery, stream: Connection) -> None:
         try:
             with trio.fail_after(TIMEOUT):
-                socket = await self._connect(nursery, stream)
+                socket = await self._where.greet(nursery, stream)
             self._socket = socket
             await self._subscribe_all()
             while True:
@@ -208,17 +209,6 @@ class Feed:
         finally:
             self._socket = None
             nursery.cancel_scope.cancel()
-
-    async def _connect(self, nursery: trio.Nursery, stream: Connection) -> WebSocketConnection:
-        try:
-            return await self._where.greet(nursery, stream)
-        except ConnectionRejected as error:
-            kind = {name.lower(): value for name, value in error.headers or ()}.get(b"content-type", b"").decode()
-            told = refusal(error.status_code, kind, error.body or b"")
-            # Not yet, or not any more: another one may come.
-            if error.status_code == 503:
-                raise ClientError(str(told)) from error
-            raise told from error
 
     async def _subscribe_all(self) -> None:
         async with self._saying:
@@ -286,9 +276,17 @@ class Feed:
         await self._send.send(error)
 
 
-def _first(group: BaseExceptionGroup[Any]) -> RequestError:
+def _first(group: BaseExceptionGroup[ConnectionRejected]) -> ConnectionRejected:
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _refused(error: ConnectionRejected) -> ClientError | RequestError | None:
+    """What a refusal tells; None where another supervisor may come that does not refuse."""
+    if error.status_code >= 500:
+        return None
+    kind = dict(error.headers or ()).get(b"content-type", b"").decode()
+    return refusal(error.status_code, kind, error.body or b"")
 
 
 @asynccontextmanager

@@ -72,7 +72,7 @@ class StatusBoard:
         self._started_at = format_instant(started_at)
         self._began = time.monotonic()
         self._content, self._tag = b"", ""
-        self._made_for: tuple[int, bool] | None = None
+        self._made_for: tuple[int, bool, int] | None = None
         self._made_at = 0.0
         self._runs: dict[str, _RunFacts] = {}
         self._sessions: dict[str, _SessionFacts] = {}
@@ -86,7 +86,7 @@ class StatusBoard:
 
     def tag(self) -> str:
         """The tag of `encoded`, for who may have it already."""
-        made_for = (self._service.world.seq, self._service.accepting)
+        made_for = (self._service.world.seq, self._service.accepting, self._service.queue_depth)
         now = trio.current_time()
         if made_for != self._made_for or now - self._made_at > FRESH_FOR:
             content = encode(self.snapshot())

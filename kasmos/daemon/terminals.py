@@ -71,7 +71,7 @@ class ScreenWire:
     title: str | None = None
     width: int | None = None
     height: int | None = None
-    cursor: tuple[int, int] | None = None
+    cursor: tuple[int, ...] | None = None
     """Column and line, from 0."""
     ended: bool = False
     """Whether it is the last one."""

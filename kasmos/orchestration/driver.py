@@ -302,6 +302,9 @@ class Driver:
 
         def ended() -> None:
             self._busy_singles -= single
+            if self.world.runs[run_id].tasks[task_id].outcome is not None:
+                # Only its run is still to be ended: it waits for nothing.
+                self._singles.discard(run_id)
             self.wake(run_id)
             self._wake_held()
             self._wake_heads()

@@ -183,6 +183,9 @@ class FakeOrchestrator:
         self.commit(ev.RunStarted(run_id=run_id, plan=plan, key=key, **facts))
         return Accepted(run_id)
 
+    def terminal(self, session_id: str) -> None:
+        """Nobody watches these terminals; `tests/e2e/test_terminal.py` has real ones."""
+
     async def advance(self, run_id: str) -> None:
         self.asked.append(("advance", run_id))
         raise SupervisionError(f"run {run_id} does not wait")

@@ -1,0 +1,110 @@
+"""A supervisor that is killed while it types a prompt, and its successor; sessions that are kept; a mixed plan."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from kasmos.model import event as ev
+from kasmos.store.journal import read_records
+from tests.conftest import Kas
+from tests.e2e.player_world import PROGRAMS, make_stand
+
+PLAN = "# Plan\n\n**Goal:** try\n\n## Wave 1\n\n### Task 1: Play\n\nquit 0\n"
+MIXED = """# Plan
+
+**Goal:** try
+
+## Wave 1
+
+### Task 1: Code
+
+```toml kasmos
+agent = "shell"
+```
+
+```sh
+echo coded
+```
+
+## Wave 2
+
+### Task 2: Review
+
+quit 0
+"""
+
+
+@pytest.mark.parametrize("point", ["prompt.delivering", "prompt.typed", "prompt.delivered"])
+def test_killed_while_typing(root: Path, kas: Kas, point: str) -> None:
+    """Whenever the supervisor is killed, the prompt is typed once at the most, and what is not known is said."""
+    stand = _stand(root, kas)
+    plan = stand.site.project / "plan.md"
+    plan.write_text(PLAN.replace("quit 0", "work 60"))
+    state = ("--state-root", stand.site.root.path)
+    killed = kas(*state, "run", plan, cwd=stand.site.project, env={"KASMOS_FAILPOINTS": f"{point}=kill"})
+    assert killed.code == -signal.SIGKILL
+    with kas.running(*state, "run", plan, cwd=stand.site.project):
+        give_up = time.monotonic() + 40
+        ends = (ev.PromptDelivered, ev.DeliveryFailed)
+        while not any(isinstance(record.event, ends) for record in read_records(stand.site.root.db)):
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+    kas(*state, "stop", "--all", cwd=stand.site.project)
+    events = [record.event for record in read_records(stand.site.root.db)]
+    assert sum(isinstance(event, ev.PromptDelivering) for event in events) == 1
+    assert sum(line.startswith("pasted") for line in stand.log()) == (0 if point == "prompt.delivering" else 1)
+    failed = [event.reason for event in events if isinstance(event, ev.DeliveryFailed)]
+    assert bool(failed) == (point == "prompt.delivering")
+    assert all("died while it was typing" in reason for reason in failed)
+
+
+def test_keep(root: Path, kas: Kas) -> None:
+    """`kas run --keep` leaves a session at Ctrl-C, and the next supervisor takes it up: same program, one prompt."""
+    stand = _stand(root, kas)
+    plan = stand.site.project / "plan.md"
+    plan.write_text(PLAN.replace("quit 0", "work 60"))
+    state = ("--state-root", stand.site.root.path)
+    with kas.running(*state, "run", "--keep", plan, cwd=stand.site.project) as first:
+        _until(lambda: any(line.startswith("took") for line in stand.log()))
+        first.send_signal(signal.SIGINT)
+        assert first.wait(30) == 130
+    pid = next(r.event.pid for r in read_records(stand.site.root.db) if isinstance(r.event, ev.SessionStarted))
+    assert pid is not None
+    os.kill(pid, 0)
+    kas(*state, "stop", "--all", cwd=stand.site.project)
+    events = [record.event for record in read_records(stand.site.root.db)]
+    assert [event.pid for event in events if isinstance(event, ev.SessionAdopted)] == [pid]
+    assert sum(line.startswith("pasted") for line in stand.log()) == 1
+
+
+def test_mixed_plan(root: Path, kas: Kas) -> None:
+    """A plan of headless coders and a reviewer in tmux runs to its end; verbs for terminals refuse the coder."""
+    stand = _stand(root, kas)
+    plan = stand.site.project / "plan.md"
+    plan.write_text(MIXED)
+    state = ("--state-root", stand.site.root.path)
+    done = kas(*state, "run", plan, cwd=stand.site.project)
+    assert done.code == 0, done.stdout + done.stderr
+    assert stand.log()[-1] == "left 0"
+    for verb in (("attach",), ("send", "text"), ("keys", "Enter"), ("capture",), ("resize", "90x20")):
+        refused = kas(*state, verb[0], "w1t1", *verb[1:], cwd=stand.site.project)
+        assert (refused.code, "has no terminal" in refused.stderr) == (4, True), refused.stderr
+    assert "Player 1.0" in kas(*state, "logs", "w2t2", cwd=stand.site.project).stdout
+    assert (PROGRAMS / "player").exists()
+
+
+def _stand(root: Path, kas: Kas):  # type: ignore[no-untyped-def]  # it is `make_stand`, where `kas` has made the project
+    kas.cwd.rmdir()
+    return make_stand(root)
+
+
+def _until(holds):  # type: ignore[no-untyped-def]  # a condition
+    give_up = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
