@@ -186,9 +186,10 @@ def find_unfinished(world: World, name: str) -> RunView:
     Raises:
         RequestError: there is none.
     """
-    # A task that was handed in by itself is taken up without being asked for.
-    begun = (run for run in world.runs.values() if run.origin is Origin.PLAN or run.id == name)
-    unfinished = [run for run in begun if run.unfinished and run.id.startswith(name)]
+    begun = [run for run in world.runs.values() if run.unfinished and run.id.startswith(name)]
+    plans = [run for run in begun if run.origin is Origin.PLAN or run.id == name]
+    # Tasks that were handed in by themselves are taken up without being asked for: any of them will do.
+    unfinished = plans or ([] if name else begun)
     if not unfinished:
         what = f"there is no unfinished run {name}" if name else "there is no unfinished run"
         raise RequestError(404, "unknown_run", f"{what}; `kas runs` lists all, `kas retry RUN` takes up one that ended")

@@ -1,4 +1,4 @@
-"""Copies of frozen values with some fields changed, as `attrs.evolve` makes them, in a third of the time.
+"""Copies of frozen values with some fields changed, as `attrs.evolve` makes them, in less time.
 
 The fold makes two or three of them for each event, and a long journal has hundreds of thousands of events.
 """

@@ -34,7 +34,7 @@ from kasmos.model.approval import Answer, ApprovalState, ResolvedBy
 from kasmos.model.event import Event, Record
 from kasmos.model.plan import Plan, PlanTask, RunSettings, Wave
 from kasmos.model.profile import AgentProfile, ExecutionMode, PromptMode
-from kasmos.model.session import Capabilities, ExitStatus, SessionKind
+from kasmos.model.session import Capabilities, ExitStatus, SessionKind, SessionSpec
 from kasmos.model.task import Cause, CauseKind, Outcome
 from kasmos.model.view import ApprovalView, SessionView, World
 from kasmos.sessions.protocol import ExecutionSession, OutputChunk
@@ -98,6 +98,7 @@ class FakeSession:
     """A live session whose output is what a test writes."""
 
     def __init__(self, *, interactive: bool = False) -> None:
+        self.spec = SessionSpec(id="s1", name="s1", argv=("agent",), cwd="/", backend=ExecutionMode.TMUX)
         self.data = b""
         self.base = 0
         self.over = False

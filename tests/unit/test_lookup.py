@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
-from kasmos.exceptions import SupervisionError
+from kasmos.cli.errand import find_unfinished
+from kasmos.exceptions import RequestError, SupervisionError
 from kasmos.model import event as ev
 from kasmos.model.event import Event, Record
-from kasmos.model.plan import Plan, PlanTask, RunSettings, Wave
+from kasmos.model.plan import Origin, Plan, PlanTask, RunSettings, Wave
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import SessionKind
 from kasmos.model.task import Cause, CauseKind, Outcome
@@ -178,3 +180,16 @@ def test_what_is_unknown_altogether(world: World) -> None:
     """What is nothing's name is answered with what is near among tasks, sessions and runs."""
     assert str(unknown(world, "w1t2-do-3")).startswith("no task, session or run 'w1t2-do-3'; did you mean w1t2-do-2")
     assert "there is no task, session or run yet" in str(unknown(World(), "x"))
+
+
+def test_unfinished_tasks_stand_in_for_a_plan() -> None:
+    """Where no plan is unfinished, `kas resume` takes up the tasks that were handed in by themselves."""
+    plan, single = run("plan1", "1"), run("task_abc", "1")
+    assert isinstance(single, ev.RunStarted)
+    events = [plan, attrs.evolve(single, origin=Origin.TASK)]
+    world = fold(Record(number, 0.0, 0.0, event) for number, event in enumerate(events, 1))
+    assert find_unfinished(world, "").id == "plan1"
+    world = fold([Record(3, 0.0, 0.0, ev.RunEnded("plan1", Outcome.FAILED))], world)
+    assert find_unfinished(world, "").id == "task_abc"
+    with pytest.raises(RequestError):
+        find_unfinished(world, "nothing")
