@@ -42,6 +42,8 @@ class Witness:
         self._exit_grace = exit_grace
         self._heard = heard
         self._offset = 0
+        # What an earlier witness has read as well: no reading of less than that is told, for totals never shrink.
+        self._written_before = session.output_bytes
         self._unreadable = ""
 
     @property
@@ -70,7 +72,7 @@ class Witness:
                 return True
             if not more:
                 return False
-            if self._heard is not None:
+            if self._heard is not None and self._offset >= self._written_before:
                 await self._heard(self._hearing.reading)
 
     async def conclude(self, status: ExitStatus) -> Conclusion | None:
@@ -131,7 +133,7 @@ def make_witness(
         tells: whether it is a script that may tell what it uses, where it has no harness.
         accept: what may be missing although the program exits 0.
         exit_grace: seconds of silence a program may still run after it has said that it is done.
-        heard: told after each piece what has been used so far.
+        heard: told after each piece what has been used so far, once all was read that was there at the beginning.
         wall: the wall clock, for times of day that programs tell.
     """
     facts = find_harness(harness) if harness else None

@@ -281,6 +281,27 @@ async def test_what_a_program_says_of_itself_is_read_once(autojump_clock: MockCl
     assert (concluded, ended) == (ev.SessionConcluded, ev.SessionEnded)
 
 
+async def test_what_was_used_never_shrinks(autojump_clock: MockClock) -> None:
+    """The next supervisor, which reads from the beginning, tells nothing before it has read all that was there."""
+    filler = b'{"type":"keep_alive"}\n' * 10_000
+    here = town(
+        {"1": Script(output=((1.0, says(1, 1000)), (2.0, filler + says(2, 1000)), (60.0, says(3, 1000))))},
+        profiles={"a": profile(harness="claude")},
+    )
+
+    async def body(life: Life) -> None:
+        await life.submit(plan(task(1)))
+        await life.until(lambda world: any(one.tally.input.amount == 2000 for one in world.sessions.values()))
+        life.crash()
+        await trio.sleep_forever()
+
+    await here.live(body)
+    async with here.life() as life:
+        await life.orchestrator.wait_idle()
+    used = [event.usage.input_tokens for event in here.events if isinstance(event, ev.SessionUsed)]
+    assert used == [1000, 2000, 2000, 3000, 3000]
+
+
 async def test_what_is_not_told_is_priced_by_the_table(autojump_clock: MockClock) -> None:
     """Tokens of a model with a price have a cost that says it was worked out; without a price it is unknown."""
     here = town(
