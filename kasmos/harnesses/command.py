@@ -54,6 +54,10 @@ def build_arguments(facts: Facts, spelled: Sequence[str], wish: Wish) -> tuple[s
         wish: what the turn should be.
     """
     launch, conversation, spelled = facts.launch, facts.conversation, tuple(spelled)
+    flag = launch.prompt[:-1]
+    if wish.headless and wish.prompt is not None and flag and spelled[-len(flag) :] == flag:
+        # The profile ends with the prompt's own flag: it comes last again, with the prompt behind it.
+        spelled = spelled[: -len(flag)]
     start = launch.headless if wish.headless else launch.interactive
     if start and not start[0].startswith("-") and spelled[:1] == start[:1]:
         spelled = spelled[1:]  # the verb stays first, and what belongs behind it follows

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 
+from kasmos.model import event as ev
 from kasmos.model.task import CauseKind, Outcome
 from kasmos.model.view import Ended
 
@@ -47,7 +49,7 @@ def test_passing_overload(shop: Workshop, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["claude", "codex", "opencode", "gemini", "qwen"])
 def test_denied_tool(shop: Workshop, name: str) -> None:
-    """A program that is refused a tool exits with 0 and has not done it: the task's check tells."""
+    """A program that is refused a tool exits with 0 and has not done it: its own word tells, else the task's check."""
     shop.equip(name, may="nothing")
     path = shop.kas.cwd / "done.txt"
     # Gemini and qwen do not even offer the tool; a model that calls it all the same is told so.
@@ -63,20 +65,23 @@ def test_denied_tool(shop: Workshop, name: str) -> None:
     assert status.code == 0, shop.output()
     state = shop.only_run().tasks["1"].state
     assert isinstance(state, Ended)
-    assert state.cause.kind is CauseKind.CHECK
-    failure = shop.conclusion(name)["failure"]
     # Of a tool that is not there gemini does not say that it was refused: only the check tells.
+    assert state.cause.kind is (CauseKind.CHECK if name == "gemini" else CauseKind.AGENT)
+    failure = shop.conclusion(name)["failure"]
     assert (failure and failure["kind"]) == (None if name == "gemini" else "tool_denied")
 
 
 @pytest.mark.parametrize("name", ["claude", "codex", "gemini"])
 def test_quota(shop: Workshop, name: str) -> None:
-    """A program whose account has used up what it may use says so in its output, and its task fails."""
+    """An account that has used up what it may use is parked: its task waits, and nothing more is asked of the model."""
     shop.equip(name)
     shop.write_tasks({name: "quota 3600"})
-    result = shop.kas("run", "plan.md", timeout=LIMIT)
-    assert result.code == 1, shop.output()
-    assert shop.outcome() is Outcome.FAILED
+    with shop.start() as running:
+        shop.wait(lambda: shop.told(ev.AccountParked), running)
+        running.signal(signal.SIGINT)
+        assert running.wait() == 130
+    assert shop.outcome() is None
+    assert len(shop.session_ids) == 1
     failure = shop.conclusion(name)["failure"]
     assert failure is not None
     assert failure["kind"] in ("quota", "rate_limit") if name == "claude" else failure["kind"] == "quota", failure
