@@ -127,4 +127,6 @@ def test_left_behind(shop: Workshop, name: str) -> None:
     with shop.start() as kas:
         assert kas.wait() == 0, shop.output()
     assert running([f"sleep {number}{n}" for n in (1, 2)]) == []
-    assert {item.name for item in shop.session().leftovers} == {"sleep"}
+    told = {item.name for item in shop.session().leftovers}
+    # Qwen mostly ends them itself.
+    assert told == {"sleep"} or (name == "qwen" and not told)

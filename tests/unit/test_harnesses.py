@@ -189,6 +189,7 @@ BYPASS = PermissionDefault.BYPASS
             "--approval-mode auto_edit -o stream-json -p P",
         ),
         ("mini", "", Wish("P", permission=BYPASS), "-y --exit-immediately -t P"),
+        ("mini", "-m m -y --exit-immediately -t", Wish("P"), "-m m -y --exit-immediately -t P"),
         ("generic", "--x", Wish("P", model="m"), "--x P"),
     ],
 )
