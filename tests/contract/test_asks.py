@@ -52,11 +52,10 @@ async def asker(request: pytest.FixtureRequest, root: Path, state_home: Path) ->
 
 
 async def test_no_source(stage: Stage) -> None:
-    """A session is a source of asks just if its capabilities say so."""
+    """A session whose capabilities say that it can ask is a source of asks; a plain one says so as its backend does."""
     async with stage.open(programs.WAITER) as session:
         assert session.capabilities.asks is stage.backend.capabilities.asks
-        assert hasattr(session, "wait_ask") is session.capabilities.asks
-        assert hasattr(session, "answer") is session.capabilities.asks
+        assert not session.capabilities.asks or (hasattr(session, "wait_ask") and hasattr(session, "answer"))
 
 
 async def test_ask_and_answer(asker: Stage) -> None:
