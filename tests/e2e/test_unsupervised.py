@@ -25,9 +25,15 @@ def state(kas: Kas) -> StateRoot:
     (kas.cwd / ".kasmos" / "config.toml").write_text(CONFIG)
     with kas.running("run", write_plan(kas.cwd, [SCRIPT], ["true"])) as run:
         await_file(kas.cwd / "up")
+        state = find_state_root(kas.cwd, environ=os.environ)
+        give_up = time.monotonic() + 30
+        # That it runs is recorded a moment after it does.
+        while the_session(state).pid is None:
+            assert time.monotonic() < give_up, "it was not recorded that the program runs"
+            time.sleep(0.02)
         run.kill()
         run.wait(30)
-    return find_state_root(kas.cwd, environ=os.environ)
+    return state
 
 
 def the_session(state: StateRoot) -> SessionView:

@@ -45,12 +45,13 @@ STOP_POINTS = ("session.stop-requested", "session.stop-signalled", "session.kill
 PRUNING_POINTS = ("journal.before-prune", "journal.after-prune")  # tests/faults/test_pruning.py
 SIGNALLED_POINTS = ("task.put-back",)
 SINGLE_POINTS = ("task.accepted",)  # tests/faults/test_killed_tasks.py
+TYPED_POINTS = ("prompt.delivering", "prompt.typed", "prompt.delivered")  # tests/e2e/test_typed_killed.py
 RECOVERY_POINTS = {"recovery.adopted": "session.released", "recovery.tombstone": "session.prepared"}
 """What a second supervisor passes, and where the first one was killed before."""
 FIRST_POINTS = [
     point
     for point in failpoints.POINTS
-    if point not in (*PRUNING_POINTS, *SIGNALLED_POINTS, *RECOVERY_POINTS, *SINGLE_POINTS)
+    if point not in (*PRUNING_POINTS, *SIGNALLED_POINTS, *RECOVERY_POINTS, *SINGLE_POINTS, *TYPED_POINTS)
 ]
 AGAIN = {
     "session.intent": (4,),
