@@ -51,7 +51,8 @@ class FollowedLog:
         self._lock = threading.Lock()
         self._borrowers = 0
         """Who uses the descriptor outside the Trio thread: the last of them closes it."""
-        self._settling = False
+        self._settling: trio.Event | None = None
+        """Set when the settling that is under way is over."""
         self._closed = False
         self._undeclared: int | None = None
         """Offset of a truncation that `output.base` does not tell of yet."""
@@ -129,7 +130,7 @@ class FollowedLog:
     @property
     def needs_settling(self) -> bool:
         """Whether `settle` has something to do."""
-        if self._closed or self._settling:
+        if self._closed or self._settling is not None:
             return False
         return self._undeclared is not None or self._is_over_cap()
 
@@ -147,10 +148,13 @@ class FollowedLog:
 
         Cancellation: waits for the disk.
         """
+        while finally_ and self._settling is not None:
+            # Whoever closes the log next must not take it away from under that one.
+            await self._settling.wait()
         deleted = finally_ and not self._closed and os.fstat(self.fd).st_nlink == 0
         if not (self.needs_settling or deleted):
             return
-        self._settling = True
+        self._settling = over = trio.Event()
         declared = self._undeclared
         try:
             # In a thread: syncs, a hole, perhaps a copy of the whole log.
@@ -164,7 +168,8 @@ class FollowedLog:
             else:
                 warn(f"a session's log could not be put in order: {error.strerror or error}")
         finally:
-            self._settling = False
+            self._settling = None
+            over.set()
 
     def _settle(self, declared: int | None, deleted: bool) -> None:
         with self._borrowed() as log:

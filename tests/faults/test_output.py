@@ -11,10 +11,12 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from kasmos.model.event import OutputLost
 from kasmos.model.profile import OutputMode
 from kasmos.model.session import ExitStatus
+from kasmos.sessions.follow import FollowedLog
 from kasmos.sessions.output import LogFile
 from tests.faults.conftest import LIMIT, Gate, Ground, ended, everything, until, wrote
 
@@ -330,3 +332,24 @@ trio.run(main)
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "out of inotify watches" in done.stdout
+
+
+async def test_a_log_is_not_closed_while_it_is_put_in_order(tmp_path: Path) -> None:
+    """Who settles a log for the last time waits for the settling that is under way: its truncation is durable then."""
+    (tmp_path / "output.log").write_bytes(b"lost\n")
+    log = FollowedLog(tmp_path, buffer_bytes=1000, max_bytes=None)
+    disk = trio.CapacityLimiter(1)
+    log.pull()
+    (tmp_path / "output.log").write_bytes(b"kept")
+    log.pull()
+    assert log.needs_settling
+    async with trio.open_nursery() as nursery:
+        # No thread is to be had at first.
+        await disk.acquire_on_behalf_of("somebody")
+        nursery.start_soon(log.settle, disk, pytest.fail)
+        await trio.testing.wait_all_tasks_blocked()
+        disk.release_on_behalf_of("somebody")
+        with trio.fail_after(LIMIT):
+            await log.settle(disk, pytest.fail, finally_=True)
+        log.close()
+    assert LogFile(tmp_path).read(0, 100).lost == 5
