@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from kasmos.cli.render.region import Region
     from kasmos.model.view import World
 
+LEAVING_TIMEOUT = 5.0
+"""Seconds that a supervisor whose stream has ended is given to leave in order."""
+LEAVING_INTERVAL = 0.05
+"""Seconds between two looks at its lock, which cannot be waited for without taking it."""
+
 News = queue.SimpleQueue[Record | KasmosError | None]
 """Records, then None or what broke the stream off."""
 
@@ -46,9 +51,10 @@ def watch_status(place: Place, world: World, name: str | None, *, as_json: bool)
     reader.start()
     while True:
         over = _take(news, world)
-        if isinstance(over, ClientError) and _has_left(place, show):
+        if isinstance(over, ClientError | _Left) and _has_left(place, show):
             return
-        show(world)
+        # Its last events may not have been handed out any more; they are in the journal.
+        show(place.read_world() if isinstance(over, _Left) else world)
         if isinstance(over, KasmosError):
             raise over
         if over is not None:
@@ -58,6 +64,10 @@ def watch_status(place: Place, world: World, name: str | None, *, as_json: bool)
 
 def _has_left(place: Place, show: _Screen) -> bool:
     """Whether the supervisor left in order before it could tell us; then its last word is in the journal."""
+    give_up = time.monotonic() + LEAVING_TIMEOUT
+    # Its last word comes when all else is done, and then it lets go of the lock.
+    while place.supervisor_pid() is not None and time.monotonic() < give_up:
+        time.sleep(LEAVING_INTERVAL)
     world = place.read_world()
     if world.supervisor_pid is not None:
         return False
