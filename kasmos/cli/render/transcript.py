@@ -19,6 +19,7 @@ from kasmos.harnesses.events import (
     Unknown,
     UsageReport,
 )
+from kasmos.harnesses.foreign import BROKEN
 from kasmos.model.codec import format_instant
 
 WIDTH = 100
@@ -44,6 +45,8 @@ def event_lines(event: AgentEvent) -> list[str]:
         again = "" if event.final else " (it tries again)"
         return [f"! {event.kind}: {_fold(event.message)}{again}"]
     if isinstance(event, Unknown):
+        if event.name == BROKEN:
+            return [f"! {BROKEN}: {_fold(event.text)}"]
         return [f"  {_fold(event.text)}"] if event.name is None else [f"  [{clean(event.name)}]"]
     assert isinstance(event, Result | UsageReport)  # told by the conclusion
     return []
