@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -19,10 +20,12 @@ import trio
 
 from kasmos.cli.gc import clear_terminals
 from kasmos.exceptions import BackendUnavailableError, SessionError, SessionLostError
+from kasmos.model.event import OutputLost
 from kasmos.model.profile import ExecutionMode, LeftoverPolicy, Leftovers, StopPolicy
 from kasmos.model.session import ExitStatus, SessionHandle, SessionSpec
-from kasmos.sessions import tmux
+from kasmos.sessions import launch, tmux
 from kasmos.sessions.headless import open_headless
+from kasmos.sessions.hold import Hold
 from kasmos.sessions.tmux_backend import TmuxBackend, open_tmux
 from kasmos.sessions.tmux_host import children_of, resident
 from kasmos.sessions.tmux_session import TmuxSession
@@ -363,21 +366,70 @@ async def test_flood_is_logged_to_the_byte(desk: Desk) -> None:
         assert (desk.ground.directory(spec) / "output.log").stat().st_size == count
 
 
-async def test_stopped_logger_is_continued(desk: Desk) -> None:
+@pytest.mark.parametrize("who", ["reader", "both"])
+async def test_stopped_logger(desk: Desk, who: str) -> None:
     """A logger that somebody stopped does not make the tmux server grow for ever, and loses nothing."""
-    count = 90_000_000
+    count = 60_000_000 if who == "both" else 30_000_000
     spec = desk.sh(f"read x; exec {PROGRAMS / 'raw_flood'} {count}")
     async with desk.opened(spec) as session:
-        copier = desk.ground.records(spec).copier()
-        assert copier is not None
-        (cat,) = children_of(copier.id.pid)
-        os.kill(cat.id.pid, signal.SIGSTOP)
+        guardian = desk.ground.records(spec).copier()
+        assert guardian is not None
+        await until(lambda: children_of(guardian.id.pid))
+        (reader,) = children_of(guardian.id.pid)
+        before = resident(await desk.server_pid())
+        # In this order, or the one would continue the other.
+        for one in [reader] if who == "reader" else [guardian, reader]:
+            os.kill(one.id.pid, signal.SIGSTOP)
         await session.tap_enter()
         with trio.fail_after(2 * LIMIT):
             assert await session.wait() == ExitStatus(code=0)
-    assert any("was stopped" in text for text in desk.ground.warnings)
+        assert any("was stopped" in text for text in desk.ground.warnings) == (who == "both")
+        if who == "reader":
+            assert resident(await desk.server_pid()) - before < 20_000_000
     # What was typed is echoed as well.
     assert len(desk.ground.output(spec)) >= count
+    assert desk.ground.told(OutputLost) == []
+
+
+async def test_disk_that_hangs(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the disk hangs, program and tmux server go on, the server does not grow, and nothing is lost."""
+    # A pipe that nobody reads stands in for a disk that takes nothing.
+    hung = desk.ground.root / "hung"
+    os.mkfifo(hung)
+    held = os.open(hung, os.O_RDWR | os.O_CLOEXEC)
+    prepare = launch.prepare
+
+    def prepare_hung(directory: str, spec: SessionSpec, boot_id: str) -> None:
+        prepare(directory, spec, boot_id)
+        os.unlink(f"{directory}/output.log")
+        os.link(hung, f"{directory}/output.log")
+
+    monkeypatch.setattr(launch, "prepare", prepare_hung)
+    monkeypatch.setattr(Hold, "follow", lambda self: None)
+    spec = desk.spec(PROGRAMS / "raw_flood", str(count := 30_000_000))
+    async with desk.opened(spec) as session:
+        before = resident(await desk.server_pid())
+        with trio.fail_after(2 * LIMIT):
+            assert await session.wait() == ExitStatus(code=0)
+        assert resident(await desk.server_pid()) - before < 20_000_000
+        guardian = desk.ground.records(spec).copier()
+        assert guardian is not None
+        assert alive(guardian.id.pid)
+    received = await trio.to_thread.run_sync(drain, hung, guardian.id.pid)
+    os.close(held)
+    assert received == count
+    assert desk.ground.records(spec).copier_lost() is None
+
+
+def drain(pipe: Path, writer: int) -> int:
+    """Take what comes out of a pipe until the writer has ended; how much it was."""
+    received, there = 0, True
+    fd = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    while there or alive(writer):
+        there = bool(select.select([fd], [], [], 0.05)[0])
+        received += len(os.read(fd, 1 << 20)) if there else 0
+    os.close(fd)
+    return received
 
 
 async def test_killed_program(desk: Desk) -> None:
