@@ -27,10 +27,12 @@ from kasmos.model.session import SessionSpec
 from kasmos.sessions import launch, layout, tmux_logger
 
 PANE = r"""_kas_t='HUP INT QUIT TERM USR1 USR2 ALRM PIPE TSTP TTOU TTIN'; trap : $_kas_t
-cd "$1" || exit 125; exec 2>>shim.log; _kas_dir=$2 _kas_n=$3 _kas_flock=$4 _kas_shell=$5; shift 5
+cd "$1" || exit 125; exec 2>>shim.log; _kas_dir=$2 _kas_n=$3 _kas_flock=$4 _kas_shell=$5
+_kas_group=$6; shift 6
 ( trap : $_kas_t
   exec 9<>lease; "$_kas_flock" -n 9 || exit 125
   set -C; read -r _kas_s </proc/self/stat; { printf '%s\n' "$_kas_s" >shim; } 2>/dev/null || exit 125
+  [ -z "$_kas_group" ] || printf 0 2>/dev/null >|"$_kas_group"/cgroup.procs
   ( exec 8<>gate; exec 7<gate 8>&-
     read -r _kas_s </proc/self/stat; printf '%s\n' "$_kas_s" >pid || exit 125
     read -r _kas_s <&7
@@ -58,7 +60,8 @@ def pane_command(directory: str, spec: SessionSpec, soft_nofile: int) -> list[st
     argv = launch.program_command(directory, spec)
     shell = spec.env.get("SHELL", "")
     return [
-        "/bin/sh", "-c", PANE, "kasmos", directory, spec.cwd, str(soft_nofile), _own_tool("flock"), shell, *argv
+        "/bin/sh", "-c", PANE, "kasmos",
+        directory, spec.cwd, str(soft_nofile), _own_tool("flock"), shell, spec.cgroup, *argv
     ]  # fmt: skip
 
 

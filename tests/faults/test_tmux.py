@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -20,10 +21,11 @@ import trio
 
 from kasmos.cli.gc import clear_terminals
 from kasmos.exceptions import BackendUnavailableError, SessionError, SessionLostError
-from kasmos.model.event import OutputLost
+from kasmos.model.event import LeftoversFound, OutputLost
 from kasmos.model.profile import ExecutionMode, LeftoverPolicy, Leftovers, StopPolicy
-from kasmos.model.session import ExitStatus, SessionHandle, SessionSpec
-from kasmos.sessions import launch, tmux
+from kasmos.model.session import CgroupUse, ExitStatus, SessionHandle, SessionSpec
+from kasmos.sessions import cgroups, launch, tmux
+from kasmos.sessions.cgroups import NoCgroups, find_cgroups
 from kasmos.sessions.headless import open_headless
 from kasmos.sessions.hold import Hold
 from kasmos.sessions.tmux_backend import TmuxBackend, open_tmux
@@ -32,6 +34,7 @@ from kasmos.sessions.tmux_session import TmuxSession
 from kasmos.store.stateroot import StateRoot
 from kasmos.supervision.termination import terminate
 from tests.faults.conftest import BOOT, LIMIT, PROGRAMS, Ground, alive, everything, until, wrote
+from tests.faults.test_cgroups import HIDE
 
 QUICK = StopPolicy(stop_grace=0.5, kill_grace=5.0)
 
@@ -57,17 +60,17 @@ class Desk:
         return self.ground.spec(*argv, backend=ExecutionMode.TMUX, stop=QUICK)
 
     @asynccontextmanager
-    async def backend(self) -> AsyncIterator[TmuxBackend]:
+    async def backend(self, **options: Any) -> AsyncIterator[TmuxBackend]:
         self.state.mkdir(mode=0o700, exist_ok=True)
         async with (
-            open_headless(self.state, terminate=terminate, warn=self.ground.warnings.append) as headless,
+            open_headless(self.state, terminate=terminate, warn=self.ground.warnings.append, **options) as headless,
             open_tmux(self.state, headless) as backend,
         ):
             yield backend
 
     @asynccontextmanager
-    async def opened(self, spec: SessionSpec) -> AsyncIterator[TmuxSession]:
-        async with self.backend() as backend, backend.open(spec, notify=self.ground.notify) as session:
+    async def opened(self, spec: SessionSpec, **options: Any) -> AsyncIterator[TmuxSession]:
+        async with self.backend(**options) as backend, backend.open(spec, notify=self.ground.notify) as session:
             yield session
 
     async def tmux(self, *words: str) -> str:
@@ -474,6 +477,31 @@ async def test_environment_is_explicit(desk: Desk) -> None:
     assert found.pop("TERM").startswith(("tmux", "screen"))
     found.pop("PWD", None)
     assert found == dict(spec.env)
+
+
+async def test_nobody_leaves_its_group_by_hiding(desk: Desk) -> None:
+    """A session in tmux has a control group too, where there are any: a descendant that hides otherwise is found."""
+    place = find_cgroups(desk.state.parent)
+    if isinstance(place, NoCgroups):
+        pytest.skip(f"needs a control group (v2) that may be divided: {place.reason}")
+    spec = desk.spec("/usr/bin/env", "python3", "-c", HIDE, "/bin/sleep")
+    async with desk.opened(spec, with_cgroups=CgroupUse.ALWAYS) as session:
+        assert await ended(session) == ExitStatus(code=0)
+        pid = int((await everything(session)).split()[0])
+        assert not alive(pid)
+    assert [one.reason for event in desk.ground.told(LeftoversFound) for one in event.leftovers if one.pid == pid] == [
+        "known by cgroup"
+    ]
+
+
+def test_a_server_elsewhere(tmp_path: Path) -> None:
+    """Only sessions of a tmux server in our own control group get groups: one in a scope is to outlive our unit."""
+    for who, group in {"self": "/unit", "7": "/unit", "8": "/scope"}.items():
+        (tmp_path / who).mkdir()
+        (tmp_path / who / "cgroup").write_text(f"4:memory:/x\n0::{group}\n")
+    assert cgroups.is_beside_us(7, str(tmp_path))
+    assert not cgroups.is_beside_us(8, str(tmp_path))
+    assert not cgroups.is_beside_us(9, str(tmp_path))
 
 
 async def test_stopped_program_is_seen_and_continued(desk: Desk) -> None:
