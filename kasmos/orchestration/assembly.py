@@ -18,7 +18,7 @@ from kasmos.harnesses.equip import Equipped, equip, judge_profile
 from kasmos.model.approval import ApprovalPolicy
 from kasmos.model.budget import Limit
 from kasmos.model.plan import PlanTask
-from kasmos.model.profile import AgentProfile, ExecutionMode, OutputMode, PromptMode, RestartPolicy
+from kasmos.model.profile import AgentProfile, ExecutionMode, OutputMode, PromptMode, RestartPolicy, WhenDone
 from kasmos.model.session import SessionKind, SessionSpec
 from kasmos.model.usage import Price
 from kasmos.model.view import RunView, SessionView, TaskView, World
@@ -112,6 +112,7 @@ class TaskRecipe:
         self.retry_lost = profile is not None and profile.retry_lost
         self.approvals = profile.approvals if profile is not None else ApprovalPolicy()
         self.accept = frozenset(profile.accept if profile is not None else ())
+        self.when_done = profile.when_done if profile is not None else WhenDone.STAY
         self.exit_grace = profile.exit_grace if profile is not None else math.inf
         self.typed_max = profile.typed_max if profile is not None else AgentProfile.typed_max
         self.cwd = run.project
