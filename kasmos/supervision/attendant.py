@@ -90,6 +90,11 @@ class Attendant:
         """The approval whose answer the session has taken, though the journal may not say so yet."""
         return self.desk.given if self.desk is not None else None
 
+    @property
+    def said(self) -> str | None:
+        """What the session's program says or does now, in a line; None where that is not understood."""
+        return self._witness.said if self._witness is not None else None
+
     def detach(self) -> None:
         """Leave the running program to the next supervisor. Never blocks."""
         if self._session.exit is None and not self._detached:
