@@ -96,10 +96,40 @@ class Permissions:
     """Flags that speak of permissions: a profile that has one of them has decided already."""
     root_needs: str = ""
     """An environment variable without which the program refuses the bypass to root."""
-    ask: tuple[str, ...] = ()
-    """What lets it ask its supervisor without a terminal, through the permission tool of kasmos."""
-    can_ask_headless: bool = False
-    """Whether it can ask its supervisor without a terminal."""
+
+
+@attrs.frozen
+class Asking:
+    """How a program asks its supervisor without a terminal, and how it is started for that."""
+
+    protocol: str = ""
+    """`mcp`: it calls the permission tool of kasmos; `app_server`, `acp`: it is spoken to by the mediator, in its own
+    protocol, instead of being given a prompt. Empty where it cannot ask."""
+    headless: tuple[str, ...] = ()
+    """What takes the place of `Launch.headless` where the mediator speaks to it."""
+    flags: tuple[str, ...] = ()
+    """What else is said unless the profile says it; of `mcp`, the last two are what lets it ask."""
+    model: tuple[str, ...] = ()
+    effort: tuple[str, ...] = ()
+    decided: tuple[str, ...] = ()
+    """Flags by which a profile has decided that nothing is asked."""
+    drop: tuple[str, ...] = ()
+    """Words for a turn of the other kind, which are left out here."""
+    drop_pairs: tuple[str, ...] = ()
+    """The same, each with the word behind it."""
+    spell: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
+    """Flags that are spelled otherwise here, each with the word behind it, which is `{value}`."""
+    environment: Mapping[str, str] = attrs.field(factory=dict)
+    """Variables for this; one with `{model}` in it is set where there is a model."""
+
+    @property
+    def is_spoken(self) -> bool:
+        """Whether the mediator speaks to it."""
+        return self.protocol not in ("", "mcp")
+
+
+PROTOCOLS = ("mcp", "app_server", "acp")
+"""How programs ask."""
 
 
 @attrs.frozen
@@ -126,6 +156,7 @@ class Facts:
     launch: Launch = Launch()
     conversation: Conversation = Conversation()
     permissions: Permissions = Permissions()
+    asking: Asking = Asking()
     environment: Mapping[str, str] = attrs.field(factory=dict)
     """Variables that keep it quiet."""
     unset: tuple[str, ...] = ()
@@ -209,6 +240,7 @@ def parse_facts(
         launch=Launch(**_tuples(document.get("launch", {}))),
         conversation=Conversation(**_tuples(document.get("conversation", {}))),
         permissions=Permissions(**_tuples(document.get("permissions", {}))),
+        asking=_asking(document.get("asking", {})),
         environment=dict(environment.get("set", {})),
         unset=tuple(environment.get("unset", ())),
         stop_signals=tuple(stop.get("signals", ("SIGTERM",))),
@@ -233,6 +265,14 @@ def common_rules() -> tuple[Rule, ...]:
 def _read(name: str) -> dict[str, Any]:
     text = resources.files("kasmos.harnesses").joinpath("facts").joinpath(f"{name}.toml").read_text("utf-8")
     return tomllib.loads(text)
+
+
+def _asking(table: Mapping[str, Any]) -> Asking:
+    spell = _tuples(table.get("spell", {}))
+    found = Asking(**{**_tuples(table), "spell": spell, "environment": dict(table.get("environment", {}))})
+    if found.protocol not in ("", *PROTOCOLS):
+        raise ValueError(f"asking.protocol is {found.protocol!r}, not one of {', '.join(PROTOCOLS)}")
+    return found
 
 
 def _rules(document: Mapping[str, Any]) -> tuple[Rule, ...]:

@@ -153,6 +153,8 @@ class SessionSpec:
     """The program's conversation, where it was chosen up front or is gone on with."""
     asks: bool = False
     """Whether it asks without a terminal: it has a mailbox, and `{kasmos_mailbox}` in `argv` stands for it."""
+    protocol: str = ""
+    """The protocol by which the mediator speaks to it (`app_server`, `acp`); empty where nobody has to."""
     boot_id: str = ""
     """The boot it was started in; filled in when it is stored."""
     cgroup: str = attrs.field(default="", eq=False)

@@ -183,6 +183,7 @@ class TaskRecipe:
             harness=equipped.facts.name if equipped.decides else "",
             conversation=equipped.conversation,
             asks=equipped.asks and mode is ExecutionMode.HEADLESS,
+            protocol=equipped.protocol if mode is ExecutionMode.HEADLESS else "",
         )
 
     def _said_to_it(self) -> PlanTask:
