@@ -84,6 +84,8 @@ class Options:
     environ: Mapping[str, str] = attrs.field(repr=False)
     announce: Callable[[str], None]
     """Tells the person at the terminal, or the log, what they should know."""
+    note: Callable[[str], None] = lambda text: None
+    """Tells the log what may be of use to who looks for a reason."""
     lock_wait: float = LOCK_WAIT
     take_up: bool = True
     """Whether runs that an earlier supervisor left under way go on by themselves, or wait until they are asked for."""
@@ -384,7 +386,12 @@ async def _open_journal(options: Options, lock: StateLock) -> AsyncGenerator[tup
 
     db = options.root.db
     async with open_journal(
-        db, clock=options.clock, announce=announce, on_commit=on_commit, close_timeout=JOURNAL_CLOSE_TIMEOUT
+        db,
+        clock=options.clock,
+        announce=announce,
+        note=options.note,
+        on_commit=on_commit,
+        close_timeout=JOURNAL_CLOSE_TIMEOUT,
     ) as journal:
 
         def history(after: int, limit: int) -> list[Record]:
