@@ -8,16 +8,22 @@ from __future__ import annotations
 import functools
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from kasmos.harnesses.conclusion import FailureKind
 
+if TYPE_CHECKING:
+    from kasmos.harnesses.dialect import Dialect
+    from kasmos.harnesses.evidence import Evidence
+
 BUILT_IN = ("claude", "codex", "opencode", "gemini", "qwen", "aider", "mini", "generic")
-"""The harnesses that ship with kasmos."""
+"""The harnesses that ship with kasmos; each has a dialect of the same name."""
+OWN = "own"
+"""The name of every dialect that does not ship with kasmos."""
 
 
 @attrs.frozen
@@ -137,6 +143,8 @@ class Facts:
     packages: tuple[str, ...] = ()
     """Names by which `npx` and the like run it."""
     dialect: str = "generic"
+    speaks: Callable[[Evidence], Dialect] | None = None
+    """Makes the reader of its stream, where that is not among ours; `dialect` is `own` then."""
     terminal_result: bool = False
     """Whether its stream ends with an event that says so."""
     reference: str = ""
@@ -191,12 +199,27 @@ def load_facts(name: str) -> Facts:
     return parse_facts(name, _read(name), _common())
 
 
-def parse_facts(name: str, document: Mapping[str, Any], common: tuple[Rule, ...] = ()) -> Facts:
+def parse_facts(
+    name: str,
+    document: Mapping[str, Any],
+    common: tuple[Rule, ...] = (),
+    *,
+    speaks: Callable[[Evidence], Dialect] | None = None,
+) -> Facts:
     """Make facts of a document with the keys of `facts/*.toml`; third parties use it too.
+
+    Args:
+        name: of the harness.
+        document: what is known.
+        common: rules for all programs, after its own.
+        speaks: makes the reader of its stream, as a rule a subclass of `Dialect`; instead of a `dialect`.
 
     Raises:
         KeyError, TypeError, ValueError: the document has keys or values that are none of these.
     """
+    dialect = document.get("dialect", OWN if speaks is not None else "generic")
+    if (dialect == OWN) != (speaks is not None) or dialect not in (*BUILT_IN, OWN):
+        raise ValueError(f"dialect {dialect!r} is none of {', '.join(BUILT_IN)}, and is not told by `speaks`")
     lines = document.get("lines", {})
     environment = document.get("environment", {})
     stop = document.get("stop", {})
@@ -208,7 +231,8 @@ def parse_facts(name: str, document: Mapping[str, Any], common: tuple[Rule, ...]
         title=document.get("title", name),
         programs=tuple(document.get("programs", (name,))),
         packages=tuple(document.get("packages", ())),
-        dialect=document.get("dialect", "generic"),
+        dialect=dialect,
+        speaks=speaks,
         terminal_result=document.get("terminal_result", False),
         reference=document.get("reference", ""),
         versions=document.get("versions", ""),

@@ -19,6 +19,7 @@ from kasmos.harnesses.events import AgentEvent
 from kasmos.harnesses.evidence import Evidence
 from kasmos.harnesses.facts import Facts
 from kasmos.harnesses.fields import mended, plain
+from kasmos.harnesses.foreign import Guarded
 from kasmos.harnesses.gemini import GeminiDialect
 from kasmos.harnesses.lines import Lines
 from kasmos.harnesses.opencode import OpencodeDialect
@@ -67,7 +68,9 @@ class TranscriptParser:
         structured: bool | None = None,
     ) -> None:
         self.evidence = Evidence(facts, now, zone_of)
-        self._dialect = DIALECTS[facts.dialect](self.evidence)
+        self._dialect = (
+            DIALECTS[facts.dialect](self.evidence) if facts.speaks is None else Guarded(self.evidence, facts.speaks)
+        )
         self._lines = Lines()
         self._errors = Lines()
         self._document: list[bytes] | None = None
