@@ -15,7 +15,13 @@ VERDICTS: dict[str, dict[str, list[str]]] = tomllib.loads((DATA / "verdicts.toml
 """By program and recording: the state and the rule that must decide."""
 DRAWN: list[dict[str, Any]] = tomllib.loads((DATA / "drawn.toml").read_text())["screen"]
 
-HOSTS = {"claude": "finished-1", "codex": "finished-1", "gemini": "finished-1", "opencode": "finished_tool-1", "qwen": "finished-1"}
+HOSTS = {
+    "claude": "finished-1",
+    "codex": "finished-1",
+    "gemini": "finished-1",
+    "opencode": "finished_tool-1",
+    "qwen": "finished-1",
+}
 """A screen of each program on which a turn is over: the transcript that others are quoted in."""
 _REPLIES = {"claude": "^●", "codex": "^• tick", "gemini": "^✦", "opencode": "^     DONE", "qwen": "^  ✦"}
 _INDENTS = {"claude": "  ", "codex": "  ", "gemini": "  ", "opencode": " " * 5, "qwen": " " * 4}

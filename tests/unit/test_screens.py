@@ -24,7 +24,11 @@ from tests.unit.screenshots import (
     text_of,
 )
 
-LIVE = [(program, name) for program, name in all_recordings() if program in HOSTS and VERDICTS[program][name][1] != "terminal-is-dead"]
+LIVE = [
+    (program, name)
+    for program, name in all_recordings()
+    if program in HOSTS and VERDICTS[program][name][1] != "terminal-is-dead"
+]
 WORKING_BY_TITLE = [("codex", "working-1")]
 """Nothing but the title tells that these work."""
 
