@@ -31,6 +31,7 @@ from kasmos.sessions.protocol import AskSource, Backend, ExecutionSession, Sessi
 from kasmos.store.fold import apply
 from kasmos.supervision import transitions
 from kasmos.supervision.desk import Desk, DeskTerms, asks_left
+from kasmos.supervision.handover import Thread, decide_relief, spent_before
 from kasmos.supervision.hearing import Reading
 from kasmos.supervision.ledger import Ledger
 from kasmos.supervision.meter import Meter, MeterTerms
@@ -99,8 +100,11 @@ class Recipe(Protocol):
     may_ask: bool
     """Whether a person is there to see to an account."""
 
-    def agent(self, attempt: int) -> SessionSpec:
-        """The session of an attempt."""
+    def agent(self, attempt: int, thread: Thread | None = None) -> SessionSpec:
+        """The session of an attempt, with the conversation that it goes on with."""
+
+    def quit_keys(self) -> tuple[str, ...]:
+        """Keys that end its agent in a terminal, pressed one after the other until it has ended."""
 
     def check(self, attempt: int, index: int) -> SessionSpec:
         """The session of a check."""
@@ -168,6 +172,8 @@ class Child:
         self._stop_reason: StopReason | None = None
         self._stop_cause: Cause | None = None
         self._hurry = trio.Event()
+        self._handed = trio.Event()
+        """Set when a takeover has changed; the journal says how."""
         self._over = False
         """Whether the task's end was recorded together with its last session's."""
         self._starting: trio.CancelScope | None = None
@@ -214,6 +220,12 @@ class Child:
         """Wait until the session has taken this answer, or never will. Cancellation: no effect."""
         if self._desk is not None:
             await self._desk.wait_settled(approval_id)
+
+    def heed(self) -> None:
+        """Somebody wants its conversation, or has given it back; the journal says which. Never blocks."""
+        self._handed.set()
+        if self._relief() is StopReason.HANDED_OVER and self._patience is not None:
+            self._patience.cancel()
 
     def hurry(self) -> None:
         """Cut the grace of the stop to nothing. Never blocks."""
@@ -276,8 +288,8 @@ class Child:
     async def _perform(self, step: transitions.Step) -> bool:
         """Do one thing; True when the child is done."""
         match step:
-            case transitions.StartAgent(attempt):
-                return await self._start_agent(attempt)
+            case transitions.StartAgent(attempt, thread):
+                return await self._start_agent(attempt, thread)
             case transitions.StartCheck(attempt, index):
                 await self._open(self._recipe.check(attempt, index), index)
                 return self._over
@@ -298,12 +310,15 @@ class Child:
             case transitions.PutBack(reason):
                 await self._put_back(reason)
                 return True
+            case transitions.GiveBack(event):
+                await self._ledger.append(event)
+                reach("takeover.handed-back")
             case transitions.Finish(outcome, cause):
                 await self._finish(outcome, self._explained(cause))
                 return True
         return False
 
-    async def _start_agent(self, attempt: int) -> bool:
+    async def _start_agent(self, attempt: int, thread: Thread | None) -> bool:
         """Start the task's program, if and when that may be; True when the child is done."""
         recipe = self._recipe
         wait = recipe.wait_before_start(self._ledger.world, self._around.now(), self._around.boot_id)
@@ -314,7 +329,7 @@ class Child:
                 return False
         hindrance = recipe.hindrance(self._ledger.world)
         if hindrance is None:
-            await self._open(recipe.agent(attempt), None)
+            await self._open(recipe.agent(attempt, thread), None)
             return self._over
         if hindrance.final is not None:
             await self._finish(Outcome.FAILED, hindrance.final)
@@ -336,7 +351,10 @@ class Child:
         reach("task.ended")
 
     async def _put_back(self, reason: str) -> None:
-        await self._ledger.append(ev.TaskPutBack(self.run_id, self.task_id, reason))
+        held = self._task.takeover
+        # What somebody has worked in goes on; nobody's work is begun anew.
+        conversation = held.conversation if held is not None else self._task.conversation
+        await self._ledger.append(ev.TaskPutBack(self.run_id, self.task_id, reason, conversation))
         reach("task.put-back")
 
     async def _end_stopped(self, reason: StopReason) -> None:
@@ -369,6 +387,7 @@ class Child:
                 harness=spec.harness,
                 conversation=spec.conversation,
                 account=self._recipe.account if check is None else "",
+                attended=spec.attended,
             )
         )
         reach("session.intent" if check is None else "check.intent")
@@ -395,7 +414,7 @@ class Child:
                 self._ledger.append_nowait(self._given_up(spec))
             self._ledger.append_nowait(ev.SessionStarted(spec.id, session.pid))
             reach("session.started")
-            deadline = self._around.now() + self._limit(spec.kind, check)
+            deadline = self._around.now() + self._time_for(spec, check)
             await self._supervise(session, deadline, None)
 
     def _given_up(self, spec: SessionSpec) -> ev.StopRequested:
@@ -413,7 +432,7 @@ class Child:
                     self._ledger.append_nowait(ev.SessionAdopted(view.id, session.pid))
                     await self._find_rules(session)
                 started = view.started_mono if view.started_mono is not None else view.starting_mono
-                await self._supervise(session, started + self._limit(view.kind, view.check), view)
+                await self._supervise(session, started + self._time_for(view, view.check), view)
         except SessionNeverStarted:
             # The journal knows better: it was seen to run. What is gone is every trace of it.
             had_started = view.started_mono is not None
@@ -446,6 +465,26 @@ class Child:
             seconds = recipe.check_timeout(check)
         return float("inf") if seconds is None else seconds
 
+    def _time_for(self, session: SessionSpec | SessionView, check: int | None) -> float:
+        """Seconds a session may take of its task's time; a person's time is their own."""
+        if session.attended:
+            return float("inf")
+        limit = self._limit(session.kind, check)
+        if session.kind is not SessionKind.AGENT:
+            return limit
+        return limit - spent_before(self._task, self._ledger.world.sessions, session.id, session.attempt)
+
+    def _relief(self) -> StopReason | None:
+        """Why the session is to end for a takeover."""
+        if self._session is None:
+            return None
+        return decide_relief(self._task, self._ledger.world.sessions.get(self._session.spec.id))
+
+    @property
+    def _is_attended(self) -> bool:
+        view = self._ledger.world.sessions.get(self._session.spec.id) if self._session is not None else None
+        return view is not None and view.attended
+
     async def _supervise(self, session: ExecutionSession, deadline: float, view: SessionView | None) -> None:
         """Stay with a session until it has ended, or nothing more can be done."""
         self._session = session
@@ -454,6 +493,7 @@ class Child:
         self._budget_deadline = self._find_budget_deadline(session)
         self._witness = self._make_witness(session)
         self._overstayed = False
+        self._handed = trio.Event()
         self._around.started(session)
         try:
             ended = await self._until_ended(session, view)
@@ -545,11 +585,12 @@ class Child:
             else:
                 # No Trio task of its own for the stop: a thousand sessions are a thousand tasks fewer.
                 with trio.CancelScope(deadline=self._patience_deadline(session)) as self._patience:
-                    if self._stop_reason is None:
+                    if self._stop_reason is None and self._relief() is not StopReason.HANDED_OVER:
                         return await self._wait_end(session)
                 done = StopReason.SETTLED if self._overstayed else None
-                reason = self._stop_reason or done or self._time_is_over()
-                status = await stop(session, reason=reason, hurry=self._hurry)
+                reason = self._stop_reason or done or self._relief() or self._time_is_over()
+                keys = self._recipe.quit_keys() if reason is StopReason.HANDED_BACK else ()
+                status = await stop(session, reason=reason, hurry=self._hurry, keys=keys)
         except SessionLostError as error:
             return error
         if status is None:
@@ -572,7 +613,8 @@ class Child:
         return StopReason.BUDGET
 
     def _find_budget_deadline(self, session: ExecutionSession) -> float:
-        left = self._recipe.time_left(self._ledger.world) if self._meter is not None else None
+        counts = self._meter is not None and not self._is_attended
+        left = self._recipe.time_left(self._ledger.world) if counts else None
         return float("inf") if left is None else self._around.now() + left
 
     def _make_meter(self, session: ExecutionSession) -> Meter | None:
@@ -582,7 +624,7 @@ class Child:
 
         def seconds() -> float:
             view = self._ledger.world.sessions.get(spec.id)
-            if view is None:
+            if view is None or view.attended:
                 return 0.0
             begun = view.started_mono if view.started_mono is not None else view.starting_mono
             return max(0.0, self._around.now() - begun - view.waited)
@@ -635,6 +677,17 @@ class Child:
             self._overstayed = True
             self._patience.cancel()
 
+    async def _see_it_off(self, terminal: Terminal | None) -> None:
+        """Send the program away when its conversation is given back and its turn is over."""
+        while self._relief() is not StopReason.HANDED_BACK:
+            await self._handed.wait()
+            self._handed = trio.Event()
+        held = self._task.takeover
+        if terminal is not None and held is not None and held.back is not None and not held.back.now:
+            await terminal.wait_turn_over()
+        if self._patience is not None:
+            self._patience.cancel()
+
     def _duties(self, session: ExecutionSession) -> list[Callable[[], Awaitable[None]]]:
         """What there is to do while a session runs."""
         duties = self._screen_duties(session)
@@ -648,12 +701,15 @@ class Child:
             self._desk = self._make_desk(session, cast(AskSource, session))
             return [self._desk.run]
         if not session.capabilities.interactive or self._rules is None or session.spec.kind is not SessionKind.AGENT:
-            return []
+            # Of what cannot be read nobody can tell whether it is at work.
+            return [partial(self._see_it_off, None)] if self._is_attended else []
         watched, tell = cast(TerminalSession, session), self._ledger.append_nowait
         terminal = Terminal(watched, self._rules, tell, self._around.wall, self._recipe.typed_max)
         self.terminal = terminal
         self._desk = self._make_desk(session, terminal)
         duties: list[Callable[[], Awaitable[None]]] = [terminal.watch, self._desk.run]
+        if self._is_attended:
+            return [*duties, partial(self._see_it_off, terminal)]
         prompt = self._recipe.typed_prompt(session.spec.attempt)
         if prompt is not None:
 
@@ -669,9 +725,11 @@ class Child:
             if self._patience is not None and self._stop_reason is None:
                 self._patience.deadline = self._patience_deadline(session)
 
+        policy = self._recipe.approvals
         terms = DeskTerms(
             session_id=session.spec.id,
-            policy=self._recipe.approvals,
+            # Whoever sits there has all the time there is.
+            policy=attrs.evolve(policy, timeout=None) if self._is_attended else policy,
             cwd=self._recipe.cwd,
             now=self._around.now,
             rand=self._around.rand,
