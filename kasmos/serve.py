@@ -54,7 +54,7 @@ from kasmos.sessions.tmux_backend import TmuxBackend, open_tmux
 from kasmos.store.journal import Journal, open_journal, read_records
 from kasmos.store.lock import StateLock, boot_id
 from kasmos.store.stateroot import StateRoot
-from kasmos.supervision.child import Surroundings
+from kasmos.supervision.recipe import Surroundings
 from kasmos.supervision.supervisor import Supervisor, open_supervisor
 from kasmos.supervision.termination import terminate
 from kasmos.telemetry.sources import Sources

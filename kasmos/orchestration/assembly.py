@@ -29,8 +29,8 @@ from kasmos.screens import Ruleset, rules_for
 from kasmos.sessions.environment import child_environment
 from kasmos.sessions.protocol import Backend
 from kasmos.sessions.registry import require_backend
-from kasmos.supervision.child import Hindrance
 from kasmos.supervision.handover import Thread
+from kasmos.supervision.recipe import Hindrance
 from kasmos.telemetry.spans import traceparent
 
 PERMISSION_SERVER = (sys.executable, os.path.join(os.path.dirname(kasmos.__file__), "sessions", "permission_server.py"))
@@ -100,7 +100,7 @@ def refusals(
 
 
 class TaskRecipe:
-    """How one task's sessions are made; see `kasmos.supervision.child.Recipe`."""
+    """How one task's sessions are made; see `kasmos.supervision.recipe.Recipe`."""
 
     def __init__(self, run: RunView, task: TaskView, kitchen: Kitchen) -> None:
         self._run = run
