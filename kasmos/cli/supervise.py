@@ -13,7 +13,7 @@ from kasmos.cli.errand import Errand, continuing, ending, trying_again
 from kasmos.config.schema import Config
 from kasmos.exceptions import KasmosError
 from kasmos.model.view import World
-from kasmos.serve import Engine, Options, open_engine
+from kasmos.serve import Engine, Options, open_engine, serve_when_knocked
 
 LEAVE_GRACE = 2.5
 """Seconds that readers of the API are given when the work is over."""
@@ -106,7 +106,8 @@ class Supervising:
             over = trio.Event()
             if after is not None:
                 nursery.start_soon(self._show, engine, after)
-                nursery.start_soon(engine.serve_api, errand.place.root.socket, over, errand.view.message)
+                socket, say = errand.place.root.socket, errand.view.message
+                nursery.start_soon(serve_when_knocked, engine.service, socket, over, say)
                 await first(engine.orchestrator.leave_when_idle, errand.signals.first.wait)
             if errand.signals.received:
                 await self._leave(engine)
@@ -245,7 +246,13 @@ class Supervising:
         run = self._errand.world.runs.get(self._errand.run_id or "")
         for task in run.tasks.values() if run is not None else ():
             session = engine.orchestrator.live_session(task.sessions[-1]) if task.sessions else None
-            if session is not None:
+            if session is None:
+                continue
+            said = engine.orchestrator.said(session.spec.id)
+            if said is not None:
+                # What an agent means, rather than the JSON it says it in.
+                tails[session.spec.id] = said
+            else:
                 end = session.output_bytes
                 text = session.read_nowait(max(0, end - 512), 512).data.decode(errors="replace")
                 lines = [line for line in text.splitlines() if line.strip()]

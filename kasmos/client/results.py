@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import attrs
 
+from kasmos.model.agent_event import AgentEvent
+
 
 @attrs.frozen
 class Exit:
@@ -121,6 +123,49 @@ class SessionOutput:
     text: str
     ended: bool
     """Nothing will follow."""
+
+
+@attrs.frozen
+class AgentSaid:
+    """What a session's agent says or does, and where that stands."""
+
+    session_id: str
+    offset: int
+    """Of the line of output that it comes from, in bytes."""
+    cursor: str
+    """The place behind it: who goes on there misses nothing and sees nothing twice."""
+    event: AgentEvent
+
+
+@attrs.frozen
+class AgentEnded:
+    """A session's agent says nothing any more."""
+
+    session_id: str
+    cursor: str
+    conclusion: Concluded | None = None
+
+
+@attrs.frozen
+class Failed:
+    """What an agent's program failed by, in its own words."""
+
+    kind: str
+    message: str
+    shortfall: str | None = None
+    retry_after: float | None = None
+    reset_at: str | None = None
+    status: int | None = None
+
+
+@attrs.frozen
+class Concluded:
+    """What an agent's program said of its own end."""
+
+    outcome: str
+    failure: Failed | None = None
+    conversation: str | None = None
+    model: str | None = None
 
 
 @attrs.frozen

@@ -28,6 +28,7 @@ from kasmos.daemon.shapes import TaskSubmittedWire
 from kasmos.daemon.single import TaskRequest
 from kasmos.daemon.terminals import Terminals
 from kasmos.daemon.terms import STDIN, AcceptedLike, OrchestratorLike, Output, RunOverrides, Submitted, Surroundings
+from kasmos.daemon.transcripts import Transcripts
 from kasmos.exceptions import (
     ConfigError,
     Mistake,
@@ -87,6 +88,7 @@ class Service:
         self._bus = bus
         self._surroundings = surroundings
         self._reader = OutputReader(orchestrator, bus, surroundings.read_ended)
+        self.transcripts = Transcripts(self._reader)
         self._desk = TaskDesk(orchestrator, surroundings, self.get_task)
         self._present = Present(orchestrator.world, bus)
         self._handover = Handover(orchestrator, surroundings, self.get_task)

@@ -86,6 +86,29 @@ class SessionWire:
 
 
 @attrs.frozen
+class FailureWire:
+    """What an agent's program failed by, in its own words."""
+
+    kind: str
+    message: str
+    shortfall: str | None
+    retry_after: float | None
+    reset_at: str | None
+    status: int | None
+
+
+@attrs.frozen
+class ConclusionWire:
+    """What an agent's program said of its own end."""
+
+    outcome: str
+    failure: FailureWire | None
+    conversation: str | None
+    """The id by which the program resumes it."""
+    model: str | None
+
+
+@attrs.frozen
 class ApprovalWire:
     """Something that a session asks, and what became of it."""
 

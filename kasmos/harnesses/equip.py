@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import attrs
 
 from kasmos.exceptions import Mistake
+from kasmos.harnesses.asking import asking_environment, asking_facts, is_to_ask, respell
 from kasmos.harnesses.catalog import find_harness, harness_names, recognise, words_before_arguments
 from kasmos.harnesses.command import Continuation, Wish, build_arguments, judge_wish
 from kasmos.harnesses.facts import Facts
@@ -30,6 +31,8 @@ class Equipped:
     """The id of its conversation, where that was chosen, or is gone on with."""
     asks: bool = False
     """Whether it asks its supervisor, without a terminal."""
+    protocol: str = ""
+    """The protocol by which the mediator speaks to it; empty where it is given its prompt as ever."""
     decides: bool = False
     """Whether the program's own word says how a session of it ended, and not its exit status alone."""
     structured: bool = False
@@ -75,15 +78,17 @@ def equip(
     if not headless or _has_verb_of_its_own(facts, said):
         # In a terminal the program is a person's tool, started as the profile says.
         return Equipped(ready, facts)
+    if is_to_ask(facts, profile.permission_default, said):
+        return _equip_to_ask(ready, facts, before, said, None if continuation is Continuation.NEW else conversation)
     if continuation is Continuation.NEW and not _may_choose(facts, said):
         conversation = None
     wish = attrs.evolve(_wish(profile, said, conversation, continuation), permission_server=server)
     flags = build_arguments(facts, said, wish)
     structured = _writes_events(facts, flags)
-    asks = bool(facts.permissions.ask) and all(word in flags for word in facts.permissions.ask[-2:])
+    asks = facts.asking.protocol == "mcp" and all(word in flags for word in facts.asking.flags[-2:])
     decides = structured or not facts.launch.structured
     return Equipped(
-        attrs.evolve(ready, program=before, flags=flags), facts, conversation or "", asks, decides, structured
+        attrs.evolve(ready, program=before, flags=flags), facts, conversation or "", asks, "", decides, structured
     )
 
 
@@ -111,6 +116,24 @@ def equip_attended(profile: AgentProfile, conversation: str) -> Equipped | None:
         stop=stop if stop.stop_signal else attrs.evolve(stop, stop_signal=facts.stop_signals[0]),
     )
     return Equipped(ready, facts, conversation)
+
+
+def _equip_to_ask(
+    profile: AgentProfile, facts: Facts, before: tuple[str, ...], said: tuple[str, ...], conversation: str | None
+) -> Equipped:
+    """A profile made ready for the mediator: it is not given its prompt, but spoken to."""
+    # Of a conversation the mediator speaks, not the arguments.
+    wish = attrs.evolve(_wish(profile, said, None, Continuation.NEW), prompt=None, structured=False)
+    flags = build_arguments(asking_facts(facts), respell(facts.asking, said), wish)
+    ready = attrs.evolve(
+        profile,
+        program=before,
+        flags=flags,
+        prompt=PromptMode.STDIN,
+        env={**asking_environment(facts, profile.model), **profile.env},
+    )
+    protocol = facts.asking.protocol
+    return Equipped(ready, facts, conversation or "", asks=True, protocol=protocol, decides=True, structured=True)
 
 
 def equip_all(
@@ -150,7 +173,8 @@ def doubts(profile: AgentProfile) -> list[Mistake]:
     words = (*ready.program, *ready.flags)
     cure = 'flags has no {%s}; add it as the program wants it, such as "--%s", "{%s}"'
     found = []
-    if profile.model is not None and not any("{model}" in word for word in words):
+    in_environment = any((profile.model or "") in value for value in ready.env.values())
+    if profile.model is not None and not in_environment and not any("{model}" in word for word in words):
         found.append(Mistake(f"agents.{profile.name}.model", "has no effect", cure % (("model",) * 3)))
     if profile.effort is not None and not any(profile.effort in word for word in ready.flags):
         found.append(Mistake(f"agents.{profile.name}.effort", "has no effect", cure % (("effort",) * 3)))

@@ -130,6 +130,18 @@ def decode(text: bytes | str, kind: type[T]) -> T:
         raise CodecError(str(error)) from error
 
 
+def convert(value: Any, kind: type[T]) -> T:
+    """Make a value of this type out of dicts, lists, strings and numbers. Unknown fields are ignored.
+
+    Raises:
+        CodecError: it does not fit; with the path.
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise CodecError(str(error)) from error
+
+
 _LOOSE_DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 # Half of a surrogate pair: what a program writes that cuts a text in the middle of an emoji.
 _SURROGATE = re.compile(

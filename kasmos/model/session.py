@@ -159,6 +159,8 @@ class SessionSpec:
     """It is a headless task's conversation in a terminal, for the person who took it over."""
     asks: bool = False
     """Whether it asks without a terminal: it has a mailbox, and `{kasmos_mailbox}` in `argv` stands for it."""
+    protocol: str = ""
+    """The protocol by which the mediator speaks to it (`app_server`, `acp`); empty where nobody has to."""
     boot_id: str = ""
     """The boot it was started in; filled in when it is stored."""
     cgroup: str = attrs.field(default="", eq=False)

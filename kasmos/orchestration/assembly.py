@@ -18,7 +18,7 @@ from kasmos.harnesses.equip import Equipped, equip, equip_attended, harness_of, 
 from kasmos.model.approval import ApprovalPolicy
 from kasmos.model.budget import Limit
 from kasmos.model.plan import PlanTask
-from kasmos.model.profile import AgentProfile, ExecutionMode, OutputMode, PromptMode, RestartPolicy
+from kasmos.model.profile import AgentProfile, ExecutionMode, OutputMode, PromptMode, RestartPolicy, WhenDone
 from kasmos.model.session import SessionKind, SessionSpec
 from kasmos.model.usage import Price
 from kasmos.model.view import RunView, SessionView, TaskView, World
@@ -113,6 +113,7 @@ class TaskRecipe:
         self.retry_lost = profile is not None and profile.retry_lost
         self.approvals = profile.approvals if profile is not None else ApprovalPolicy()
         self.accept = frozenset(profile.accept if profile is not None else ())
+        self.when_done = profile.when_done if profile is not None else WhenDone.STAY
         self.exit_grace = profile.exit_grace if profile is not None else math.inf
         self.typed_max = profile.typed_max if profile is not None else AgentProfile.typed_max
         self.cwd = run.project
@@ -191,6 +192,7 @@ class TaskRecipe:
             conversation=equipped.conversation,
             attended=attended,
             asks=equipped.asks and mode is ExecutionMode.HEADLESS,
+            protocol=equipped.protocol if mode is ExecutionMode.HEADLESS else "",
         )
 
     def _said_to_it(self, thread: Thread | None, equipped: Equipped) -> PlanTask:

@@ -29,6 +29,7 @@ from kasmos.orchestration.submission import Accepted, Submission, is_gone_on_wit
 from kasmos.orchestration.treasury import Treasury
 from kasmos.sessions.protocol import ExecutionSession
 from kasmos.sessions.registry import require_backend
+from kasmos.supervision.child import Child
 from kasmos.supervision.ledger import Ledger
 from kasmos.supervision.supervisor import Supervisor
 from kasmos.supervision.terminal import Terminal
@@ -83,11 +84,20 @@ class Orchestrator:
 
     def terminal(self, session_id: str) -> Terminal | None:
         """The watch over this session's terminal, if it runs here and now and has one."""
+        child = self._child_with(session_id)
+        return child.terminal if child is not None else None
+
+    def said(self, session_id: str) -> str | None:
+        """What this session's program says or does now, in a line; None where that is not understood."""
+        child = self._child_with(session_id)
+        return child.said if child is not None else None
+
+    def _child_with(self, session_id: str) -> Child | None:
+        """The child whose session this is, if it runs here and now."""
         view = self.world.sessions.get(session_id)
         if view is None or view.run_id is None or view.task_id is None or self._live.get(session_id) is None:
             return None
-        child = self._supervisor.children(view.run_id).get(view.task_id)
-        return child.terminal if child is not None else None
+        return self._supervisor.children(view.run_id).get(view.task_id)
 
     @property
     def live_sessions(self) -> list[ExecutionSession]:

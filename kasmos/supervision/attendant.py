@@ -7,18 +7,19 @@ What follows from the end is its child's to decide.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import cast
 
 import attrs
 import trio
 
-from kasmos.exceptions import SessionLostError
+from kasmos.exceptions import SessionError, SessionLostError
 from kasmos.model import event as ev
-from kasmos.model.profile import ExecutionMode
+from kasmos.model.profile import ExecutionMode, WhenDone
 from kasmos.model.session import ExitStatus, SessionKind, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
-from kasmos.model.view import SessionView
+from kasmos.model.view import DeliveryState, SessionView
 from kasmos.screens import Ruleset
 from kasmos.sessions.protocol import AskSource, ExecutionSession, TerminalSession
 from kasmos.supervision import transitions
@@ -32,6 +33,7 @@ from kasmos.supervision.relief import Relief
 from kasmos.supervision.stop_order import StopOrder
 from kasmos.supervision.terminal import Terminal
 from kasmos.supervision.termination import stop
+from kasmos.supervision.turn import wait_turn_over
 from kasmos.supervision.witness import Witness, make_witness
 
 TAIL_BYTES = 4096
@@ -90,6 +92,11 @@ class Attendant:
     def given(self) -> str | None:
         """The approval whose answer the session has taken, though the journal may not say so yet."""
         return self.desk.given if self.desk is not None else None
+
+    @property
+    def said(self) -> str | None:
+        """What the session's program says or does now, in a line; None where that is not understood."""
+        return self._witness.said if self._witness is not None else None
 
     def detach(self) -> None:
         """Leave the running program to the next supervisor. Never blocks."""
@@ -192,12 +199,12 @@ class Attendant:
 
     async def _conclude(self, status: ExitStatus) -> ev.SessionConcluded | None:
         """What the program said of its end, where that decides."""
-        if self._witness is None:
-            return None
         session_id = self._session.spec.id
         known = self._ledger.world.sessions.get(session_id)
         # Whoever was done and had to be sent away has not failed by how it went.
         settled = known is not None and known.stop_reason is StopReason.SETTLED
+        if self._witness is None:
+            return ev.SessionConcluded(session_id, Outcome.SUCCEEDED) if settled else None
         said = await self._witness.conclude(ExitStatus(code=0) if settled else status)
         if said is None:
             return None
@@ -224,7 +231,12 @@ class Attendant:
 
     async def _see_it_through(self, witness: Witness) -> None:
         """Read along; send the program away when it is done and does not go by itself."""
-        if await witness.wait_overstayed() and self._patience is not None:
+        if await witness.wait_overstayed():
+            self._send_away()
+
+    def _send_away(self) -> None:
+        """It is done, and stays: end it."""
+        if self._patience is not None:
             self._overstayed = True
             self._patience.cancel()
 
@@ -247,9 +259,18 @@ class Attendant:
             async def type_prompt() -> None:
                 if not await deliver_prompt(terminal, prompt, self._ledger, session.spec.id):
                     self._order.give(StopReason.UNDELIVERED)
+                elif self._recipe.when_done is WhenDone.LEAVE and self._is_delivered():
+                    # How it ended, if it did, is told to those who wait for the end.
+                    with suppress(SessionError):
+                        await wait_turn_over(terminal, self._recipe.exit_grace)
+                        self._send_away()
 
             duties.append(type_prompt)
         return duties
+
+    def _is_delivered(self) -> bool:
+        view = self._ledger.world.sessions[self._session.spec.id]
+        return view.delivery is DeliveryState.DELIVERED
 
     def _make_desk(self, source: AskSource) -> Desk:
         def reset_clock() -> None:

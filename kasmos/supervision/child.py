@@ -86,6 +86,11 @@ class Child:
         return self._attendant.terminal if self._attendant is not None else None
 
     @property
+    def said(self) -> str | None:
+        """What its session's program says or does now, in a line; None where that is not understood."""
+        return self._attendant.said if self._attendant is not None else None
+
+    @property
     def _desk(self) -> Desk | None:
         return self._attendant.desk if self._attendant is not None else None
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import attrs
 
 from kasmos.model.approval import ApprovalPolicy
-from kasmos.model.profile import RestartPolicy
+from kasmos.model.profile import RestartPolicy, WhenDone
 from kasmos.model.session import SessionSpec
 from kasmos.model.task import Cause
 from kasmos.model.usage import Price, Shortfall
@@ -40,6 +40,8 @@ class Recipe(Protocol):
     approvals: ApprovalPolicy
     accept: frozenset[Shortfall]
     """What may be missing although the program exits 0."""
+    when_done: WhenDone
+    """What becomes of a program when its turn is over, where its prompt is typed."""
     exit_grace: float
     """Seconds of silence a program may still run after it has said that it is done."""
     cwd: str
