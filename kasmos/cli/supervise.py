@@ -246,7 +246,13 @@ class Supervising:
         run = self._errand.world.runs.get(self._errand.run_id or "")
         for task in run.tasks.values() if run is not None else ():
             session = engine.orchestrator.live_session(task.sessions[-1]) if task.sessions else None
-            if session is not None:
+            if session is None:
+                continue
+            said = engine.orchestrator.said(session.spec.id)
+            if said is not None:
+                # What an agent means, rather than the JSON it says it in.
+                tails[session.spec.id] = said
+            else:
                 end = session.output_bytes
                 text = session.read_nowait(max(0, end - 512), 512).data.decode(errors="replace")
                 lines = [line for line in text.splitlines() if line.strip()]

@@ -16,11 +16,13 @@ from kasmos.daemon.bus import Bus, Subscription
 from kasmos.daemon.gate import Gate
 from kasmos.daemon.life import Health, Life
 from kasmos.daemon.present import Present
+from kasmos.daemon.reading import OutputReader
 from kasmos.daemon.runs import Runs
 from kasmos.daemon.sessions import Sessions
 from kasmos.daemon.tasks import Tasks
 from kasmos.daemon.terminals import Terminals
 from kasmos.daemon.terms import OrchestratorLike, Surroundings
+from kasmos.daemon.transcripts import Transcripts
 from kasmos.exceptions import RequestError
 from kasmos.model.event import AccessRefused, Record
 from kasmos.model.view import AccountView, World
@@ -42,8 +44,10 @@ class Service:
         self._present = Present(orchestrator.world, bus)
         self._gate = Gate(orchestrator, surroundings)
         self.runs = Runs(orchestrator, surroundings, self._gate)
-        self.tasks = Tasks(orchestrator, surroundings, self.runs)
-        self.sessions = Sessions(orchestrator, surroundings, bus)
+        self.tasks = Tasks(orchestrator, surroundings, self.runs, self._gate)
+        reader = OutputReader(orchestrator, bus, surroundings.read_ended)
+        self.sessions = Sessions(orchestrator, surroundings, reader)
+        self.transcripts = Transcripts(reader)
         self.approvals = Approvals(orchestrator)
         self.terminals = Terminals(orchestrator, self.sessions.get, surroundings.last_screen)
 

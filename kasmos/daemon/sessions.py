@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from kasmos.daemon.bus import Bus
 from kasmos.daemon.naming import session_called
 from kasmos.daemon.reading import OutputReader
 from kasmos.daemon.terms import OrchestratorLike, Output, Surroundings
@@ -13,10 +12,10 @@ from kasmos.model.view import SessionView, World
 class Sessions:
     """The sessions of one supervisor; for what every method may raise see `Service`."""
 
-    def __init__(self, orchestrator: OrchestratorLike, surroundings: Surroundings, bus: Bus) -> None:
+    def __init__(self, orchestrator: OrchestratorLike, surroundings: Surroundings, reader: OutputReader) -> None:
         self._orchestrator = orchestrator
         self._surroundings = surroundings
-        self._reader = OutputReader(orchestrator, bus, surroundings.read_ended)
+        self._reader = reader
 
     @property
     def _world(self) -> World:

@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from kasmos.daemon.desk import TaskDesk
+from kasmos.daemon.gate import Gate
+from kasmos.daemon.handover import Handover
 from kasmos.daemon.naming import run_called, task_called
 from kasmos.daemon.runs import Runs
 from kasmos.daemon.shapes import TaskSubmittedWire
 from kasmos.daemon.single import TaskRequest
 from kasmos.daemon.terms import OrchestratorLike, Surroundings
 from kasmos.exceptions import Mistake, RequestError
+from kasmos.model.takeover import HandBack
 from kasmos.model.view import SessionView, TaskView, World
 from kasmos.store.lookup import newest_session
 
@@ -19,11 +22,13 @@ from kasmos.store.lookup import newest_session
 class Tasks:
     """The tasks of one supervisor, of plans and by themselves; for what every method may raise see `Service`."""
 
-    def __init__(self, orchestrator: OrchestratorLike, surroundings: Surroundings, runs: Runs) -> None:
+    def __init__(self, orchestrator: OrchestratorLike, surroundings: Surroundings, runs: Runs, gate: Gate) -> None:
         self._orchestrator = orchestrator
         self._surroundings = surroundings
         self._runs = runs
+        self._gate = gate
         self._desk = TaskDesk(orchestrator, surroundings, self.get)
+        self._handover = Handover(orchestrator, surroundings, self.get)
 
     @property
     def _world(self) -> World:
@@ -93,6 +98,15 @@ class Tasks:
         task = self.get(name)
         await self._orchestrator.stop_task(task.run_id, task.spec.id)
         return self._again(task)
+
+    async def attach(self, name: str, who: str, *, now: bool = False, check: bool = False) -> TaskView:
+        """Have a headless task's conversation opened in a terminal; see `Handover.attach`."""
+        self._gate.require_open()
+        return await self._handover.attach(name, who, now=now, check=check)
+
+    async def detach(self, name: str, back: HandBack) -> TaskView:
+        """Let a conversation that was taken over go on headless; see `Handover.detach`."""
+        return await self._handover.detach(name, back)
 
     def _again(self, task: TaskView) -> TaskView:
         return self._world.runs[task.run_id].tasks[task.spec.id]

@@ -162,7 +162,12 @@ async def _open_journal(options: Options, lock: StateLock) -> AsyncGenerator[tup
 
     db = options.root.db
     async with open_journal(
-        db, clock=options.clock, announce=announce, on_commit=on_commit, close_timeout=JOURNAL_CLOSE_TIMEOUT
+        db,
+        clock=options.clock,
+        announce=announce,
+        note=options.note,
+        on_commit=on_commit,
+        close_timeout=JOURNAL_CLOSE_TIMEOUT,
     ) as journal:
 
         def history(after: int, limit: int) -> list[Record]:

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -69,6 +70,21 @@ _kas_run() {
     ( _kas_run "$@" ); _kas_c=$?; set +C; printf '%s\n' "$_kas_c" 1<>exit; exit "$_kas_c"
   fi )
 exit $?"""
+
+
+@attrs.frozen
+class CopierLoss:
+    """Output that a copier had to let go."""
+
+    count: int | None = None
+    """Bytes; None where nobody counted them."""
+    at: int | None = None
+    """Size of the log when it began."""
+
+    @property
+    def reason(self) -> str:
+        """In words."""
+        return f"{self.count} bytes: the log could not be written" if self.count else "the log could not be written"
 
 
 class Records:
@@ -129,9 +145,14 @@ class Records:
         except FileNotFoundError:
             return None
 
-    def copier_lost_output(self) -> bool:
-        """Whether the copier said that it could not write all it was given."""
-        return self._line(layout.LOST) is not None
+    def copier_lost(self) -> CopierLoss | None:
+        """What the copier said of output that it could not write."""
+        line = self._line(layout.LOST)
+        if line is None:
+            return None
+        words = line.split()[1:]
+        known = len(words) == 2 and all(word.isdigit() for word in words)
+        return CopierLoss(*map(int, words)) if known else CopierLoss()
 
     def shim_log(self) -> str:
         """What the shell had to say."""
@@ -255,7 +276,15 @@ def program_command(directory: str, spec: SessionSpec) -> list[str]:
     prefix = limit_prefix(spec.limits)
     for word in {program[0], *(word for word in prefix if word in ("nice", "ionice", "prlimit"))}:
         resolve(word, spec.env, spec.cwd)
-    return prefix + program
+    return prefix + _mediator(directory, spec) + program
+
+
+def _mediator(directory: str, spec: SessionSpec) -> list[str]:
+    """What stands before a program that is spoken to over a protocol."""
+    if not spec.protocol:
+        return []
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "mediator", "__main__.py")
+    return [sys.executable, "-I", script, spec.protocol, f"{directory}/{layout.ASKS}", spec.conversation, "--"]
 
 
 def _own_tool(name: str) -> str:

@@ -7,18 +7,19 @@ What follows from the end is its child's to decide.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import cast
 
 import attrs
 import trio
 
-from kasmos.exceptions import SessionLostError
+from kasmos.exceptions import SessionError, SessionLostError
 from kasmos.model import event as ev
-from kasmos.model.profile import ExecutionMode
+from kasmos.model.profile import ExecutionMode, WhenDone
 from kasmos.model.session import ExitStatus, SessionKind, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
-from kasmos.model.view import SessionView
+from kasmos.model.view import DeliveryState, SessionView
 from kasmos.screens import Ruleset
 from kasmos.sessions.protocol import AskSource, ExecutionSession, TerminalSession
 from kasmos.supervision import transitions
@@ -28,9 +29,11 @@ from kasmos.supervision.hearing import Reading
 from kasmos.supervision.meter import Meter, MeterTerms
 from kasmos.supervision.prompting import deliver_prompt
 from kasmos.supervision.recipe import Recipe, Surroundings
+from kasmos.supervision.relief import Relief
 from kasmos.supervision.stop_order import StopOrder
 from kasmos.supervision.terminal import Terminal
 from kasmos.supervision.termination import stop
+from kasmos.supervision.turn import wait_turn_over
 from kasmos.supervision.witness import Witness, make_witness
 
 TAIL_BYTES = 4096
@@ -62,6 +65,8 @@ class Attendant:
         self._around = around
         self._ledger = around.ledger
         self._order = order
+        self._relief = Relief(session.spec.id, around.ledger)
+        """Says when it is to end for a person, or because a person has given it back."""
         self._deadline = self._find_deadline(outset)
         """When its time is over, by CLOCK_MONOTONIC; the time it waits for people is added."""
         self._detached = False
@@ -88,12 +93,23 @@ class Attendant:
         """The approval whose answer the session has taken, though the journal may not say so yet."""
         return self.desk.given if self.desk is not None else None
 
+    @property
+    def said(self) -> str | None:
+        """What the session's program says or does now, in a line; None where that is not understood."""
+        return self._witness.said if self._witness is not None else None
+
     def detach(self) -> None:
         """Leave the running program to the next supervisor. Never blocks."""
         if self._session.exit is None and not self._detached:
             self._detached = True
             self._session.detach()
             self._ledger.append_nowait(ev.SessionDetached(self._session.spec.id))
+
+    def heed(self) -> None:
+        """Somebody wants its conversation, or has given it back; the journal says which. Never blocks."""
+        self._relief.heed()
+        if self._relief.reason is StopReason.HANDED_OVER and self._patience is not None:
+            self._patience.cancel()
 
     def close(self) -> None:
         """Let go of whoever waits for the session to take an answer. Never blocks."""
@@ -134,11 +150,12 @@ class Attendant:
                 # No Trio task of its own for the stop: a thousand sessions are a thousand tasks fewer.
                 with trio.CancelScope(deadline=self._patience_deadline()) as self._patience:
                     order.interrupts = self._patience
-                    if order.reason is None:
+                    if order.reason is None and self._relief.reason is not StopReason.HANDED_OVER:
                         return await wait_beside(session, self._duties())
                 done = StopReason.SETTLED if self._overstayed else None
-                reason = order.reason or done or self._time_is_over()
-                status = await stop(session, reason=reason, hurry=order.hurry)
+                reason = order.reason or done or self._relief.reason or self._time_is_over()
+                keys = self._recipe.quit_keys() if reason is StopReason.HANDED_BACK else ()
+                status = await stop(session, reason=reason, hurry=order.hurry, keys=keys)
         except SessionLostError as error:
             return error
         if status is None:
@@ -168,7 +185,9 @@ class Attendant:
         return (view.started_mono if view.started_mono is not None else view.starting_mono) + outset.limit
 
     def _find_budget_deadline(self) -> float:
-        left = self._recipe.time_left(self._ledger.world) if self._meter is not None else None
+        # Of a person's time nothing is counted.
+        counts = self._meter is not None and not self._relief.attended
+        left = self._recipe.time_left(self._ledger.world) if counts else None
         return float("inf") if left is None else self._around.now() + left
 
     def _used(self) -> list[ev.SessionEvent]:
@@ -180,12 +199,12 @@ class Attendant:
 
     async def _conclude(self, status: ExitStatus) -> ev.SessionConcluded | None:
         """What the program said of its end, where that decides."""
-        if self._witness is None:
-            return None
         session_id = self._session.spec.id
         known = self._ledger.world.sessions.get(session_id)
         # Whoever was done and had to be sent away has not failed by how it went.
         settled = known is not None and known.stop_reason is StopReason.SETTLED
+        if self._witness is None:
+            return ev.SessionConcluded(session_id, Outcome.SUCCEEDED) if settled else None
         said = await self._witness.conclude(ExitStatus(code=0) if settled else status)
         if said is None:
             return None
@@ -200,11 +219,24 @@ class Attendant:
         duties = self._screen_duties()
         if self._witness is not None:
             duties.append(partial(self._see_it_through, self._witness))
+        if self._relief.attended:
+            duties.append(self._see_it_off)
         return duties
+
+    async def _see_it_off(self) -> None:
+        """Send the program away when its conversation has been given back."""
+        await self._relief.wait_due(self.terminal)
+        if self._patience is not None:
+            self._patience.cancel()
 
     async def _see_it_through(self, witness: Witness) -> None:
         """Read along; send the program away when it is done and does not go by itself."""
-        if await witness.wait_overstayed() and self._patience is not None:
+        if await witness.wait_overstayed():
+            self._send_away()
+
+    def _send_away(self) -> None:
+        """It is done, and stays: end it."""
+        if self._patience is not None:
             self._overstayed = True
             self._patience.cancel()
 
@@ -227,18 +259,29 @@ class Attendant:
             async def type_prompt() -> None:
                 if not await deliver_prompt(terminal, prompt, self._ledger, session.spec.id):
                     self._order.give(StopReason.UNDELIVERED)
+                elif self._recipe.when_done is WhenDone.LEAVE and self._is_delivered():
+                    # How it ended, if it did, is told to those who wait for the end.
+                    with suppress(SessionError):
+                        await wait_turn_over(terminal, self._recipe.exit_grace)
+                        self._send_away()
 
             duties.append(type_prompt)
         return duties
+
+    def _is_delivered(self) -> bool:
+        view = self._ledger.world.sessions[self._session.spec.id]
+        return view.delivery is DeliveryState.DELIVERED
 
     def _make_desk(self, source: AskSource) -> Desk:
         def reset_clock() -> None:
             if self._patience is not None and self._order.reason is None:
                 self._patience.deadline = self._patience_deadline()
 
+        policy = self._recipe.approvals
         terms = DeskTerms(
             session_id=self._session.spec.id,
-            policy=self._recipe.approvals,
+            # Whoever sits there has all the time there is.
+            policy=attrs.evolve(policy, timeout=None) if self._relief.attended else policy,
             cwd=self._recipe.cwd,
             now=self._around.now,
             rand=self._around.rand,
@@ -268,7 +311,7 @@ class Attendant:
 
         def seconds() -> float:
             view = self._ledger.world.sessions.get(spec.id)
-            if view is None:
+            if view is None or view.attended:
                 return 0.0
             begun = view.started_mono if view.started_mono is not None else view.starting_mono
             return max(0.0, self._around.now() - begun - view.waited)

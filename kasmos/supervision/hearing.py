@@ -7,6 +7,7 @@ from typing import Protocol
 
 import attrs
 
+from kasmos.harnesses.brief import brief, next_words
 from kasmos.harnesses.conclusion import Conclusion
 from kasmos.harnesses.events import AgentEvent, Message, Thinking, ToolCall, ToolResult
 from kasmos.harnesses.facts import Facts
@@ -45,6 +46,10 @@ class Hearing(Protocol):
         """Whether the program has said that it is done, and nothing has gone on since."""
 
     @property
+    def said(self) -> str | None:
+        """What it says or does now, in a line; None where that is not to be had."""
+
+    @property
     def silent(self) -> bool:
         """Whether nothing was told, and nothing need have been: then nothing is recorded."""
 
@@ -72,6 +77,7 @@ class Transcript:
         )
         self._turns = 0
         self._in_turn = False
+        self._last: AgentEvent | None = None
 
     def feed(self, data: bytes) -> None:
         """Take the next piece."""
@@ -79,6 +85,7 @@ class Transcript:
         self._parser.evidence.now = self._wall()
         for event in self._parser.feed(data):
             self._count(event)
+            self._last = next_words(self._last, event)
 
     def _count(self, event: AgentEvent) -> None:
         """Count turns: what an agent says and does until it is given something is one."""
@@ -99,6 +106,11 @@ class Transcript:
         """Whether it has said that it is done, and nothing has gone on since."""
         evidence = self._parser.evidence
         return evidence.verdict is not None and not evidence.turn_open
+
+    @property
+    def said(self) -> str:
+        """What it says or does now."""
+        return brief(self._last)
 
     @property
     def silent(self) -> bool:
@@ -138,6 +150,10 @@ class ToldLines:
     def said_done(self) -> bool:
         """Never: a script is done when it ends."""
         return False
+
+    @property
+    def said(self) -> None:
+        """Nothing: what a script writes is for people as it is."""
 
     @property
     def silent(self) -> bool:

@@ -9,13 +9,14 @@ from typing import Protocol
 import attrs
 
 from kasmos.model.approval import ApprovalPolicy
-from kasmos.model.profile import RestartPolicy
+from kasmos.model.profile import RestartPolicy, WhenDone
 from kasmos.model.session import SessionSpec
 from kasmos.model.task import Cause
 from kasmos.model.usage import Price, Shortfall
 from kasmos.model.view import SessionView, World
 from kasmos.screens import Ruleset
 from kasmos.sessions.protocol import Backend, ExecutionSession
+from kasmos.supervision.handover import Thread
 from kasmos.supervision.ledger import Ledger
 
 
@@ -39,6 +40,8 @@ class Recipe(Protocol):
     approvals: ApprovalPolicy
     accept: frozenset[Shortfall]
     """What may be missing although the program exits 0."""
+    when_done: WhenDone
+    """What becomes of a program when its turn is over, where its prompt is typed."""
     exit_grace: float
     """Seconds of silence a program may still run after it has said that it is done."""
     cwd: str
@@ -61,8 +64,11 @@ class Recipe(Protocol):
     may_ask: bool
     """Whether a person is there to see to an account."""
 
-    def agent(self, attempt: int) -> SessionSpec:
-        """The session of an attempt."""
+    def agent(self, attempt: int, thread: Thread | None = None) -> SessionSpec:
+        """The session of an attempt, with the conversation that it goes on with."""
+
+    def quit_keys(self) -> tuple[str, ...]:
+        """Keys that end its agent in a terminal, pressed one after the other until it has ended."""
 
     def check(self, attempt: int, index: int) -> SessionSpec:
         """The session of a check."""

@@ -212,10 +212,27 @@ class Terminal:
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
-    async def _wait_look(self, until: float) -> None:
+    async def wait_look(self, until: float) -> None:
         """Wait for the next look, or until an instant of Trio's clock."""
         with trio.move_on_at(until):
             await self._changed.wait()
+
+    async def wait_turn_over(self) -> None:
+        """Wait until the screen has shown for a moment that the program is not at work, or it is seen no more.
+
+        What cannot be read is not waited for. Cancellation: no effect.
+        """
+        while self.verdict is None and not self._ended:
+            await self._changed.wait()
+        while self._is_working():
+            await self._changed.wait()
+            with trio.move_on_after(STANDS_AFTER):
+                # Between two steps of a turn a screen may look idle.
+                while not self._is_working():
+                    await self._changed.wait()
+
+    def _is_working(self) -> bool:
+        return not self._ended and self.verdict is not None and self.verdict.state is ScreenState.WORKING
 
     # --- asks ----------------------------------------------------------------------
 
@@ -263,7 +280,7 @@ class Terminal:
                 return
             if trio.current_time() >= give_up:
                 raise SessionError(otherwise)
-            await self._wait_look(min(give_up, trio.current_time() + 1.0))
+            await self.wait_look(min(give_up, trio.current_time() + 1.0))
 
     async def respond(self, choice: str) -> None:
         """Press the key that stands for a choice at a permission prompt.
@@ -331,7 +348,7 @@ class Terminal:
     ) -> Delivered:
         name = self._session.spec.name
         progress = Progress(Step.DOUBTFUL if doubtful else Step.WAITING, trio.current_time())
-        replaced = ""
+        replaced, offset = "", 0
         while True:
             sight = await self._sight(order)
             progress = saw(progress, sight, trio.current_time())
@@ -343,7 +360,7 @@ class Terminal:
                     if trio.current_time() >= tell_at:
                         self._wait_for(why)
                         tell_at = math.inf
-                    await self._wait_look(min(until, tell_at) if why else until)
+                    await self.wait_look(min(until, tell_at) if why else until)
                     continue
                 case Refuse(why):
                     raise SessionBusyError(f"{name}: {why}; nothing was typed")
@@ -365,10 +382,11 @@ class Terminal:
                     if intent is not None:
                         reach("prompt.typed")
                 case Act.ENTER:
+                    offset = self._session.output_bytes
                     await self._session.press("Enter")
-            progress = after(progress, action, trio.current_time())
+            progress = after(progress, action, trio.current_time(), offset)
             # Give the program a moment to draw; its output is looked at as it comes.
-            await self._wait_look(trio.current_time() + 0.1)
+            await self.wait_look(trio.current_time() + 0.1)
 
     async def type_blind(self, text: str, *, submit: bool, force: bool) -> Delivered:
         """Type a text into a program of whose screen nothing is known.
@@ -401,7 +419,25 @@ class Terminal:
         draft = verdict.composer.draft if verdict.composer is not None else None
         shows = shows_text(draft, order.text, self.rules.layout.pasted)
         person = draft is not None and not shows and await self._is_person_active(PERSON_ACTIVE)
-        return Sight(verdict.state, verdict.composer is not None, draft, shows, person)
+        picture = self.picture
+        assert picture is not None
+        return Sight(
+            verdict.state,
+            verdict.composer is not None,
+            draft,
+            shows,
+            person,
+            offset=picture.offset,
+            unread=picture.unread > 0,
+        )
+
+    async def is_attended(self) -> bool:
+        """Whether somebody sits at it who may type.
+
+        Raises:
+            SessionError: the terminal cannot be asked.
+        """
+        return await self._is_person_active(math.inf)
 
     async def _is_person_active(self, within: float) -> bool:
         since = self._wall() - within

@@ -52,6 +52,11 @@ class Witness:
         return self._hearing.reading
 
     @property
+    def said(self) -> str | None:
+        """What the program says or does now, in a line; None where that is not to be had."""
+        return self._hearing.said
+
+    @property
     def silent(self) -> bool:
         """Whether nothing was told, and nothing need have been."""
         return self._hearing.silent
