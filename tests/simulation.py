@@ -32,7 +32,7 @@ from kasmos.sessions.protocol import Backend
 from kasmos.sessions.script import Script
 from kasmos.sessions.scripted import ScriptedBackend, ScriptedMachine
 from kasmos.store.fold import fold
-from kasmos.supervision.child import Surroundings
+from kasmos.supervision.recipe import Surroundings
 from kasmos.supervision.supervisor import Supervisor, open_supervisor
 from kasmos.supervision.termination import terminate
 

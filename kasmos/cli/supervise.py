@@ -13,7 +13,7 @@ from kasmos.cli.errand import Errand, continuing, ending, trying_again
 from kasmos.config.schema import Config
 from kasmos.exceptions import KasmosError
 from kasmos.model.view import World
-from kasmos.serve import Engine, Options, open_engine
+from kasmos.serve import Engine, Options, open_engine, serve_when_knocked
 
 LEAVE_GRACE = 2.5
 """Seconds that readers of the API are given when the work is over."""
@@ -106,7 +106,8 @@ class Supervising:
             over = trio.Event()
             if after is not None:
                 nursery.start_soon(self._show, engine, after)
-                nursery.start_soon(engine.serve_api, errand.place.root.socket, over, errand.view.message)
+                socket, say = errand.place.root.socket, errand.view.message
+                nursery.start_soon(serve_when_knocked, engine.service, socket, over, say)
                 await first(engine.orchestrator.leave_when_idle, errand.signals.first.wait)
             if errand.signals.received:
                 await self._leave(engine)

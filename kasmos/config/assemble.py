@@ -17,7 +17,7 @@ from kasmos.config.origin import Origin, OriginKind
 from kasmos.config.schema import Config, Daemon, Logs, Orchestration, Retention
 from kasmos.model.approval import Rule
 from kasmos.model.budget import Budgets, Limit
-from kasmos.model.profile import AgentProfile, ExecutionMode, Limits, PromptMode, RestartPolicy, StopPolicy
+from kasmos.model.profile import AgentProfile, ExecutionMode, Limits, PromptMode, RestartPolicy, StopPolicy, WhenDone
 from kasmos.model.usage import Price, Shortfall
 
 T = TypeVar("T")
@@ -129,6 +129,7 @@ class _Agent:
             start_interval=self._get("start_interval"),
             harness=self._get("harness"),
             accept=tuple(map(Shortfall, self._get("accept"))),
+            when_done=self._get("when_done"),
             exit_grace=self._get("exit_grace"),
         )
         self._judge_placeholders(profile)
@@ -230,6 +231,13 @@ class _Agent:
                 (*self._path, "prompt"),
                 'a prompt is typed into a terminal, so prompt = "type" needs execution_mode = "tmux"',
                 'execution_mode = "tmux"',
+            )
+        if profile.when_done is WhenDone.LEAVE and profile.prompt is not PromptMode.TYPE:
+            self._findings.mistake(
+                self._origin("when_done"),
+                (*self._path, "when_done"),
+                'only of a program whose prompt is typed is the end of its turn seen, so when_done = "leave" cannot be',
+                'prompt = "type", in execution_mode = "tmux"',
             )
         if profile.prompt is not PromptMode.ARGUMENT and any("{prompt}" in word for word in words):
             where = "flags" if (*self._path, "flags") in self._settings else "program"

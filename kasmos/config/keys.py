@@ -37,6 +37,7 @@ from kasmos.model.profile import (
     OutputMode,
     PromptMode,
     RestartCondition,
+    WhenDone,
 )
 from kasmos.model.session import CgroupUse
 from kasmos.model.usage import Shortfall
@@ -445,6 +446,12 @@ KEYS: tuple[Key, ...] = (
         ),
         "What is no failure although it is missing, where the program's own word decides; see docs/harnesses.md.",
         [],
+    ),
+    Key(
+        (*AGENT, "when_done"),
+        Choice(WhenDone),
+        'With prompt = "type", when its turn is over: it may `stay`, or has to `leave` after exit_grace: succeeded.',
+        "stay",
     ),
     Key(
         (*AGENT, "exit_grace"),

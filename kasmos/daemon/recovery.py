@@ -18,7 +18,7 @@ from kasmos.model.event import Event, Record
 from kasmos.model.session import SessionHandle, SessionKind, SessionSpec, StopReason
 from kasmos.model.view import RunState, SessionView, World
 from kasmos.sessions.protocol import Backend, SessionNeverStarted
-from kasmos.supervision.child import Ledger
+from kasmos.supervision.ledger import Ledger
 from kasmos.supervision.termination import stop
 
 

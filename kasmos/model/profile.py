@@ -47,6 +47,15 @@ class OutputMode(enum.StrEnum):
     """A pipe with a copier that survives the supervisor; for programs that reopen `/dev/stderr`."""
 
 
+class WhenDone(enum.StrEnum):
+    """What becomes of a program in a terminal when the turn is over that its prompt began."""
+
+    STAY = "stay"
+    """It stays, for a person to go on with; its task ends when the program does."""
+    LEAVE = "leave"
+    """It is sent away, and has succeeded."""
+
+
 class LeftoverPolicy(enum.StrEnum):
     """What happens to processes that outlive the program that started them."""
 
@@ -180,6 +189,8 @@ class AgentProfile:
     """What is known of its program; None means: told by the program's name."""
     accept: tuple[Shortfall, ...] = ()
     """What may be missing although the program exits 0."""
+    when_done: WhenDone = WhenDone.STAY
+    """What becomes of it when its turn is over, where its prompt is typed."""
     exit_grace: float = 30.0
     """Seconds of silence it may still run after it has said that it is done."""
 

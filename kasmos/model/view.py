@@ -138,6 +138,8 @@ class Conclusion:
     outcome: Outcome
     failure: Failure | None = None
     conversation: str = ""
+    model: str = ""
+    """The model that answered, where it was told."""
 
 
 # --- accounts ---------------------------------------------------------------------

@@ -18,7 +18,7 @@ from kasmos.harnesses.equip import Equipped, equip, judge_profile
 from kasmos.model.approval import ApprovalPolicy
 from kasmos.model.budget import Limit
 from kasmos.model.plan import PlanTask
-from kasmos.model.profile import AgentProfile, ExecutionMode, OutputMode, PromptMode, RestartPolicy
+from kasmos.model.profile import AgentProfile, ExecutionMode, OutputMode, PromptMode, RestartPolicy, WhenDone
 from kasmos.model.session import SessionKind, SessionSpec
 from kasmos.model.usage import Price
 from kasmos.model.view import RunView, SessionView, TaskView, World
@@ -29,7 +29,7 @@ from kasmos.screens import Ruleset, rules_for
 from kasmos.sessions.environment import child_environment
 from kasmos.sessions.protocol import Backend
 from kasmos.sessions.registry import require_backend
-from kasmos.supervision.child import Hindrance
+from kasmos.supervision.recipe import Hindrance
 from kasmos.telemetry.spans import traceparent
 
 PERMISSION_SERVER = (sys.executable, os.path.join(os.path.dirname(kasmos.__file__), "sessions", "permission_server.py"))
@@ -99,7 +99,7 @@ def refusals(
 
 
 class TaskRecipe:
-    """How one task's sessions are made; see `kasmos.supervision.child.Recipe`."""
+    """How one task's sessions are made; see `kasmos.supervision.recipe.Recipe`."""
 
     def __init__(self, run: RunView, task: TaskView, kitchen: Kitchen) -> None:
         self._run = run
@@ -112,6 +112,7 @@ class TaskRecipe:
         self.retry_lost = profile is not None and profile.retry_lost
         self.approvals = profile.approvals if profile is not None else ApprovalPolicy()
         self.accept = frozenset(profile.accept if profile is not None else ())
+        self.when_done = profile.when_done if profile is not None else WhenDone.STAY
         self.exit_grace = profile.exit_grace if profile is not None else math.inf
         self.typed_max = profile.typed_max if profile is not None else AgentProfile.typed_max
         self.cwd = run.project

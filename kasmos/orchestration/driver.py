@@ -21,7 +21,8 @@ from kasmos.orchestration.assembly import Kitchen, TaskRecipe
 from kasmos.orchestration.budgets import Place
 from kasmos.orchestration.scheduler import RunDecision, decide_outer_needs, decide_run
 from kasmos.orchestration.slots import Slots, is_pending
-from kasmos.supervision.child import Child, Ledger
+from kasmos.supervision.child import Child
+from kasmos.supervision.ledger import Ledger
 from kasmos.supervision.supervisor import Supervisor
 
 STOP_REASONS = {

@@ -16,7 +16,7 @@ from kasmos.failpoints import reach
 from kasmos.model import event as ev
 from kasmos.model.plan import Origin, Plan, PlanTask, RunSettings, Wave
 from kasmos.orchestration.driver import Driver
-from kasmos.supervision.child import Ledger
+from kasmos.supervision.ledger import Ledger
 
 ACCEPT_TIMEOUT = 5.0
 """Seconds that who hands in a task waits for it to be recorded."""

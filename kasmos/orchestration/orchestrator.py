@@ -28,7 +28,7 @@ from kasmos.orchestration.submission import Accepted, Submission, is_gone_on_wit
 from kasmos.orchestration.treasury import Treasury
 from kasmos.sessions.protocol import ExecutionSession
 from kasmos.sessions.registry import require_backend
-from kasmos.supervision.child import Ledger
+from kasmos.supervision.ledger import Ledger
 from kasmos.supervision.supervisor import Supervisor
 from kasmos.supervision.terminal import Terminal
 

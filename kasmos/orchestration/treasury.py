@@ -16,7 +16,7 @@ from kasmos.orchestration import budgets as purse
 from kasmos.orchestration.accounts import decide_start, next_opening, parked_now, told
 from kasmos.orchestration.budgets import Place, Shortage
 from kasmos.orchestration.days import day_of, next_day_at
-from kasmos.supervision.child import Hindrance
+from kasmos.supervision.recipe import Hindrance
 
 
 def _no_budgets() -> Budgets:

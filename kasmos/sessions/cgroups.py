@@ -167,6 +167,18 @@ def _is_delegated(path: str) -> bool:
     return False
 
 
+def is_beside_us(pid: int, proc: str = "/proc") -> bool:
+    """Whether a process is in the same group as we are; False where that cannot be told."""
+    found = []
+    for who in ("self", pid):
+        try:
+            with open(f"{proc}/{who}/cgroup", "rb") as file:
+                found.append([line for line in file.read().splitlines() if line.startswith(b"0::")])
+        except OSError:
+            return False
+    return bool(found[0]) and found[0] == found[1]
+
+
 # --- one group ----------------------------------------------------------------------
 
 

@@ -142,8 +142,9 @@ async def close_log(hold: Hold) -> None:
     log.pull()
     await log.settle(hold.services.disk_lanes.limiter, hold.services.warn, finally_=True)
     losses, log.losses = log.losses, []
-    if hold.spec.has_copier and hold.records.copier_lost_output():
-        losses.append((log.buffer.end, "the log could not be written"))
+    lost = hold.records.copier_lost() if hold.spec.has_copier else None
+    if lost is not None:
+        losses.append((log.buffer.end if lost.at is None else lost.at, lost.reason))
     for offset, reason in losses:
         await hold.notify(ev.OutputLost(hold.spec.id, offset, reason))
 

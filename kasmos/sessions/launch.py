@@ -71,6 +71,21 @@ _kas_run() {
 exit $?"""
 
 
+@attrs.frozen
+class CopierLoss:
+    """Output that a copier had to let go."""
+
+    count: int | None = None
+    """Bytes; None where nobody counted them."""
+    at: int | None = None
+    """Size of the log when it began."""
+
+    @property
+    def reason(self) -> str:
+        """In words."""
+        return f"{self.count} bytes: the log could not be written" if self.count else "the log could not be written"
+
+
 class Records:
     """The records in a session's directory. Blocks on the disk; cheap: what was complete once is kept.
 
@@ -129,9 +144,14 @@ class Records:
         except FileNotFoundError:
             return None
 
-    def copier_lost_output(self) -> bool:
-        """Whether the copier said that it could not write all it was given."""
-        return self._line(layout.LOST) is not None
+    def copier_lost(self) -> CopierLoss | None:
+        """What the copier said of output that it could not write."""
+        line = self._line(layout.LOST)
+        if line is None:
+            return None
+        words = line.split()[1:]
+        known = len(words) == 2 and all(word.isdigit() for word in words)
+        return CopierLoss(*map(int, words)) if known else CopierLoss()
 
     def shim_log(self) -> str:
         """What the shell had to say."""

@@ -34,16 +34,16 @@ async def start(hold: Hold, boot_id: str) -> None:
     Cancellation: nothing is left behind, and the program has not run.
     """
     spec, services = hold.spec, hold.services
-    _make_cgroup(hold)
+    make_cgroup(hold)
     spec = hold.spec
     # In a thread: a slow disk must not hold up the other sessions. What it made is its own to undo until it returns.
     try:
         opened = await in_thread(launch.prepare_opened, hold.path, spec, boot_id, limiter=services.disk_lanes.limiter)
     except OSError as error:
-        _drop_cgroup(hold)
+        drop_cgroup(hold)
         raise _cannot_start(hold, error) from error
     except BaseException:
-        _drop_cgroup(hold)
+        drop_cgroup(hold)
         raise
     gate: socket.socket | None = None
     try:
@@ -65,7 +65,7 @@ async def start(hold: Hold, boot_id: str) -> None:
             gate.close()
 
 
-def _make_cgroup(hold: Hold) -> None:
+def make_cgroup(hold: Hold) -> None:
     """Give the session a control group where there can be one; everything works without."""
     place = hold.services.cgroups
     if place is None:
@@ -79,12 +79,13 @@ def _make_cgroup(hold: Hold) -> None:
     hold.kin.cgroup = path
 
 
-def _drop_cgroup(hold: Hold) -> None:
+def drop_cgroup(hold: Hold) -> None:
+    """Remove the session's control group, if nobody is in it."""
     if hold.kin.cgroup and cgroups.remove(hold.kin.cgroup):
         hold.kin.cgroup = ""
 
 
-def _check_cgroup(hold: Hold) -> None:
+def check_cgroup(hold: Hold) -> None:
     """See whether the shim has entered the session's control group; the program is not in it otherwise."""
     path = hold.kin.cgroup
     if not path or hold.program is None or hold.program.pid in cgroups.members(path):
@@ -123,7 +124,7 @@ async def _spawn(
     if not hold.is_ready():
         said = hold.records.shim_log() or "its shell ended before it could run"
         raise SessionStartError(f"cannot start {spec.name}: {said}")
-    _check_cgroup(hold)
+    check_cgroup(hold)
     reach("session.proven")
     with suppress(OSError):
         gate.send(b"\n")
@@ -157,7 +158,7 @@ async def _undo(hold: Hold, gate: socket.socket | None) -> None:
             empty = await hold.kill(helpers=True)
     hold.drop()
     if empty:
-        _drop_cgroup(hold)
+        drop_cgroup(hold)
         launch.discard(hold.path)
         return
     # Somebody may still come: let there be a claim.

@@ -24,10 +24,10 @@ from kasmos.sessions.tmux_control import ControlClient, ControlError, ControlLos
 from kasmos.sessions.tmux_wire import Notification
 from kasmos.sessions.tree import signal_all
 
-GUARD_INTERVAL = 2.0
+GUARD_INTERVAL = 1.0
 """Seconds between two looks at the server's memory, while there are sessions in it."""
-GROWTH = 64 * 1024 * 1024
-"""Bytes a server may grow before it is looked for a logger that does not take what it is given."""
+GROWTH = 32 * 1024 * 1024
+"""Bytes a server may grow before it is looked for loggers that are stopped, reader and guardian alike."""
 START_LIMIT = 20.0
 """Seconds the control connection has to come up."""
 
@@ -78,7 +78,10 @@ class Host:
         self._populated.set()
 
     async def _guard(self) -> None:
-        """Keep the server from growing behind loggers that were stopped: what they do not take, it keeps in memory."""
+        """Keep the server from growing behind loggers that were stopped: what they do not take, it keeps in memory.
+
+        They do so themselves unless both processes of one are stopped.
+        """
         with self._guard_scope:
             while True:
                 await self._populated.wait()

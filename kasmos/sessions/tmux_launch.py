@@ -7,8 +7,9 @@ The same recipe, records and claim as in `launch`; what differs, and why:
   controlling terminal the pane is. The shells above it catch what the terminal sends and do not read from it.
 * The gate is a FIFO. The supervisor holds it open; opened for both before it is opened for reading, so that the opening
   does not wait for a supervisor that is dead, whose end is the end of the file: the gate is open then.
-* The output goes through the **logger**, a copier that tmux feeds (`pipe-pane`). It is attached by the same line that
-  makes the pane, so nothing can come between the two, and it belongs to the tmux server: it outlives the supervisor.
+* The output goes through the **logger** (`tmux_logger`), a copier that tmux feeds (`pipe-pane`). It is attached by the
+  same line that makes the pane, so nothing can come between the two, and it belongs to the tmux server: it outlives
+  the supervisor.
 * What the server has of an environment is none of the program's business: variables that tmux adds are taken away, but
   for TERM, which must be the pane's.
 """
@@ -19,16 +20,19 @@ import os
 import re
 import shlex
 import shutil
+import sys
 
 from kasmos.exceptions import SessionStartError
 from kasmos.model.session import SessionSpec
-from kasmos.sessions import launch, layout
+from kasmos.sessions import launch, layout, tmux_logger
 
 PANE = r"""_kas_t='HUP INT QUIT TERM USR1 USR2 ALRM PIPE TSTP TTOU TTIN'; trap : $_kas_t
-cd "$1" || exit 125; exec 2>>shim.log; _kas_dir=$2 _kas_n=$3 _kas_flock=$4 _kas_shell=$5; shift 5
+cd "$1" || exit 125; exec 2>>shim.log; _kas_dir=$2 _kas_n=$3 _kas_flock=$4 _kas_shell=$5
+_kas_group=$6; shift 6
 ( trap : $_kas_t
   exec 9<>lease; "$_kas_flock" -n 9 || exit 125
   set -C; read -r _kas_s </proc/self/stat; { printf '%s\n' "$_kas_s" >shim; } 2>/dev/null || exit 125
+  [ -z "$_kas_group" ] || printf 0 2>/dev/null >|"$_kas_group"/cgroup.procs
   ( exec 8<>gate; exec 7<gate 8>&-
     read -r _kas_s </proc/self/stat; printf '%s\n' "$_kas_s" >pid || exit 125
     read -r _kas_s <&7
@@ -40,12 +44,9 @@ cd "$1" || exit 125; exec 2>>shim.log; _kas_dir=$2 _kas_n=$3 _kas_flock=$4 _kas_
   set +C; printf '%s\n' "$_kas_c" 1<>exit; exit "$_kas_c" )
 exit $?"""
 
-LOGGER = r"""cd "$1" || exit; trap '' HUP INT QUIT TERM USR1 USR2 ALRM PIPE
-exec 2>>shim.log; read -r s </proc/self/stat; printf '%s\n' "$s" >copier
-until "$2" >>output.log; do c=$?; printf 'lost\n' 1<>lost
-  echo 'kasmos: output was lost: the log could not be written' >&2
-  case $c in 126|127) break;; esac
-done"""
+LOGGER = r"""cd "$1" || exit; trap '' HUP INT QUIT TERM USR1 USR2 ALRM PIPE TSTP
+exec 2>>shim.log; read -r s </proc/self/stat; printf '%s\n' "$s" >copier; exec "$2" -I -S "$3"
+"""
 
 
 def pane_command(directory: str, spec: SessionSpec, soft_nofile: int) -> list[str]:
@@ -59,13 +60,14 @@ def pane_command(directory: str, spec: SessionSpec, soft_nofile: int) -> list[st
     argv = launch.program_command(directory, spec)
     shell = spec.env.get("SHELL", "")
     return [
-        "/bin/sh", "-c", PANE, "kasmos", directory, spec.cwd, str(soft_nofile), _own_tool("flock"), shell, *argv
+        "/bin/sh", "-c", PANE, "kasmos",
+        directory, spec.cwd, str(soft_nofile), _own_tool("flock"), shell, spec.cgroup, *argv
     ]  # fmt: skip
 
 
 def logger_command(directory: str) -> str:
     """The command of `pipe-pane`."""
-    words = ["/bin/sh", "-c", LOGGER, "kasmos", directory, _own_tool("cat")]
+    words = ["/bin/sh", "-c", LOGGER, "kasmos", directory, sys.executable, tmux_logger.__file__]
     # tmux expands formats and times in it.
     return "exec " + shlex.join(words).replace("%", "%%").replace("#", "##")
 

@@ -20,7 +20,7 @@ from kasmos.failpoints import reach
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.screen import AttachedClient, Picture
 from kasmos.model.session import Capabilities, ExitStatus
-from kasmos.sessions import launch, layout, processes, tmux, tmux_launch
+from kasmos.sessions import cgroups, launch, layout, processes, spawn, tmux, tmux_launch
 from kasmos.sessions.ending import clear_up, close_log, finish
 from kasmos.sessions.held import HeldSession, either
 from kasmos.sessions.hold import Hold
@@ -85,12 +85,20 @@ async def start(hold: Hold, host: Host, boot_id: str) -> Pane:
 
     Cancellation: nothing is left behind, and the program has not run.
     """
-    spec, services = hold.spec, hold.services
+    services = hold.services
+    if services.cgroups is not None and cgroups.is_beside_us(host.pid):
+        # A server in a scope of its own is to outlive our unit: then its sessions do not belong into a group of that.
+        spawn.make_cgroup(hold)
+    spec = hold.spec
     pane = Pane(host, tmux_launch.tmux_name(spec.id))
     try:
         await in_thread(launch.prepare, hold.path, spec, boot_id, limiter=services.disk_lanes.limiter)
     except OSError as error:
+        spawn.drop_cgroup(hold)
         raise SessionStartError(f"cannot start {spec.name}: {error.strerror or error}") from error
+    except BaseException:
+        spawn.drop_cgroup(hold)
+        raise
     with ExitStack() as opened:
         gate: int | None = None
         try:
@@ -143,6 +151,7 @@ async def _spawn(hold: Hold, pane: Pane, command: list[str]) -> None:
     if not hold.is_ready() or not hold.has_program():
         said = hold.records.shim_log() or "its shell ended before it could run"
         raise SessionStartError(f"cannot start {spec.name}: {said}")
+    spawn.check_cgroup(hold)
 
 
 @contextlib.contextmanager
@@ -187,6 +196,7 @@ async def _undo(hold: Hold, pane: Pane, gate: int | None) -> None:
                 await pane.host.control.command(["kill-session", "-t", f"={pane.name}"])
     hold.drop()
     if empty:
+        spawn.drop_cgroup(hold)
         launch.discard(hold.path)
         return
     with suppress(OSError):

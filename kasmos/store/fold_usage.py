@@ -90,7 +90,7 @@ def apply_concluded(world: World, session: SessionView, event: ev.SessionConclud
     account = world.accounts.get(session.account)
     if account is not None and event.failure is None:
         world.accounts[account.name] = attrs.evolve(account, streak=0)
-    conclusion = Conclusion(event.outcome, event.failure, event.conversation)
+    conclusion = Conclusion(event.outcome, event.failure, event.conversation, event.model)
     return attrs.evolve(session, conclusion=conclusion, conversation=event.conversation or session.conversation)
 
 

@@ -15,7 +15,8 @@ import trio
 from kasmos.model import event as ev
 from kasmos.model.session import StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
-from kasmos.supervision.child import Child, Surroundings
+from kasmos.supervision.child import Child
+from kasmos.supervision.recipe import Surroundings
 
 
 @attrs.define(eq=False)

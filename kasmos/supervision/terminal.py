@@ -212,7 +212,7 @@ class Terminal:
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
-    async def _wait_look(self, until: float) -> None:
+    async def wait_look(self, until: float) -> None:
         """Wait for the next look, or until an instant of Trio's clock."""
         with trio.move_on_at(until):
             await self._changed.wait()
@@ -263,7 +263,7 @@ class Terminal:
                 return
             if trio.current_time() >= give_up:
                 raise SessionError(otherwise)
-            await self._wait_look(min(give_up, trio.current_time() + 1.0))
+            await self.wait_look(min(give_up, trio.current_time() + 1.0))
 
     async def respond(self, choice: str) -> None:
         """Press the key that stands for a choice at a permission prompt.
@@ -343,7 +343,7 @@ class Terminal:
                     if trio.current_time() >= tell_at:
                         self._wait_for(why)
                         tell_at = math.inf
-                    await self._wait_look(min(until, tell_at) if why else until)
+                    await self.wait_look(min(until, tell_at) if why else until)
                     continue
                 case Refuse(why):
                     raise SessionBusyError(f"{name}: {why}; nothing was typed")
@@ -368,7 +368,7 @@ class Terminal:
                     await self._session.press("Enter")
             progress = after(progress, action, trio.current_time())
             # Give the program a moment to draw; its output is looked at as it comes.
-            await self._wait_look(trio.current_time() + 0.1)
+            await self.wait_look(trio.current_time() + 0.1)
 
     async def type_blind(self, text: str, *, submit: bool, force: bool) -> Delivered:
         """Type a text into a program of whose screen nothing is known.
@@ -402,6 +402,14 @@ class Terminal:
         shows = shows_text(draft, order.text, self.rules.layout.pasted)
         person = draft is not None and not shows and await self._is_person_active(PERSON_ACTIVE)
         return Sight(verdict.state, verdict.composer is not None, draft, shows, person)
+
+    async def is_attended(self) -> bool:
+        """Whether somebody sits at it who may type.
+
+        Raises:
+            SessionError: the terminal cannot be asked.
+        """
+        return await self._is_person_active(math.inf)
 
     async def _is_person_active(self, within: float) -> bool:
         since = self._wall() - within

@@ -11,7 +11,9 @@ import pytest
 import trio
 
 from kasmos.model import event as ev
-from tests.e2e.player_world import Stand, make_stand
+from kasmos.model.session import StopReason
+from kasmos.model.task import Outcome
+from tests.e2e.player_world import PROGRAMS, Stand, make_stand
 from tests.e2e.supervisor_world import Live
 
 RULE = """
@@ -200,6 +202,48 @@ async def test_paste_terminator(root: Path) -> None:
         assert code >= 400
         assert "ESC[201~" in said["detail"]
         assert not any("rm" in line for line in stand.log())
+
+
+LEAVE = """
+[agents.leaver]
+program = "{player}"
+execution_mode = "tmux"
+prompt = "type"
+when_done = "leave"
+exit_grace = "300ms"
+stop_grace = "10s"
+env = {{ PLAYER_LOG = "{log}" }}
+"""
+
+
+def make_leaver(root: Path) -> Stand:
+    """A project with a player that has to leave when its turn is over."""
+    return make_stand(root, LEAVE.format(player=PROGRAMS / "player", log=root / "player.log"))
+
+
+async def test_turn_is_over(root: Path) -> None:
+    """A program whose turn is over is sent away where its profile says so; its checks decide then."""
+    stand = make_leaver(root)
+    async with at_work(stand, "work 0.2", agent="leaver", checks=["exit 3"]) as (live, task):
+        done = await live.ended(task)
+        assert done["status"] == "failed"
+        assert "exit 3" in str(done["cause"])
+    (asked,) = [event for event in stand.site.events() if isinstance(event, ev.StopRequested)]
+    assert asked.reason is StopReason.SETTLED
+    (said,) = [event for event in stand.site.events() if isinstance(event, ev.SessionConcluded)]
+    assert said.outcome is Outcome.SUCCEEDED
+    assert stand.log() == ["pasted 8", "took 'work 0.2'", "left 0"]
+
+
+async def test_turn_with_a_question(root: Path) -> None:
+    """A turn is not over while the program asks, however long that takes."""
+    stand = make_leaver(root)
+    async with at_work(stand, "ask git push", agent="leaver") as (live, task):
+        asked = await stand.seen(live, ev.ApprovalRequested)
+        response = await live.http.post(f"/v1/approvals/{asked.approval_id}", json={"decision": "allow_once"})
+        assert response.json()["status"] == "delivered"
+        assert (await live.ended(task))["status"] == "succeeded"
+    assert stand.log()[-2:] == ["answered yes git push", "left 0"]
 
 
 async def test_look(root: Path) -> None:

@@ -128,7 +128,7 @@ async def log(ground: Ground, output: OutputMode) -> None:
     assert 500_000 < len(data) < 1_048_576
     if output is OutputMode.PIPE:
         assert len(ground.told(OutputLost)) == 1
-        assert ground.records(spec).copier_lost_output()
+        assert ground.records(spec).copier_lost()
     else:
         assert ground.told(OutputLost) == []
     gate.close()

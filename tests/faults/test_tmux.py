@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -19,16 +21,20 @@ import trio
 
 from kasmos.cli.gc import clear_terminals
 from kasmos.exceptions import BackendUnavailableError, SessionError, SessionLostError
+from kasmos.model.event import LeftoversFound, OutputLost
 from kasmos.model.profile import ExecutionMode, LeftoverPolicy, Leftovers, StopPolicy
-from kasmos.model.session import ExitStatus, SessionHandle, SessionSpec
-from kasmos.sessions import tmux
+from kasmos.model.session import CgroupUse, ExitStatus, SessionHandle, SessionSpec
+from kasmos.sessions import cgroups, launch, tmux
+from kasmos.sessions.cgroups import NoCgroups, find_cgroups
 from kasmos.sessions.headless import open_headless
+from kasmos.sessions.hold import Hold
 from kasmos.sessions.tmux_backend import TmuxBackend, open_tmux
 from kasmos.sessions.tmux_host import children_of, resident
 from kasmos.sessions.tmux_session import TmuxSession
 from kasmos.store.stateroot import StateRoot
 from kasmos.supervision.termination import terminate
 from tests.faults.conftest import BOOT, LIMIT, PROGRAMS, Ground, alive, everything, until, wrote
+from tests.faults.test_cgroups import HIDE
 
 QUICK = StopPolicy(stop_grace=0.5, kill_grace=5.0)
 
@@ -54,17 +60,17 @@ class Desk:
         return self.ground.spec(*argv, backend=ExecutionMode.TMUX, stop=QUICK)
 
     @asynccontextmanager
-    async def backend(self) -> AsyncIterator[TmuxBackend]:
+    async def backend(self, **options: Any) -> AsyncIterator[TmuxBackend]:
         self.state.mkdir(mode=0o700, exist_ok=True)
         async with (
-            open_headless(self.state, terminate=terminate, warn=self.ground.warnings.append) as headless,
+            open_headless(self.state, terminate=terminate, warn=self.ground.warnings.append, **options) as headless,
             open_tmux(self.state, headless) as backend,
         ):
             yield backend
 
     @asynccontextmanager
-    async def opened(self, spec: SessionSpec) -> AsyncIterator[TmuxSession]:
-        async with self.backend() as backend, backend.open(spec, notify=self.ground.notify) as session:
+    async def opened(self, spec: SessionSpec, **options: Any) -> AsyncIterator[TmuxSession]:
+        async with self.backend(**options) as backend, backend.open(spec, notify=self.ground.notify) as session:
             yield session
 
     async def tmux(self, *words: str) -> str:
@@ -363,21 +369,70 @@ async def test_flood_is_logged_to_the_byte(desk: Desk) -> None:
         assert (desk.ground.directory(spec) / "output.log").stat().st_size == count
 
 
-async def test_stopped_logger_is_continued(desk: Desk) -> None:
+@pytest.mark.parametrize("who", ["reader", "both"])
+async def test_stopped_logger(desk: Desk, who: str) -> None:
     """A logger that somebody stopped does not make the tmux server grow for ever, and loses nothing."""
-    count = 90_000_000
+    count = 60_000_000 if who == "both" else 30_000_000
     spec = desk.sh(f"read x; exec {PROGRAMS / 'raw_flood'} {count}")
     async with desk.opened(spec) as session:
-        copier = desk.ground.records(spec).copier()
-        assert copier is not None
-        (cat,) = children_of(copier.id.pid)
-        os.kill(cat.id.pid, signal.SIGSTOP)
+        guardian = desk.ground.records(spec).copier()
+        assert guardian is not None
+        await until(lambda: children_of(guardian.id.pid))
+        (reader,) = children_of(guardian.id.pid)
+        before = resident(await desk.server_pid())
+        # In this order, or the one would continue the other.
+        for one in [reader] if who == "reader" else [guardian, reader]:
+            os.kill(one.id.pid, signal.SIGSTOP)
         await session.tap_enter()
         with trio.fail_after(2 * LIMIT):
             assert await session.wait() == ExitStatus(code=0)
-    assert any("was stopped" in text for text in desk.ground.warnings)
+        assert any("was stopped" in text for text in desk.ground.warnings) == (who == "both")
+        if who == "reader":
+            assert resident(await desk.server_pid()) - before < 20_000_000
     # What was typed is echoed as well.
     assert len(desk.ground.output(spec)) >= count
+    assert desk.ground.told(OutputLost) == []
+
+
+async def test_disk_that_hangs(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the disk hangs, program and tmux server go on, the server does not grow, and nothing is lost."""
+    # A pipe that nobody reads stands in for a disk that takes nothing.
+    hung = desk.ground.root / "hung"
+    os.mkfifo(hung)
+    held = os.open(hung, os.O_RDWR | os.O_CLOEXEC)
+    prepare = launch.prepare
+
+    def prepare_hung(directory: str, spec: SessionSpec, boot_id: str) -> None:
+        prepare(directory, spec, boot_id)
+        os.unlink(f"{directory}/output.log")
+        os.link(hung, f"{directory}/output.log")
+
+    monkeypatch.setattr(launch, "prepare", prepare_hung)
+    monkeypatch.setattr(Hold, "follow", lambda self: None)
+    spec = desk.spec(PROGRAMS / "raw_flood", str(count := 30_000_000))
+    async with desk.opened(spec) as session:
+        before = resident(await desk.server_pid())
+        with trio.fail_after(2 * LIMIT):
+            assert await session.wait() == ExitStatus(code=0)
+        assert resident(await desk.server_pid()) - before < 20_000_000
+        guardian = desk.ground.records(spec).copier()
+        assert guardian is not None
+        assert alive(guardian.id.pid)
+    received = await trio.to_thread.run_sync(drain, hung, guardian.id.pid)
+    os.close(held)
+    assert received == count
+    assert desk.ground.records(spec).copier_lost() is None
+
+
+def drain(pipe: Path, writer: int) -> int:
+    """Take what comes out of a pipe until the writer has ended; how much it was."""
+    received, there = 0, True
+    fd = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    while there or alive(writer):
+        there = bool(select.select([fd], [], [], 0.05)[0])
+        received += len(os.read(fd, 1 << 20)) if there else 0
+    os.close(fd)
+    return received
 
 
 async def test_killed_program(desk: Desk) -> None:
@@ -422,6 +477,31 @@ async def test_environment_is_explicit(desk: Desk) -> None:
     assert found.pop("TERM").startswith(("tmux", "screen"))
     found.pop("PWD", None)
     assert found == dict(spec.env)
+
+
+async def test_nobody_leaves_its_group_by_hiding(desk: Desk) -> None:
+    """A session in tmux has a control group too, where there are any: a descendant that hides otherwise is found."""
+    place = find_cgroups(desk.state.parent)
+    if isinstance(place, NoCgroups):
+        pytest.skip(f"needs a control group (v2) that may be divided: {place.reason}")
+    spec = desk.spec("/usr/bin/env", "python3", "-c", HIDE, "/bin/sleep")
+    async with desk.opened(spec, with_cgroups=CgroupUse.ALWAYS) as session:
+        assert await ended(session) == ExitStatus(code=0)
+        pid = int((await everything(session)).split()[0])
+        assert not alive(pid)
+    assert [one.reason for event in desk.ground.told(LeftoversFound) for one in event.leftovers if one.pid == pid] == [
+        "known by cgroup"
+    ]
+
+
+def test_a_server_elsewhere(tmp_path: Path) -> None:
+    """Only sessions of a tmux server in our own control group get groups: one in a scope is to outlive our unit."""
+    for who, group in {"self": "/unit", "7": "/unit", "8": "/scope"}.items():
+        (tmp_path / who).mkdir()
+        (tmp_path / who / "cgroup").write_text(f"4:memory:/x\n0::{group}\n")
+    assert cgroups.is_beside_us(7, str(tmp_path))
+    assert not cgroups.is_beside_us(8, str(tmp_path))
+    assert not cgroups.is_beside_us(9, str(tmp_path))
 
 
 async def test_stopped_program_is_seen_and_continued(desk: Desk) -> None:

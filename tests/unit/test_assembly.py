@@ -26,7 +26,7 @@ from kasmos.model.view import RunView
 from kasmos.orchestration.assembly import Kitchen, TaskRecipe
 from kasmos.sessions.registry import require_backend
 from kasmos.sessions.scripted import ScriptedBackend
-from kasmos.supervision.child import Recipe
+from kasmos.supervision.recipe import Recipe
 from kasmos.supervision.termination import terminate
 from tests.simulation import plan
 from tests.strategies import Ledger, started

@@ -19,7 +19,8 @@ from kasmos.model.session import ExitStatus, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
 from kasmos.model.view import BackingOff, Ended, RunState, SessionState, TaskView
 from kasmos.sessions.script import Fail, Hang, Script
-from kasmos.supervision.child import START_PATIENCE, TAIL_LINES, Child
+from kasmos.supervision.attendant import TAIL_LINES
+from kasmos.supervision.child import START_PATIENCE, Child
 from tests.simulation import WRITE_TIME, Life, Town, plan, profile, task, town
 
 FOREVER = Script(duration=math.inf)

@@ -1,0 +1,187 @@
+"""The logger of one terminal: what tmux gives it goes to the log. A program of its own: `python -I -S tmux_logger.py`.
+
+tmux keeps in its own memory, without a bound, what a logger does not take, and all sessions share that memory. So
+there are two processes here:
+
+* The **reader** always takes. A thread of it writes, so a disk that hangs holds up the thread and not the reader. What
+  waits to be written is bounded; what comes beyond that is dropped, counted, and told in the record `lost`.
+* Its parent, the **guardian**, continues a reader that was stopped, and puts another in the place of one that was
+  killed. It is in another process group, and not needed for the reader to go on.
+
+It imports next to nothing, and what is built in rather than what is built on it, because one is started with each
+session in tmux. It begins in the session's directory,
+with standard input from tmux and signals ignored, and belongs to the tmux server: it outlives the supervisor.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import select
+from _queue import SimpleQueue
+
+WAITING_LIMIT = 64 * 1024 * 1024
+"""Bytes that may wait to be written: some seconds of a terminal that is written to without a pause."""
+PIECE = 65_536
+WRITE_LIMIT = 1024 * 1024
+"""Bytes that are written at once, where more wait."""
+PACE = 20
+"""Milliseconds after a small piece in which no other is looked for: one write for many lines."""
+RECORD = "lost"
+"""A line: `lost` alone, or with how many bytes, and the size of the log when the first of them was dropped."""
+
+
+class Writer:
+    """Writes to the log what it is given, in its order; runs in a thread of its own."""
+
+    def __init__(self, log: int, *, counts: bool) -> None:
+        self._log = log
+        self._counts = counts
+        """Whether the number is known of what was lost; not after a reader that was killed."""
+        self._given: SimpleQueue[bytes | int | None] = SimpleQueue()
+        """Pieces; a number stands for so many bytes that were dropped; None is the end."""
+        self._lost = self._at = 0
+        self.taken = self.done = 0
+        """Bytes it was given, and those it has dealt with: one number for each thread."""
+        self._over = _thread.allocate_lock()
+        self._over.acquire()
+
+    def give(self, piece: bytes) -> None:
+        """Take a piece. Never blocks."""
+        self.taken += len(piece)
+        self._given.put(piece)
+
+    def tell_dropped(self, count: int) -> None:
+        """So many bytes are missing from here. Never blocks."""
+        self._given.put(count)
+
+    def finish(self) -> None:
+        """Wait until all is written, for as long as the disk takes."""
+        self._given.put(None)
+        self._over.acquire()
+
+    def run(self) -> None:
+        """Write until the end."""
+        last: bytes | int | None = b""
+        while last is not None:
+            last = self._given.get()
+            pieces: list[bytes] = []
+            size = 0
+            while isinstance(last, bytes):
+                pieces.append(last)
+                size += len(last)
+                if size >= WRITE_LIMIT or self._given.empty():
+                    break
+                last = self._given.get()
+            self._write(b"".join(pieces))
+            self.done += size
+            if isinstance(last, int):
+                self._tell_lost(last)
+        self._over.release()
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            try:
+                data = data[os.write(self._log, data) :]
+            except OSError as error:
+                # As with a full disk: what comes later may find a place again.
+                say(f"output was lost: the log could not be written: {error}")
+                self._tell_lost(len(data))
+                return
+
+    def _tell_lost(self, count: int) -> None:
+        if not self._lost:
+            self._at = os.fstat(self._log).st_size
+        self._lost += count
+        tell_lost(f"{self._lost} {self._at}" if self._counts else "")
+
+
+def tell_lost(what: str) -> None:
+    """Record that output was lost; in place, for a disk may be full."""
+    try:
+        fd = os.open(RECORD, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, f"lost {what}".strip().encode() + b"\n")
+        finally:
+            os.close(fd)
+    except OSError as error:
+        say(f"output was lost, and that cannot be recorded: {error}")
+
+
+def say(text: str) -> None:
+    """A line for `shim.log`; the disk may be full."""
+    try:  # noqa: SIM105  # contextlib would be one more import
+        os.write(2, f"kasmos: {text}\n".encode())
+    except OSError:
+        pass
+
+
+def read_all(writer: Writer) -> None:
+    """Take what there is until the end, and drop what would be too much."""
+    hung_up = select.poll()
+    hung_up.register(0, 0)
+    dropped = 0
+    while piece := os.read(0, PIECE):
+        if writer.taken - writer.done + len(piece) > WAITING_LIMIT:
+            dropped += len(piece)
+            continue
+        if dropped:
+            writer.tell_dropped(dropped)
+            dropped = 0
+        writer.give(piece)
+        if len(piece) < PIECE // 4:
+            hung_up.poll(PACE)
+    if dropped:
+        writer.tell_dropped(dropped)
+
+
+def read_and_write(log: int, *, counts: bool) -> None:
+    """Be the reader."""
+    writer = Writer(log, counts=counts)
+    _thread.start_new_thread(writer.run, ())
+    read_all(writer)
+    writer.finish()
+
+
+def guard(log: int) -> None:
+    """Be the guardian of readers, until one of them has come to the end."""
+    counts = True
+    while True:
+        reader = os.fork()
+        if not reader:
+            os.setpgid(0, 0)
+            try:
+                read_and_write(log, counts=counts)
+                os._exit(0)
+            except Exception as error:
+                say(f"the logger failed: {error!r}")
+            finally:
+                os._exit(1)
+        if wait_for(reader) == 0:
+            return
+        counts = False
+        tell_lost("")
+
+
+def wait_for(reader: int) -> int:
+    """Wait for the reader's end, and continue it whenever it is stopped; its wait status."""
+    while True:
+        _, status = os.waitpid(reader, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            return status
+        import signal
+
+        os.kill(reader, signal.SIGCONT)
+
+
+def main() -> None:
+    """Log what comes on standard input to `output.log` in the working directory."""
+    log = os.open("output.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    # Where a log was deleted, this is another way to it.
+    os.dup2(log, 1)
+    os.close(log)
+    guard(1)
+
+
+if __name__ == "__main__":
+    main()

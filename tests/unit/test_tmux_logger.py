@@ -1,0 +1,156 @@
+"""The logger of a terminal, as the process that it is, between a socket as tmux gives it and its log."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+from kasmos.sessions import tmux_logger
+from kasmos.sessions.launch import CopierLoss, Records
+from kasmos.sessions.tmux_host import children_of
+
+LIMIT = 60.0
+PIECE = b"0123456789abcdef" * 4096
+
+
+@attrs.define
+class Logger:
+    """A logger at work."""
+
+    directory: Path
+    process: subprocess.Popen[bytes]
+    feed: socket.socket
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "output.log"
+
+    def reader(self) -> int:
+        """Pid of its reader, as soon as there is one."""
+        deadline = time.monotonic() + LIMIT
+        while not (found := children_of(self.process.pid)):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        return found[0].id.pid
+
+    def end(self) -> CopierLoss | None:
+        """Give nothing more; what it said was lost."""
+        self.feed.close()
+        assert self.process.wait(LIMIT) == 0
+        return Records(str(self.directory)).copier_lost()
+
+
+@pytest.fixture
+def logger(root: Path) -> Iterator[Logger]:
+    """A logger with a log."""
+    (root / "output.log").touch()
+    yield from start(root)
+
+
+@pytest.fixture
+def hung(root: Path) -> Iterator[Logger]:
+    """A logger whose log takes nothing: a pipe that nobody reads stands in for a disk that hangs."""
+    os.mkfifo(root / "output.log")
+    held = os.open(root / "output.log", os.O_RDWR | os.O_CLOEXEC)
+    yield from start(root)
+    os.close(held)
+
+
+def start(root: Path) -> Iterator[Logger]:
+    (root / "lost").write_bytes(b" " * 32)
+    feed, theirs = socket.socketpair()
+    with open(root / "shim.log", "wb") as errors:
+        command = [sys.executable, "-I", "-S", tmux_logger.__file__]
+        process = subprocess.Popen(command, cwd=root, stdin=theirs, stderr=errors, start_new_session=True)
+    theirs.close()
+    feed.settimeout(LIMIT)
+    with process:
+        yield Logger(root, process, feed)
+        feed.close()
+        for child in children_of(process.pid):
+            os.kill(child.id.pid, signal.SIGKILL)
+        process.kill()
+
+
+def test_all_is_written(logger: Logger) -> None:
+    """What it is given is in the log to the byte, in pieces of any size."""
+    given = b"".join(bytes([n % 256]) * n for n in range(1, 2000))
+    for at in range(0, len(given), 70_001):
+        logger.feed.sendall(given[at : at + 70_001])
+    assert logger.end() is None
+    assert logger.log.read_bytes() == given
+
+
+def test_end_is_not_waited_for(logger: Logger) -> None:
+    """It ends with its terminal, and the last words are written."""
+    logger.feed.sendall(b"last words")
+    assert logger.end() is None
+    assert logger.log.read_bytes() == b"last words"
+
+
+@pytest.mark.parametrize("who", ["reader", "guardian"])
+def test_stopped(logger: Logger, who: str) -> None:
+    """If one of its two processes is stopped, it goes on taking what it is given, and loses nothing."""
+    reader = logger.reader()
+    for _ in range(3):
+        os.kill(reader if who == "reader" else logger.process.pid, signal.SIGSTOP)
+        for _ in range(200):
+            logger.feed.sendall(PIECE)
+    os.kill(logger.process.pid, signal.SIGCONT)
+    assert logger.end() is None
+    assert logger.log.stat().st_size == 600 * len(PIECE)
+
+
+def test_killed_reader(logger: Logger) -> None:
+    """A reader that is killed is replaced, and that something may be missing is said, and not how much."""
+    logger.feed.sendall(b"before")
+    deadline = time.monotonic() + LIMIT
+    while logger.log.read_bytes() != b"before":
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(logger.reader(), signal.SIGKILL)
+    logger.feed.sendall(b" and after")
+    assert logger.end() == CopierLoss()
+    assert logger.log.read_bytes() == b"before and after"
+
+
+def test_disk_hangs(hung: Logger) -> None:
+    """While the disk hangs it takes all it is given, in bounded memory; what it cannot keep is counted exactly."""
+    count = tmux_logger.WAITING_LIMIT // len(PIECE) + 300
+    for _ in range(count):
+        hung.feed.sendall(PIECE)
+    reader = hung.reader()
+    assert resident(reader) < tmux_logger.WAITING_LIMIT + 40_000_000
+    hung.feed.shutdown(socket.SHUT_WR)
+    received, there = 0, True
+    log = os.open(hung.log, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    while there or hung.process.poll() is None:
+        there = bool(select.select([log], [], [], 0.05)[0])
+        received += len(os.read(log, 1 << 20)) if there else 0
+    os.close(log)
+    lost = hung.end()
+    assert lost is not None
+    assert lost.count
+    assert received + lost.count == count * len(PIECE)
+
+
+def test_full_disk(root: Path) -> None:
+    """Where nothing can be written, all is taken and its loss is counted."""
+    (root / "output.log").symlink_to("/dev/full")
+    for logger in start(root):
+        logger.feed.sendall(PIECE)
+        assert logger.end() == CopierLoss(len(PIECE), 0)
+
+
+def resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
