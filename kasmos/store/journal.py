@@ -18,6 +18,7 @@ import attrs
 import trio
 
 from kasmos.exceptions import StoreError, is_no_thread
+from kasmos.lanes import Lanes
 from kasmos.model.clock import Clock
 from kasmos.model.codec import encode_event, event_kind
 from kasmos.model.event import Event, Record, SessionStarting
@@ -77,7 +78,7 @@ class Journal:
         self._waiting: list[_Job] = []
         self._writing: list[_Job] = []
         self._work = trio.lowlevel.ParkingLot()
-        self._thread = trio.CapacityLimiter(1)
+        self._thread = Lanes(1).limiter
         self._closing = False
         self._over = False
         # The journal outlives the cancellation of what writes to it; `_finish` gives this shield its deadline.
