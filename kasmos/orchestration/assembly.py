@@ -23,6 +23,7 @@ from kasmos.model.session import SessionKind, SessionSpec
 from kasmos.model.usage import Price
 from kasmos.model.view import RunView, SessionView, TaskView, World
 from kasmos.orchestration.budgets import Place, allowance, purses
+from kasmos.orchestration.modes import agent_name, mode_of
 from kasmos.orchestration.treasury import Treasury
 from kasmos.plans import compile_task
 from kasmos.screens import Ruleset, rules_for
@@ -62,17 +63,6 @@ class Kitchen:
     """Where the session with this id finds its task's context."""
     treasury: Treasury = attrs.field(factory=Treasury)
     """Whether a session may be started, and what it may spend."""
-
-
-def mode_of(run: RunView, profile: AgentProfile) -> ExecutionMode:
-    """The backend a profile's sessions run in, as this run was started."""
-    override = run.settings.execution_mode
-    return ExecutionMode(override) if override is not None else profile.execution_mode
-
-
-def agent_name(run: RunView, task: TaskView) -> str | None:
-    """The profile a task runs with."""
-    return task.spec.agent or run.settings.default_agent
 
 
 def refusals(
