@@ -197,7 +197,9 @@ async def test_cannot_be_opened(root: Path) -> None:
 
 async def test_refused(root: Path) -> None:
     """What cannot be taken over is refused before anything is done, with the reason and what to do instead."""
-    extra = '[agents.shell]\nprogram = "sh"\nprompt = "script"\n[agents.mute]\nprogram = "sleep"\nflags = ["60"]\n'
+    extra = (
+        '[agents.shell]\nprogram = "sh"\nprompt = "script"\n[agents.mute]\nprogram = "sh"\nflags = ["-c", "sleep 60"]\n'
+    )
     extra += '[agents.aider]\nprogram = "sh"\nharness = "aider"\nflags = ["-c", "sleep 60"]\n'
     parlour = make_parlour(root, extra)
     async with at_work(parlour, "wait go") as (live, task):
