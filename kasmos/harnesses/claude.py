@@ -26,7 +26,7 @@ from kasmos.harnesses.events import (
     UsageReport,
 )
 from kasmos.harnesses.evidence import Evidence, Verdict
-from kasmos.harnesses.fields import added, amount_of, count_of, dict_of, list_of, text_of, word_of, words_of
+from kasmos.harnesses.fields import added, amount_of, count_of, dict_of, instant_of, list_of, text_of, word_of, words_of
 from kasmos.harnesses.rpc import AgentProtocol
 from kasmos.harnesses.words import Comeback
 
@@ -352,15 +352,6 @@ class QwenDialect(ClaudeDialect):
         # What a message of Qwen's carries is what it used in the end; helpers are not among them.
         total = _total([_usage_of(one) for one in self._started.values()])
         return attrs.evolve(total, cached_in_input=True) if total.input_tokens else Usage()
-
-
-def instant_of(value: Any) -> float | None:
-    """A wall-clock instant, told in seconds or milliseconds since 1970."""
-    at = amount_of(value)
-    if at is None:
-        return None
-    at = at / 1000 if at > 1e11 else at
-    return at if 1e9 <= at < 1e11 else None
 
 
 def _usage_of(usage: dict[str, Any]) -> Usage:
