@@ -230,7 +230,8 @@ class TaskRecipe:
         mistakes = refusals({profile.name: profile}, [profile.name], self._kitchen.environ, mode, self._task.spec.env)
         if mistakes:
             raise ConfigError(mistakes)
-        profile = attrs.evolve(profile, model=self._task.spec.model or profile.model)
+        if self._task.spec.model:
+            profile = attrs.evolve(profile, model=self._task.spec.model)
         gone_on_with = thread.conversation if thread is not None else self._task.spec.conversation
         if not gone_on_with:
             return equip(profile, mode, conversation=self._kitchen.new_conversation(), server=PERMISSION_SERVER)

@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from kasmos.exceptions import BackendUnavailableError
+from kasmos.lanes import Lanes
 from kasmos.sessions.cgroups import Cgroups
 from kasmos.sessions.follow import LogFollower
 from kasmos.sessions.inotify import Inotify
@@ -42,8 +43,8 @@ class Services:
     """Seconds a shim that holds the lease has to claim its directory, or to start the program."""
     cgroups: Cgroups | None = None
     """Where sessions have control groups of their own, if they can."""
-    spawn_limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(8))
-    disk_limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(8))
+    spawn_lanes: Lanes = attrs.field(factory=lambda: Lanes(8))
+    disk_lanes: Lanes = attrs.field(factory=lambda: Lanes(8))
 
 
 @asynccontextmanager

@@ -169,6 +169,8 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
                 pid=event.pid,
                 started_at=record.at,
                 started_mono=record.mono,
+                # Said here, so that it need not be added: it is live, or is told of for the second time.
+                last_seq=record.seq if session.state.live else session.last_seq,
             )
         case ev.SessionAdopted():
             session = evolve(

@@ -349,7 +349,9 @@ class Child:
             return ()
         after = World(sessions={known.id: known})
         for event in events:
-            apply(after, Record(0, known.starting_at, self._around.now(), event))
+            # What it has used decides nothing here.
+            if not isinstance(event, ev.SessionUsed):
+                apply(after, Record(0, known.starting_at, self._around.now(), event))
         step = self._decide(ChainMap(after.sessions, self._ledger.world.sessions))
         if not isinstance(step, transitions.Finish):
             return ()
