@@ -110,6 +110,10 @@ class Story:
         if not blamed:
             waiting = "; not every task has ended" if run.unfinished else ""
             yield f"  no task has failed by itself{waiting}"
+        for task in run.tasks.values():
+            if task.takeover is not None:
+                yield ""
+                yield from self.task(task)
         for session in self.world.sessions.values():
             if session.run_id == run.id and session.id in self.found:
                 yield f"  {clean(session.name)}: {self._attempt(session)}   kas why {session.id}"
