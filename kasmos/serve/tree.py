@@ -81,6 +81,7 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                 boot_id=boot,
                 warn=options.announce,
                 with_cgroups=config.orchestration.cgroups,
+                in_memory=root.in_memory,
             ) as headless,
             open_tmux(root.path, headless, environ=options.environ) as tmux,
             open_log_links(root, options.announce) as links,
