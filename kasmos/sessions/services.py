@@ -20,6 +20,7 @@ from kasmos.sessions.inotify import Inotify
 from kasmos.sessions.protocol import Terminate
 from kasmos.sessions.reserve import Reserve
 from kasmos.sessions.scanner import Scanner
+from kasmos.sessions.waits import Family
 
 
 @attrs.define(eq=False)
@@ -42,6 +43,10 @@ class Services:
     """Seconds a shim that holds the lease has to claim its directory, or to start the program."""
     cgroups: Cgroups | None = None
     """Where sessions have control groups of their own, if they can."""
+    family: Family = attrs.field(factory=Family)
+    """Who descends from whom, for looks at what sessions wait for."""
+    look_limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+    """Of those looks."""
     spawn_limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(8))
     disk_limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(8))
 
