@@ -9,15 +9,17 @@ from quart import Response, request
 from kasmos.api.access import Routes
 from kasmos.api.answers import JSON, answer, must_accept, page_of
 from kasmos.api.app import the_service
+from kasmos.api.approvals import who_asks
 from kasmos.api.lines import NDJSON, SSE
 from kasmos.api.output import output_answer
-from kasmos.api.questions import Query, a_flag, read_body
+from kasmos.api.questions import Query, a_flag, a_text, read_body
 from kasmos.api.streams import stream_answer
 from kasmos.api.task_body import read_task_body
 from kasmos.api.task_stream import TaskStream
 from kasmos.daemon.access import Needs
 from kasmos.daemon.wire import task_status, task_wire
 from kasmos.exceptions import Mistake, RequestError
+from kasmos.model.takeover import HandBack
 from kasmos.model.task import Outcome
 from kasmos.model.view import TaskView
 
@@ -105,6 +107,28 @@ async def post_retry(name: str) -> Response:
     Query(()).done()
     body = await read_body({"resume": a_flag})
     return _answer_task(await the_service().retry_task(name, resume=body.get("resume", False)), 202)
+
+
+@routes.post("/v1/tasks/<name>/attach", Needs.ADMIN)
+async def post_attach(name: str) -> Response:
+    """Have a headless task's conversation opened in a terminal, for a person."""
+    Query(()).done()
+    body = await read_body({"now": a_flag, "check": a_flag})
+    check = body.get("check", False)
+    task = await the_service().attach_task(name, who_asks(), now=body.get("now", False), check=check)
+    return _answer_task(task, 200 if check else 202)
+
+
+@routes.post("/v1/tasks/<name>/detach", Needs.ADMIN)
+async def post_detach(name: str) -> Response:
+    """Let a conversation that was taken over go on headless."""
+    Query(()).done()
+    body = await read_body({"prompt": a_text, "done": a_flag, "now": a_flag})
+    back = HandBack(body.get("prompt", ""), body.get("done", False), body.get("now", False), who_asks())
+    if back.done and back.prompt:
+        mistake = Mistake("$.prompt", "what is done is told nothing", "leave it out")
+        raise RequestError(400, "invalid_body", "the body is wrong", [mistake])
+    return _answer_task(await the_service().detach_task(name, back), 202)
 
 
 def _answer_task(task: TaskView, status: int = 200) -> Response:

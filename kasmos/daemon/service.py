@@ -20,6 +20,7 @@ from kasmos.daemon.agents import AgentWire, describe_agents
 from kasmos.daemon.bus import Bus, Subscription
 from kasmos.daemon.conversations import find_conversation
 from kasmos.daemon.desk import TaskDesk, budget_exceeded
+from kasmos.daemon.handover import Handover
 from kasmos.daemon.life import Health, Life
 from kasmos.daemon.present import Present
 from kasmos.daemon.reading import OutputReader
@@ -40,6 +41,7 @@ from kasmos.model.approval import Answer, ApprovalState
 from kasmos.model.event import AccessRefused, Record
 from kasmos.model.plan import Origin, Plan, RunSettings
 from kasmos.model.profile import ExecutionMode
+from kasmos.model.takeover import HandBack
 from kasmos.model.view import AccountView, ApprovalView, RunView, SessionView, TaskView, World
 from kasmos.orchestration.approvals import told, wrong_with
 from kasmos.orchestration.assembly import refusals
@@ -89,6 +91,7 @@ class Service:
         self.transcripts = Transcripts(self._reader)
         self._desk = TaskDesk(orchestrator, surroundings, self.get_task)
         self._present = Present(orchestrator.world, bus)
+        self._handover = Handover(orchestrator, surroundings, self.get_task)
         self.terminals = Terminals(orchestrator, self.get_session, surroundings.last_screen)
 
     # --- queries ------------------------------------------------------------------
@@ -461,6 +464,15 @@ class Service:
         task = self.get_task(name)
         await self._orchestrator.stop_task(task.run_id, task.spec.id)
         return self._again(task)
+
+    async def attach_task(self, name: str, who: str, *, now: bool = False, check: bool = False) -> TaskView:
+        """Have a headless task's conversation opened in a terminal; see `Handover.attach`."""
+        self._refuse_when_draining()
+        return await self._handover.attach(name, who, now=now, check=check)
+
+    async def detach_task(self, name: str, back: HandBack) -> TaskView:
+        """Let a conversation that was taken over go on headless; see `Handover.detach`."""
+        return await self._handover.detach(name, back)
 
     async def stop_session(self, name: str) -> SessionView:
         """Stop one session, politely and then firmly."""

@@ -152,6 +152,8 @@ class TranscriptParser:
         if type(value) is dict:
             inner = value.get("msg")
             if type(inner) is dict and value.get("dir") in ("<", ">"):
+                if value["dir"] == ">" and "error" in inner:
+                    return []  # what we have refused is no error of the program
                 value = inner  # one direction of a recorded conversation
             return self._dialect.record(value)
         if type(value) is list and value and all(type(one) is dict for one in value):

@@ -40,6 +40,10 @@ class StopReason(enum.StrEnum):
     """Its program had said that it was done, and did not exit."""
     UNDELIVERED = "undelivered"
     """Its prompt could not be typed."""
+    HANDED_OVER = "handed_over"
+    """Its turn was interrupted for a person who takes its conversation over."""
+    HANDED_BACK = "handed_back"
+    """The person has given its conversation back."""
 
 
 class CgroupUse(enum.StrEnum):
@@ -151,8 +155,12 @@ class SessionSpec:
     """Whose word decides how it ended, by the harness's name; empty where only the exit status counts."""
     conversation: str = ""
     """The program's conversation, where it was chosen up front or is gone on with."""
+    attended: bool = False
+    """It is a headless task's conversation in a terminal, for the person who took it over."""
     asks: bool = False
     """Whether it asks without a terminal: it has a mailbox, and `{kasmos_mailbox}` in `argv` stands for it."""
+    protocol: str = ""
+    """The protocol by which the mediator speaks to it (`app_server`, `acp`); empty where nobody has to."""
     boot_id: str = ""
     """The boot it was started in; filled in when it is stored."""
     cgroup: str = attrs.field(default="", eq=False)

@@ -13,6 +13,7 @@ from kasmos.model import event as ev
 from kasmos.model.approval import Answer, ResolvedBy
 from kasmos.model.plan import Origin, Plan, RunSettings
 from kasmos.model.session import StopReason
+from kasmos.model.takeover import HandBack
 from kasmos.model.task import Cause, CauseKind, Outcome
 from kasmos.model.view import ApprovalView, Ended, RunState, RunView, TaskView, World
 from kasmos.orchestration.accounts import parked_now
@@ -373,6 +374,54 @@ class Orchestrator:
                 # That it was delivered may be on its way to the journal.
                 await self._ledger.append()
         return require_not_stale(self.world, approval_id, answered)
+
+    async def take_over(self, run_id: str, task_id: str, conversation: str, who: str, *, now: bool) -> None:
+        """Have a task's conversation opened in a terminal for a person, when its program has ended its turn.
+
+        Args:
+            run_id: the run.
+            task_id: the plan's id.
+            conversation: by the program's own id.
+            who: the person, for the journal.
+            now: its turn is interrupted for it.
+
+        Raises:
+            SupervisionError: unknown, not under way, or taken over already.
+        """
+        async with self._command(run_id):
+            self._require_accepting()
+            task = self._task(run_id, task_id)
+            if task.takeover is not None or not is_under_way(task):
+                raise SupervisionError(f"task {task.id} is not under way any more, or was taken over just now")
+            await self._ledger.append(ev.TakeoverRequested(run_id, task_id, conversation, who, now))
+            reach("takeover.requested")
+            self._heed(run_id, task_id)
+
+    async def hand_back(self, run_id: str, task_id: str, back: HandBack) -> None:
+        """Let a conversation that was taken over go on headless.
+
+        Raises:
+            SupervisionError: unknown, or nobody has it.
+        """
+        async with self._command(run_id):
+            task = self._task(run_id, task_id)
+            if task.takeover is None or task.takeover.back is not None:
+                raise SupervisionError(f"task {task.id} is not taken over any more")
+            event = ev.HandedBack(run_id, task_id, back.prompt, back.done, back.now, back.who, back.reason)
+            await self._ledger.append(event)
+            reach("takeover.handed-back")
+            self._heed(run_id, task_id)
+
+    def _heed(self, run_id: str, task_id: str) -> None:
+        child = self._supervisor.children(run_id).get(task_id)
+        if child is not None:
+            child.heed()
+
+    def _task(self, run_id: str, task_id: str) -> TaskView:
+        run = self._run(run_id)
+        if task_id not in run.tasks:
+            raise SupervisionError(f"run {run_id} has no task {task_id}; it has {', '.join(run.tasks)}")
+        return run.tasks[task_id]
 
     async def release_account(self, name: str, who: str) -> None:
         """Let an account be used again, in the name of a person.

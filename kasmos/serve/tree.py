@@ -24,7 +24,6 @@ from kasmos.daemon.leaving import Leaving
 from kasmos.daemon.life import Health, Phase
 from kasmos.daemon.recovery import Findings, end_stray, find_untold, take_stock
 from kasmos.daemon.service import Service
-from kasmos.exceptions import StoreError
 from kasmos.model import event as ev
 from kasmos.model.event import Record
 from kasmos.model.profile import ExecutionMode
@@ -32,6 +31,7 @@ from kasmos.model.view import World
 from kasmos.orchestration.orchestrator import LiveSessions, Orchestrator, open_orchestrator
 from kasmos.serve.engine import Engine, Ground
 from kasmos.serve.furnishing import make_kitchen, random_letters, service_surroundings
+from kasmos.serve.links import open_log_links
 from kasmos.serve.options import Options, in_force
 from kasmos.sessions.headless import open_headless
 from kasmos.sessions.protocol import Backend, ExecutionSession
@@ -84,6 +84,7 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                 with_cgroups=config.orchestration.cgroups,
             ) as headless,
             open_tmux(root.path, headless, environ=options.environ) as tmux,
+            open_log_links(root, options.announce) as links,
         ):
             backends: dict[ExecutionMode, Backend] = {
                 ExecutionMode.HEADLESS: headless,
@@ -93,11 +94,7 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
 
             def started(session: ExecutionSession) -> None:
                 live.started(session)
-                try:
-                    root.link_log(session.spec.name, session.spec.id)
-                except StoreError as error:
-                    # A convenience for people: the program runs, and its log is where it always is.
-                    options.announce(str(error))
+                links.point(session.spec.name, session.spec.id)
 
             around = Surroundings(journal, boot, time.monotonic, random.random, started, live.ended)
             kitchen = make_kitchen(options, present, backends)
@@ -167,7 +164,12 @@ async def _open_journal(options: Options, lock: StateLock) -> AsyncGenerator[tup
 
     db = options.root.db
     async with open_journal(
-        db, clock=options.clock, announce=announce, on_commit=on_commit, close_timeout=JOURNAL_CLOSE_TIMEOUT
+        db,
+        clock=options.clock,
+        announce=announce,
+        note=options.note,
+        on_commit=on_commit,
+        close_timeout=JOURNAL_CLOSE_TIMEOUT,
     ) as journal:
 
         def history(after: int, limit: int) -> list[Record]:

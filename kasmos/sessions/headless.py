@@ -67,6 +67,7 @@ class HeadlessBackend:
 
     def __init__(self, sessions: Path, services: Services, boot_id: str) -> None:
         self._sessions = sessions
+        self._where = os.fspath(sessions)
         self.services = services
         """Shared with other backends of real processes in the same state root."""
         self.boot_id = boot_id
@@ -79,7 +80,7 @@ class HeadlessBackend:
     @asynccontextmanager
     async def open(self, spec: SessionSpec, *, notify: Notify) -> AsyncGenerator[HeadlessSession, None]:
         """Start a program; see `Backend.open`."""
-        hold = Hold(spec, self._sessions / spec.id, self.services, notify)
+        hold = Hold(spec, f"{self._where}/{spec.id}", self.services, notify)
         await spawn.start(hold, self.boot_id)
         session = HeadlessSession(hold, self.boot_id, None)
         try:
@@ -94,7 +95,7 @@ class HeadlessBackend:
         """Take hold of a session of an earlier supervisor; see `Backend.adopt`."""
         directory = self._sessions / handle.session_id
         started = await adoption.what_was_started(directory, spec, self.services)
-        hold = Hold(started, directory, self.services, notify)
+        hold = Hold(started, os.fspath(directory), self.services, notify)
         try:
             status = await adoption.adopt(hold, same_boot=handle.boot_id == self.boot_id)
         except BaseException:
@@ -193,7 +194,7 @@ class HeadlessSession(HeldSession):
 
     def __init__(self, hold: Hold, boot_id: str, status: ExitStatus | None) -> None:
         super().__init__(hold, boot_id, status)
-        self._mailbox = Mailbox(Path(hold.path) / layout.ASKS, hold.services.inotify, self._done)
+        self._mailbox = Mailbox(f"{hold.path}/{layout.ASKS}", hold.services.inotify, self._done)
 
     @property
     def capabilities(self) -> Capabilities:

@@ -115,10 +115,11 @@ class HeldSession(ABC):
             self._watch_scope.cancel()
             if hold.doorman is not None:
                 hold.doorman.dismiss()
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + RECORD_GRACE):
-                await self._watch_over.wait()
-                if hold.doorman is not None:
-                    await hold.doorman.ended.wait()
+            if not self._watch_over.is_set() or not hold.doorman_is_gone:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + RECORD_GRACE):
+                    await self._watch_over.wait()
+                    if hold.doorman is not None:
+                        await hold.doorman.ended.wait()
             self._closed = True
             hold.drop()
 

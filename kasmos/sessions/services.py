@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from kasmos.exceptions import BackendUnavailableError
+from kasmos.lanes import Lanes
 from kasmos.sessions.cgroups import Cgroups
 from kasmos.sessions.follow import LogFollower
 from kasmos.sessions.inotify import Inotify
@@ -47,8 +48,8 @@ class Services:
     """Who descends from whom, for looks at what sessions wait for."""
     look_limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
     """Of those looks."""
-    spawn_limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(8))
-    disk_limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(8))
+    spawn_lanes: Lanes = attrs.field(factory=lambda: Lanes(8))
+    disk_lanes: Lanes = attrs.field(factory=lambda: Lanes(8))
 
 
 @asynccontextmanager

@@ -81,8 +81,7 @@ class StateRoot:
         Raises:
             StoreError: this is no session's id.
         """
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", session_id) or len(session_id) > 200:
-            raise StoreError(f"{session_id!r} is not the id of a session")
+        _require_session_id(session_id)
         return self.sessions / session_id
 
     def prepare(self, *, announce: Callable[[str], None] = lambda text: None) -> None:
@@ -133,7 +132,8 @@ class StateRoot:
             StoreError: the link cannot be made.
         """
         # Texts, not paths: this is done once for each session, in the Trio thread.
-        target = f"../sessions/{os.path.basename(self.session_dir(session_id))}/output.log"
+        _require_session_id(session_id)
+        target = f"../sessions/{session_id}/output.log"
         link = f"{self.path}/logs/{log_name(name)}.log"
         try:
             _replace_link(link, target)
@@ -288,6 +288,11 @@ def _make_private(directory: Path) -> None:
         )
     if stat.S_IMODE(status.st_mode) & 0o022:
         raise StoreError(f"others can write to {directory}: look who did, then `chmod 700 {directory}`")
+
+
+def _require_session_id(session_id: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", session_id) or len(session_id) > 200:
+        raise StoreError(f"{session_id!r} is not the id of a session")
 
 
 def _replace_link(link: str, target: str) -> None:

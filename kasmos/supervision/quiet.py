@@ -17,6 +17,7 @@ import trio
 
 from kasmos.model import event as ev
 from kasmos.model.session import InputWait
+from kasmos.model.view import SessionView
 from kasmos.sessions.protocol import ExecutionSession, ProcessSession
 from kasmos.supervision.ledger import Ledger
 from kasmos.supervision.waiting import Circumstances, decide_wait, describe_wait, same_wait
@@ -108,7 +109,7 @@ class QuietWatch:
         name = session.spec.id
         view = self._ledger.world.sessions.get(name)
         found: InputWait | None = None
-        if view is not None and view.waiting_since_mono is None and view.stop_reason is None:
+        if view is not None and not _is_in_hand(view):
             found = decide_wait(await session.look_for_waits(), self._around(session, view.screen))
         if session.exit is not None or session.output_bytes != silence.output_bytes:
             return
@@ -144,6 +145,11 @@ class QuietWatch:
     def _tell(self, session_id: str, what: str, wait: InputWait | None = None) -> None:
         pid, source = (wait.pid, wait.source) if wait is not None else (None, None)
         self._ledger.append_nowait(ev.InputAwaited(session_id, what, pid, source))
+
+
+def _is_in_hand(view: SessionView) -> bool:
+    """Whether it is known what the session waits for, or somebody is with it."""
+    return view.waiting_since_mono is not None or view.stop_reason is not None or view.attended
 
 
 @asynccontextmanager

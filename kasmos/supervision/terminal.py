@@ -217,6 +217,23 @@ class Terminal:
         with trio.move_on_at(until):
             await self._changed.wait()
 
+    async def wait_turn_over(self) -> None:
+        """Wait until the screen has shown for a moment that the program is not at work, or it is seen no more.
+
+        What cannot be read is not waited for. Cancellation: no effect.
+        """
+        while self.verdict is None and not self._ended:
+            await self._changed.wait()
+        while self._is_working():
+            await self._changed.wait()
+            with trio.move_on_after(STANDS_AFTER):
+                # Between two steps of a turn a screen may look idle.
+                while not self._is_working():
+                    await self._changed.wait()
+
+    def _is_working(self) -> bool:
+        return not self._ended and self.verdict is not None and self.verdict.state is ScreenState.WORKING
+
     # --- asks ----------------------------------------------------------------------
 
     async def wait_ask(self, seen: str | None) -> Ask | None:
@@ -331,7 +348,7 @@ class Terminal:
     ) -> Delivered:
         name = self._session.spec.name
         progress = Progress(Step.DOUBTFUL if doubtful else Step.WAITING, trio.current_time())
-        replaced = ""
+        replaced, offset = "", 0
         while True:
             sight = await self._sight(order)
             progress = saw(progress, sight, trio.current_time())
@@ -365,8 +382,9 @@ class Terminal:
                     if intent is not None:
                         reach("prompt.typed")
                 case Act.ENTER:
+                    offset = self._session.output_bytes
                     await self._session.press("Enter")
-            progress = after(progress, action, trio.current_time())
+            progress = after(progress, action, trio.current_time(), offset)
             # Give the program a moment to draw; its output is looked at as it comes.
             await self.wait_look(trio.current_time() + 0.1)
 
@@ -401,7 +419,17 @@ class Terminal:
         draft = verdict.composer.draft if verdict.composer is not None else None
         shows = shows_text(draft, order.text, self.rules.layout.pasted)
         person = draft is not None and not shows and await self._is_person_active(PERSON_ACTIVE)
-        return Sight(verdict.state, verdict.composer is not None, draft, shows, person)
+        picture = self.picture
+        assert picture is not None
+        return Sight(
+            verdict.state,
+            verdict.composer is not None,
+            draft,
+            shows,
+            person,
+            offset=picture.offset,
+            unread=picture.unread > 0,
+        )
 
     async def is_attended(self) -> bool:
         """Whether somebody sits at it who may type.

@@ -88,7 +88,7 @@ def test_an_id_is_chosen_where_every_version_takes_one() -> None:
 
 def test_what_a_program_refuses() -> None:
     """A permission that the program cannot give is told before the start, with the cure."""
-    asking = profile("codex", permission_default=PermissionDefault.PROMPT)
+    asking = profile("aider", permission_default=PermissionDefault.PROMPT)
     (said,) = judge_profile(asking, environment={}, is_root=False)
     assert "cannot ask" in said.problem
     assert "tmux" in (said.cure or "")
