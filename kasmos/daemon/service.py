@@ -121,8 +121,13 @@ class Service:
 
     @property
     def project(self) -> str:
-        """The directory tasks run in."""
+        """The directory of the project."""
         return self._surroundings.project
+
+    @property
+    def workspace(self) -> str:
+        """The directory tasks run in."""
+        return self._surroundings.workspace
 
     def list_runs(self, origin: Origin | None = None) -> list[RunView]:
         """Every run, or every one of this origin, newest first."""
@@ -199,7 +204,7 @@ class Service:
         around = self._surroundings
 
         def look() -> tuple[AgentWire, ...]:
-            return describe_agents(around.present(), around.environ, around.project)
+            return describe_agents(around.present(), around.environ, around.workspace)
 
         return await trio.to_thread.run_sync(look)
 
@@ -289,7 +294,7 @@ class Service:
             key=plan_key(document, source),
             digest=prepared.digest,
             settings=prepared.settings,
-            project=self.project,
+            project=self.workspace,
             fresh=fresh,
         )
         return Submitted(
