@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kasmos.model.view import SessionView, TaskView, World
 
 _CURE = "`kas resume` takes up what runs"
+DECLINED = 1
 INTERRUPTED = 130
 
 
@@ -112,7 +113,7 @@ def take_over(place: Place, world: World, task: TaskView, *, now: bool, yes: boo
             note(f"{name} goes on headless, as if it had not been asked for")
         except KasmosError as error:
             note(f"{name}: {error}")
-        sys.exit(INTERRUPTED)
+        raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 def _require_terminal(place: Place, name: str) -> None:
@@ -134,7 +135,9 @@ def _ask(name: str, *, now: bool, yes: bool) -> None:
         f"The task does not go on by itself, and its time stands still, until `kas detach {name}` hands it back.",
         err=True,
     )
-    click.confirm("Take it over?", abort=True, err=True)
+    if not click.confirm("Take it over?", err=True):
+        note(f"{name} goes on as it was")
+        raise click.exceptions.Exit(DECLINED)
 
 
 def _waiting_text(name: str, *, now: bool) -> str:

@@ -110,6 +110,10 @@ class Story:
         if not blamed:
             waiting = "; not every task has ended" if run.unfinished else ""
             yield f"  no task has failed by itself{waiting}"
+        for task in run.tasks.values():
+            if task.takeover is not None:
+                yield ""
+                yield from self.task(task)
         for session in self.world.sessions.values():
             if session.run_id == run.id and session.id in self.found:
                 yield f"  {clean(session.name)}: {self._attempt(session)}   kas why {session.id}"
@@ -169,6 +173,8 @@ class Story:
             what += f" ({clean(session.profile)}{', with a person' if session.attended else ''})"
         taken = duration(seconds(self.world, session, self.found, time.monotonic(), time.time()))
         end = str(self.found.get(session.id) or session.exit or session.state.value.replace("_", " "))
+        if session.awaits and session.state.live:
+            end += f", hangs: {clean(session.awaits)}"
         line = f"{local_moment(session.starting_at)}  {what}: {end}" + (f" after {taken}" if taken != "-" else "")
         if session.stop_reason is not None:
             killed = ", then killed" if session.killed else ""

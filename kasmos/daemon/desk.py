@@ -61,7 +61,7 @@ class TaskDesk:
             if shortage is not None:
                 raise budget_exceeded(shortage, self._surroundings)
             submission = TaskSubmission(
-                prepared.task, prepared.settings, self._surroundings.project, digest, needs, key
+                prepared.task, prepared.settings, self._surroundings.workspace, digest, needs, key
             )
             self._refuse_when_draining()
             accepted = await self._orchestrator.submit_task(submission)
@@ -90,7 +90,7 @@ class TaskDesk:
             request = attrs.evolve(request, agent=agent, workdir=workdir)
 
         def check() -> tuple[Prepared | None, tuple[Mistake, ...]]:
-            return prepare_task(request, self._surroundings.configure({}), self._surroundings.project, conversation)
+            return prepare_task(request, self._surroundings.configure({}), self._surroundings.workspace, conversation)
 
         # In a thread: the configuration may have to be read.
         prepared, found = await trio.to_thread.run_sync(check)

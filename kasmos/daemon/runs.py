@@ -69,7 +69,7 @@ class Runs:
             key=plan_key(document, source),
             digest=prepared.digest,
             settings=prepared.settings,
-            project=self._surroundings.project,
+            project=self._surroundings.workspace,
             fresh=fresh,
         )
         # A run that was under way keeps the settings it began with.

@@ -81,8 +81,13 @@ class Service:
 
     @property
     def project(self) -> str:
-        """The directory tasks run in."""
+        """The directory of the project."""
         return self._surroundings.project
+
+    @property
+    def workspace(self) -> str:
+        """The directory tasks run in."""
+        return self._surroundings.workspace
 
     @property
     def queue_depth(self) -> int:
@@ -99,7 +104,7 @@ class Service:
         around = self._surroundings
 
         def look() -> tuple[AgentWire, ...]:
-            return describe_agents(around.present(), around.environ, around.project)
+            return describe_agents(around.present(), around.environ, around.workspace)
 
         return await trio.to_thread.run_sync(look)
 

@@ -183,9 +183,13 @@ def doubts(profile: AgentProfile) -> list[Mistake]:
 
 def _without_headless(facts: Facts, said: tuple[str, ...]) -> tuple[str, ...]:
     """A profile's arguments without those that are only for a headless turn, and without places for the prompt."""
-    launch, kept, takes_value = facts.launch, [], False
+    launch, known, kept, takes_value = facts.launch, facts.conversation, list[str](), False
     alone = {word for word in launch.headless_only if not word.endswith(" {}")}
     valued = {word.removesuffix(" {}") for word in launch.headless_only if word.endswith(" {}")}
+    # Which conversation it is, is not the profile's to say.
+    for group in (known.choose, known.resume, known.latest):
+        if group and group[0].startswith("--"):
+            (alone if len(group) == 1 else valued).add(group[0])
     verb = launch.headless[:1]
     if verb and not verb[0].startswith("-") and said[:1] == verb:
         said = said[1:]

@@ -91,6 +91,11 @@ class Orchestrator:
         child = self._child_with(session_id)
         return child.said if child is not None else None
 
+    def at_tool(self, session_id: str) -> float | None:
+        """Since when this session's agent uses a tool, wall clock; `inf` while it uses none, None where unknown."""
+        child = self._child_with(session_id)
+        return child.at_tool if child is not None else None
+
     def _child_with(self, session_id: str) -> Child | None:
         """The child whose session this is, if it runs here and now."""
         view = self.world.sessions.get(session_id)

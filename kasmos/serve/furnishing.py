@@ -64,7 +64,8 @@ def service_surroundings(
         return tmux.last_screen(view.id) if view.backend is ExecutionMode.TMUX else None
 
     return Surroundings(
-        project=str(options.workspace_root or options.project),
+        project=str(options.project),
+        workspace=str(options.workspace_root or options.project),
         configure=configure,
         present=present,
         read_ended=read_ended,

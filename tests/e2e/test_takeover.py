@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import trio
 
+import kasmos
 from kasmos.model import event as ev
 from kasmos.model.session import StopReason
 from tests.e2e.supervisor_world import Live
-from tests.e2e.talker_world import LIMIT, Parlour, make_parlour
+from tests.e2e.talker_world import LIMIT, PROGRAM, Parlour, make_parlour
 
 
 @asynccontextmanager
@@ -87,6 +88,9 @@ async def test_over_and_back(root: Path) -> None:
     assert len({line[1] for line in lines}) == 1
     ends = [event.exit.code for event in parlour.site.events() if isinstance(event, ev.SessionEnded)]
     assert ends == [0, 0, 0]
+    # A person's time is not the agent's, and what is used at a terminal nobody tells.
+    used = {event.session_id: event for event in parlour.site.events() if isinstance(event, ev.SessionUsed)}
+    assert (used[session].seconds, used[session].usage.input_tokens) == (0.0, None)
 
 
 async def test_turn_in_the_terminal_is_waited_for(root: Path) -> None:
@@ -245,3 +249,36 @@ async def test_interrupted_supervisor(root: Path) -> None:
         assert (await post(live, task, "detach"))[0] == 202
         assert (await live.ended(task))["status"] == "succeeded"
     assert (parlour.text("one"), parlour.ledger("overlap")) == ("1\n", [])
+
+
+async def test_what_waits_for_an_answer(root: Path) -> None:
+    """A turn that cannot end before somebody answers is not waited for by somebody else."""
+    asker = PROGRAM.with_name("asker")
+    extra = f'[agents.asker]\nprogram = "{asker}"\nharness = "claude"\npermission_default = "prompt"\n'
+    extra += 'env = { ASKER_COMMAND = "echo mark" }\n'
+    parlour = make_parlour(root, extra)
+    async with parlour.site.supervisor(limit=2 * LIMIT) as live:
+        task = await live.submit("do it", agent="asker")
+        asked = await parlour.event(live, lambda event: isinstance(event, ev.ApprovalRequested))
+        status, answer = await post(live, task, "attach")
+        assert (status, answer["code"]) == (409, "approval_waiting")
+        assert asked.approval_id in answer["detail"]
+        await live.http.post(f"/v1/approvals/{asked.approval_id}", json={"decision": "allow_once"})
+        assert (await live.ended(task))["status"] == "succeeded"
+
+
+async def test_from_python(root: Path) -> None:
+    """A client takes over and hands back with the same verbs."""
+    parlour = make_parlour(root)
+    async with at_work(parlour, "wait go") as (live, task), kasmos.connect(socket=parlour.site.root.socket) as kas:
+        assert (await kas.attach_task(task, check=True)).takeover is None
+        held = (await kas.attach_task(task)).takeover
+        assert held is not None
+        assert (held.phase, held.now) == ("requested", False)
+        parlour.let("go")
+        await attended(parlour, live, task)
+        held = (await kas.detach_task(task, "write one 1")).takeover
+        assert held is not None
+        assert held.phase == "handed_back"
+        assert (await live.ended(task))["status"] == "succeeded"
+    assert parlour.text("one") == "1\n"

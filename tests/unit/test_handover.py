@@ -5,12 +5,18 @@ from __future__ import annotations
 import attrs
 import pytest
 
+from kasmos.cli.render.live import Frame
+from kasmos.cli.render.report import describe
+from kasmos.cli.render.text import Look
+from kasmos.daemon.wire import attention, held_by, session_wire, task_wire
 from kasmos.model import event as ev
+from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import ExitStatus, StopReason
 from kasmos.model.takeover import TakeoverPhase
 from kasmos.model.task import CauseKind, Outcome
 from kasmos.supervision.handover import Thread, decide_relief, spent_before
 from kasmos.supervision.transitions import Finish, GiveBack, PutBack, Retry, StartAgent, StartCheck, Step, Supervise
+from tests.unit.histories import History, make_plan
 from tests.unit.test_transitions import EXIT_3, OK, Journal, lost, never_started, start_failed
 
 TERMINAL = Thread("c-1", attended=True)
@@ -209,3 +215,30 @@ def test_clock() -> None:
     journal.exit(OK)
     assert spent_before(journal.task, sessions, "s4", 1) == 37.0
     assert spent_before(journal.task, sessions, "s4", 2) == 0.0
+
+
+def test_it_is_told_to_whoever_looks() -> None:
+    """The picture of a run, its report and the API say who has a conversation, and how to hand it back."""
+    history = History(make_plan(1))
+    first = history.start("1")
+
+    def look() -> tuple[str, list[str]]:
+        task = history.task("1")
+        assert task_wire(history.world, task).status == "running"
+        said, now = describe(history.world, task), (history.mono, history.wall)
+        assert said == held_by(task)
+        screen = Frame(history.world, history.world.runs["r1"], {}, Look(), *now).lines(160, 20)
+        assert any(said in line.plain for line in screen)
+        return said, [one.kind for one in attention(history.world)]
+
+    history.add(ev.TakeoverRequested("r1", "1", "c-1", "ann"))
+    assert look() == ("ann takes it over when its turn has ended", [])
+    history.add(ev.SessionEnded(first, OK))
+    begun = next(r.event for r in history.records if isinstance(r.event, ev.SessionStarting))
+    history.add(attrs.evolve(begun, session_id="r1-1a1-t", backend=ExecutionMode.TMUX, attended=True))
+    history.add(ev.SessionStarted("r1-1a1-t"))
+    name = history.task("1").spec.name
+    assert look() == (f"with a person: ann has taken it over (`kas attach {name}`, `kas detach r1.1`)", ["attended"])
+    assert session_wire(history.world.sessions["r1-1a1-t"]).attended
+    history.add(ev.HandedBack("r1", "1", who="ann"))
+    assert look() == ("is being handed back: it goes on headless", [])
