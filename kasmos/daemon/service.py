@@ -8,6 +8,7 @@ refuses what does not exist, and passes on.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn, TypeVar
@@ -269,15 +270,23 @@ class Service:
     # --- commands -----------------------------------------------------------------
 
     async def submit_run(
-        self, document: bytes, source: str, *, fresh: bool = False, overrides: RunOverrides | None = None
+        self,
+        document: bytes,
+        source: str,
+        *,
+        fresh: bool = False,
+        overrides: RunOverrides | None = None,
+        patience: float = math.inf,
     ) -> Submitted:
         """Start a run of a plan document, continue its unfinished one, or join the one under way.
 
         Args:
             source: the document's absolute path, or `-`.
             fresh: start anew even if there is an unfinished run of the same plan.
+            patience: seconds to wait for it to be recorded.
 
         Raises:
+            StoreError: it cannot be recorded at present; it may begin all the same, later.
             PlanError: the document is wrong.
             ConfigError: the configuration or an override is wrong.
             SupervisionError: the document has changed and its run is unfinished.
@@ -296,6 +305,7 @@ class Service:
             settings=prepared.settings,
             project=self.workspace,
             fresh=fresh,
+            patience=patience,
         )
         return Submitted(
             run_id=accepted.run_id,
