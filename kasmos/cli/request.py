@@ -11,7 +11,7 @@ import click
 
 from kasmos.config.load import load_config, locate_project, read_state_root
 from kasmos.config.schema import Config
-from kasmos.daemon.service import RunOverrides
+from kasmos.daemon.terms import RunOverrides
 from kasmos.exceptions import ConfigError
 from kasmos.store.lock import read_holder
 from kasmos.store.stateroot import StateRoot, find_state_root

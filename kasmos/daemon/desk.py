@@ -42,7 +42,7 @@ class TaskDesk:
         self._in_hand = 0
 
     async def submit(self, request: TaskRequest, key: str) -> TaskSubmittedWire:
-        """Accept a task; see `Service.submit_task`."""
+        """Accept a task; see `Tasks.submit`."""
         digest = request.digest()
         cursor = self._orchestrator.world.seq
         # Also while the supervisor leaves, or the queue is full: what was accepted is there, and is told of.
@@ -70,7 +70,7 @@ class TaskDesk:
         return self._answer(accepted, cursor, prepared.warnings)
 
     async def refuse(self, request: TaskRequest, mistakes: Iterable[Mistake]) -> NoReturn:
-        """Refuse a task with mistakes; see `Service.refuse_task`."""
+        """Refuse a task with mistakes; see `Tasks.refuse`."""
         _, _, others = await self._look(request)
         told = {mistake.place: mistake for mistake in (*others, *mistakes)}
         raise RequestError(400, "invalid_body", _REFUSED, sorted(told.values(), key=lambda one: one.place))

@@ -1,7 +1,8 @@
 """The Agent Client Protocol: JSON-RPC, spoken by `opencode acp`, `gemini --acp` and `qwen --acp`.
 
 Traps: a session that is loaded tells all that was said in it once more; who is refused a tool need not say so, but the
-answer that refused it is in the transcript; qwen counts each request apart, opencode tells of the last one only.
+answer that refused it is in the transcript; qwen counts each request apart, opencode tells of the last one only, gemini
+leaves out what was thought.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class AgentProtocol:
     def __init__(self, evidence: Evidence, *, whole: bool = True) -> None:
         self.evidence = evidence
         self._whole = whole
-        self._loading: Any = None
-        """The request by which a session is loaded, as long as that goes on."""
+        self._loading = False
+        """Whether what is told was said in an earlier turn."""
         self._refusing: dict[Any, tuple[str, list[str]]] = {}
         """What is asked: the tool and the options that refuse it, by the request's id."""
         self._usage = Usage()
@@ -60,19 +61,17 @@ class AgentProtocol:
         id_ = word_of(params.get("sessionId")) or word_of(dict_of(record.get("result")).get("sessionId"))
         self.evidence.conversation = id_ or self.evidence.conversation
         if method == "session/update":
-            return [] if self._loading is not None else self._update(dict_of(params.get("update")), record)
+            return [] if self._loading else self._update(dict_of(params.get("update")), record)
         if method == "session/request_permission":
             return [self._asked(params, record.get("id"))]
         if method == "session/load":
-            self._loading = record.get("id")
+            self._loading = True
         if method == "session/prompt":
-            self._loading = None
+            self._loading = False
             self.evidence.go_on()
             self._text = ""
         if method:
             return []
-        if self._loading is not None and record.get("id") == self._loading:
-            self._loading = None
         if "error" in record:
             error = dict_of(record.get("error"))
             details = words_of(dict_of(error.get("data")).get("details"))
@@ -162,8 +161,10 @@ class AgentProtocol:
 
     def _count(self, result: dict[str, Any]) -> list[AgentEvent]:
         meta = dict_of(result.get("_meta"))
-        found = dict_of(result.get("usage")) or dict_of(dict_of(meta.get("quota")).get("token_count"))
-        told = _usage(found) if self._whole else Usage()
+        quota = dict_of(dict_of(meta.get("quota")).get("token_count"))
+        told = _usage(dict_of(result.get("usage")) or quota) if self._whole else Usage()
+        if quota and told.source is UsageSource.REPORTED:
+            told = attrs.evolve(told, source=UsageSource.ESTIMATED)  # gemini leaves out what was thought
         if told.input_tokens is None and told.output_tokens is None and self._cost is None:
             return []
         money = self._cost or None

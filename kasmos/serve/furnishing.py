@@ -9,7 +9,7 @@ from functools import partial
 
 from kasmos.config.schema import Config
 from kasmos.daemon.life import Health
-from kasmos.daemon.service import Surroundings
+from kasmos.daemon.terms import Surroundings
 from kasmos.model import event as ev
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.view import SessionView, World

@@ -27,6 +27,7 @@ from kasmos.sessions.hold import Hold
 from kasmos.sessions.threads import in_thread
 from kasmos.sessions.tmux_control import ControlError, ControlLost
 from kasmos.sessions.tmux_host import Host
+from kasmos.sessions.tty import unread_bytes
 
 CAPABILITIES = Capabilities(interactive=True, adoption=True, detach=True, processes=True)
 
@@ -92,7 +93,7 @@ async def start(hold: Hold, host: Host, boot_id: str) -> Pane:
     spec = hold.spec
     pane = Pane(host, tmux_launch.tmux_name(spec.id))
     try:
-        await in_thread(launch.prepare, hold.path, spec, boot_id, limiter=services.disk_limiter)
+        await services.on_disk(launch.prepare, hold.path, spec, boot_id)
     except OSError as error:
         spawn.drop_cgroup(hold)
         raise SessionStartError(f"cannot start {spec.name}: {error.strerror or error}") from error
@@ -301,6 +302,7 @@ class TmuxSession(HeldSession):
             history=int(history or 0),
             dead=dead == "1",
             offset=offset,
+            unread=unread_bytes(self.pid) if self.pid is not None else 0,
         )
 
     async def wait_changed(self, offset: int) -> int:

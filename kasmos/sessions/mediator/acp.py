@@ -21,6 +21,9 @@ from kasmos.sessions.mediator.link import (
 )
 
 _VERSION = 1
+REPLAYED = 0.5
+"""Seconds of silence after which a session that was loaded has told what was said in it: gemini goes on telling after
+it has said that it is loaded, and what is told later would be taken for this turn's."""
 _DONE = ("end_turn", "max_tokens")
 _PATHS = ("file_path", "filePath", "filepath", "path", "notebook_path")
 _NO_FILES = ("execute", "fetch", "search", "think", "switch_mode")
@@ -109,7 +112,14 @@ class AgentClient:
         if self._failed(message):
             return
         # What is loaded keeps its name.
-        self._session = text_of(dict_of(message.get("result")).get("sessionId")) or self._conversation
+        session = text_of(dict_of(message.get("result")).get("sessionId")) or self._conversation
+        if self._conversation:
+            self._link.when_silent(REPLAYED, lambda: self._start(session))
+        else:
+            self._start(session)
+
+    def _start(self, session: str) -> None:
+        self._session = session
         said = [{"type": "text", "text": self._prompt}]
         self._request("session/prompt", {"sessionId": self._session, "prompt": said}, self._done, hidden="prompt")
 

@@ -25,6 +25,9 @@ class Link(Protocol):
     def withdraw(self, key: Any) -> None:
         """What was asked with this key is asked no more."""
 
+    def when_silent(self, seconds: float, then: Callable[[], None]) -> None:
+        """Call *then* once, when the program has said nothing for so long."""
+
     def end(self, code: int, words: str = "") -> None:
         """The turn is over: the exit code that says how, and words for the log where nobody else has any."""
 

@@ -52,6 +52,8 @@ class Mediation:
         """What could not be put into the mailbox yet."""
         self._keys: dict[str, Any] = {}
         """Keys of what is asked, by the question's name in the mailbox."""
+        self._silence: tuple[float, float, Callable[[], None]] | None = None
+        """What is to be called when it has been silent: after so long, at this time, and what."""
         self._code: int | None = None
         self._signal: int | None = None
         self._deadline: float | None = None
@@ -109,6 +111,7 @@ class Mediation:
                 self._answered(name, text)
             self._retry()
             self._flush()
+            self._notice_silence()
             if gone in ready:
                 process.wait()
             if self._deadline is not None and time.monotonic() >= self._deadline:
@@ -130,7 +133,8 @@ class Mediation:
         stdin = self._process.stdin
         if self._unsent and stdin is not None and not stdin.closed:
             poll.register(stdin.fileno(), select.POLLOUT)
-        waits = [] if self._deadline is None else [max(0.0, self._deadline - time.monotonic())]
+        times = [self._deadline, None if self._silence is None else self._silence[1]]
+        waits = [max(0.0, at - time.monotonic()) for at in times if at is not None]
         waits += [RETRY_INTERVAL] if self._log.is_behind or self._unasked else []
         return poll.poll(min(waits) * 1000 + 1 if waits else None)
 
@@ -156,7 +160,15 @@ class Mediation:
                 if not self._take(fd):
                     break
 
+    def _notice_silence(self) -> None:
+        if self._silence is not None and time.monotonic() >= self._silence[1]:
+            _, _, then = self._silence
+            self._silence = None
+            then()
+
     def _hear(self, line: bytes) -> None:
+        if self._silence is not None:
+            self.when_silent(self._silence[0], self._silence[2])
         try:
             message = json.loads(line)
             if type(message) is dict:
@@ -220,6 +232,10 @@ class Mediation:
         self._unasked = [one for one in self._unasked if one[0] != key]
         for name in [name for name, asked in self._keys.items() if asked == key]:
             self._withdraw(name)
+
+    def when_silent(self, seconds: float, then: Callable[[], None]) -> None:
+        """See `Link`."""
+        self._silence = seconds, time.monotonic() + seconds, then
 
     def end(self, code: int, words: str = "") -> None:
         """See `Link`."""
