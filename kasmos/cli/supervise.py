@@ -13,7 +13,7 @@ from kasmos.cli.errand import Errand, continuing, ending, trying_again
 from kasmos.config.schema import Config
 from kasmos.exceptions import KasmosError
 from kasmos.model.view import World
-from kasmos.serve import Engine, Options, open_engine
+from kasmos.serve import Engine, Options, open_engine, serve_when_knocked
 
 LEAVE_GRACE = 2.5
 """Seconds that readers of the API are given when the work is over."""
@@ -106,7 +106,8 @@ class Supervising:
             over = trio.Event()
             if after is not None:
                 nursery.start_soon(self._show, engine, after)
-                nursery.start_soon(engine.serve_api, errand.place.root.socket, over, errand.view.message)
+                socket, say = errand.place.root.socket, errand.view.message
+                nursery.start_soon(serve_when_knocked, engine.service, socket, over, say)
                 await first(engine.orchestrator.leave_when_idle, errand.signals.first.wait)
             if errand.signals.received:
                 await self._leave(engine)
@@ -183,7 +184,7 @@ class Supervising:
         errand = self._errand
         assert errand.document is not None
         errand.announce_end_of_old(before)
-        submitted = await engine.service.submit_run(
+        submitted = await engine.service.runs.submit(
             errand.document.data,
             errand.document.source,
             fresh=errand.request.fresh,
@@ -204,8 +205,8 @@ class Supervising:
     async def _take_up(self, engine: Engine, before: World) -> str:
         errand, request = self._errand, self._errand.request
         if request.retry is not None and request.resume:
-            run = engine.service.get_run(request.resume)
-            await engine.service.retry_run(run.id, request.retry, resume=request.in_conversation)
+            run = engine.service.runs.get(request.resume)
+            await engine.service.runs.retry(run.id, request.retry, resume=request.in_conversation)
             errand.run_id = run.id
             return trying_again(before.runs[run.id], request.retry)
         run = errand.find_run(engine.journal.world)
@@ -245,7 +246,13 @@ class Supervising:
         run = self._errand.world.runs.get(self._errand.run_id or "")
         for task in run.tasks.values() if run is not None else ():
             session = engine.orchestrator.live_session(task.sessions[-1]) if task.sessions else None
-            if session is not None:
+            if session is None:
+                continue
+            said = engine.orchestrator.said(session.spec.id)
+            if said is not None:
+                # What an agent means, rather than the JSON it says it in.
+                tails[session.spec.id] = said
+            else:
                 end = session.output_bytes
                 text = session.read_nowait(max(0, end - 512), 512).data.decode(errors="replace")
                 lines = [line for line in text.splitlines() if line.strip()]

@@ -36,6 +36,7 @@ from kasmos.model.screen import AttachedClient, Picture
 from kasmos.model.session import (
     Capabilities,
     ExitStatus,
+    InputWait,
     SessionHandle,
     SessionSpec,
 )
@@ -244,6 +245,21 @@ def require_pasteable(text: str) -> None:
     """
     if PASTE_END in text:
         raise SessionError("the text holds ESC[201~, which ends a paste: the rest would be taken for typed keys")
+
+
+class ProcessSession(ExecutionSession, Protocol):
+    """**Protocol.** What a session is besides if its capabilities say `processes`."""
+
+    async def look_for_waits(self) -> tuple[InputWait, ...]:
+        """Who of its processes waits for input, or is stopped, at this moment; nobody where that cannot be seen.
+
+        Costs some reads of /proc for each process of it.
+
+        Cancellation: no effect.
+        """
+
+    def last_output_at(self) -> float | None:
+        """When it wrote something last, wall clock; None if never. Looks at one file."""
 
 
 class AskSource(Protocol):

@@ -92,7 +92,7 @@ async def start(hold: Hold, host: Host, boot_id: str) -> Pane:
     spec = hold.spec
     pane = Pane(host, tmux_launch.tmux_name(spec.id))
     try:
-        await in_thread(launch.prepare, hold.path, spec, boot_id, limiter=services.disk_limiter)
+        await services.on_disk(launch.prepare, hold.path, spec, boot_id)
     except OSError as error:
         spawn.drop_cgroup(hold)
         raise SessionStartError(f"cannot start {spec.name}: {error.strerror or error}") from error

@@ -1,8 +1,9 @@
 """The journal: every fact, durable before anybody acts on it, and the world that the facts fold to.
 
 One Trio task writes. It takes everything that waits, crosses into a thread once, and commits one
-transaction; so many appenders at once cost little more than one. The world is advanced in the Trio
-thread, in the order of commits, and never shows what is not durable.
+transaction; so many appenders at once cost little more than one. Where the file is in memory there is
+no disk to wait for, and the thread would cost more than the commit: then there is none. The world is
+advanced in the Trio thread, in the order of commits, and never shows what is not durable.
 
 A disk that takes nothing stops nobody's agents: the writer keeps what it has and tries again, and
 appenders wait, so that nothing new begins. Only damage to the file itself ends the journal.
@@ -12,19 +13,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import attrs
 import trio
 
 from kasmos.exceptions import StoreError, is_no_thread
+from kasmos.lanes import Lanes
 from kasmos.model.clock import Clock
 from kasmos.model.codec import encode_event, event_kind
 from kasmos.model.event import Event, Record, SessionStarting
 from kasmos.model.view import World
 from kasmos.store.chain import Row, link_of
 from kasmos.store.database import UnwritableError
+from kasmos.store.filesystem import is_in_memory
 from kasmos.store.fold import apply, forget, restore
+from kasmos.store.keeping import Keeper
 from kasmos.store.pruning import Forgotten, decide_carried
 from kasmos.store.reader import read_records, read_world
 from kasmos.store.salvage import Opened, open_or_salvage
@@ -54,9 +59,12 @@ class Journal:
     def __init__(
         self,
         opened: Opened,
+        keeper: Keeper,
         clock: Clock,
         on_commit: Callable[[Sequence[Record]], None],
         announce: Callable[[str], None],
+        *,
+        in_memory: bool = False,
     ) -> None:
         self.world: World = opened.world
         """The fold of everything that is durable. Read it; only the journal advances it."""
@@ -65,16 +73,19 @@ class Journal:
         self.measure: Callable[[int, float], None] = _measure_nothing
         """Told of each transaction: how many events, and the seconds from its beginning until it was durable."""
         self._database = opened.database
+        self._keeper = keeper
         self._clock = clock
         self._on_commit = on_commit
         self._announce = announce
+        self._in_memory = in_memory
         self._seq = opened.last_seq
-        self._link = opened.last_link
+        self._link = opened.folded.footing.link
         self._run_of = {session.id: session.run_id for session in opened.world.sessions.values()}
         self._waiting: list[_Job] = []
         self._writing: list[_Job] = []
         self._work = trio.lowlevel.ParkingLot()
-        self._thread = trio.CapacityLimiter(1)
+        self._lane = Lanes(1)
+        self._thread = self._lane.limiter
         self._closing = False
         self._over = False
         # The journal outlives the cancellation of what writes to it; `_finish` gives this shield its deadline.
@@ -116,6 +127,10 @@ class Journal:
 
         Cancellation: before it is decided, nothing is done; after that, no effect.
         """
+        async with self._keeper.steady:
+            return await self._prune(decide)
+
+    async def _prune(self, decide: Callable[[World], Forgotten]) -> int:
         while self._waiting or self._writing:
             await self.flush()
         if self._over:
@@ -135,6 +150,7 @@ class Journal:
             raise
         for session_id in gone.sessions:
             self._run_of.pop(session_id, None)
+        self._keeper.pruned(rows)
         return rows
 
     async def flush(self) -> None:
@@ -207,6 +223,9 @@ class Journal:
                     if not self._closing and all(job.over is None for job in self._waiting):
                         with trio.move_on_after(COMPANY_WAIT):
                             await self._await_urgent()
+                    if self._in_memory:
+                        # Whoever is about to append joins this transaction, as on the way to a thread.
+                        await trio.lowlevel.checkpoint()
                     await self._write_all()
         finally:
             self._over = True
@@ -228,7 +247,7 @@ class Journal:
             try:
                 if rows:
                     begun = self._clock.mono()
-                    await self._append_in_thread(rows, again=bool(delay))
+                    await self._append(rows, again=bool(delay))
                     self.measure(len(rows), self._clock.mono() - begun)
                 break
             except UnwritableError as error:
@@ -243,17 +262,18 @@ class Journal:
             self._announce(f"the journal can be written again after {waited:.1f} s; nothing was lost")
         self._fold()
 
-    async def _append_in_thread(self, rows: list[Row], again: bool) -> None:
+    async def _append(self, rows: list[Row], again: bool) -> None:
+        if self._in_memory and self._lane.idle:
+            self._database.append(rows, again=again)
+            return
+        append = partial(self._database.append, rows, again=again)
         try:
-            await trio.to_thread.run_sync(self._append, rows, again, limiter=self._thread)
+            await trio.to_thread.run_sync(append, limiter=self._thread)
         except RuntimeError as error:
             # Agents have used up the processes of this user: as with a full disk, it is tried again.
             if not is_no_thread(error):
                 raise
             raise UnwritableError(str(error), full=False) from error
-
-    def _append(self, rows: list[Row], again: bool) -> None:
-        self._database.append(rows, again=again)
 
     def _fell_ill(self, error: UnwritableError) -> None:
         self.healthy = False
@@ -267,6 +287,8 @@ class Journal:
         for job in self._writing:
             job.durable = True
         if committed:
+            link = next(job.rows[-1][-1] for job in reversed(self._writing) if job.rows)
+            self._keeper.advanced(committed[-1].seq, link, len(committed))
             self._on_commit(committed)
         for job in self._writing:
             if job.over is not None:
@@ -286,8 +308,8 @@ def _measure_nothing(events: int, seconds: float) -> None:
     """Nobody wants to know."""
 
 
-def _ignore(records: Sequence[Record]) -> None:
-    """Do nothing about what was committed."""
+def _ignore(what: object) -> None:
+    """Do nothing about it."""
 
 
 @asynccontextmanager
@@ -296,6 +318,7 @@ async def open_journal(
     *,
     clock: Clock,
     announce: Callable[[str], None],
+    note: Callable[[str], None] = _ignore,
     on_commit: Callable[[Sequence[Record]], None] = _ignore,
     close_timeout: float = 10.0,
 ) -> AsyncIterator[Journal]:
@@ -307,6 +330,7 @@ async def open_journal(
         path: the database file.
         clock: gives the instants of the records.
         announce: is given sentences that somebody has to read: damage, a full disk, recovery.
+        note: is given, in the Trio thread, why the start had to fold more than it should, or the next one will have to.
         on_commit: is given the records of each commit, in the Trio thread, after they were folded and before
             the appenders go on. It must neither block nor fail.
         close_timeout: how long leaving may take while nothing can be written.
@@ -318,22 +342,28 @@ async def open_journal(
 
     Cancellation: what was appended before is still written, within *close_timeout*.
     """
-    notes: list[str] = []
-    opened = await trio.to_thread.run_sync(open_or_salvage, path, notes.append)
+    said: list[str] = []
+    noted: list[str] = []
+    opened = await trio.to_thread.run_sync(open_or_salvage, path, said.append, noted.append)
     try:
-        for note in notes:
-            announce(note)
-        if opened.foreign:
-            kinds = ", ".join(sorted(opened.foreign))
-            announce(f"{opened.foreign.total()} events of a newer kasmos were passed over in the journal: {kinds}")
-        journal = Journal(opened, clock, on_commit, announce)
+        for text in said:
+            announce(text)
+        for text in noted:
+            note(text)
+        if foreign := opened.folded.footing.foreign:
+            kinds = ", ".join(sorted(foreign))
+            announce(f"{sum(foreign.values())} events of a newer kasmos were passed over in the journal: {kinds}")
+        keeper = Keeper(path, opened.folded, opened.database.in_place, note)
+        journal = Journal(opened, keeper, clock, on_commit, announce, in_memory=is_in_memory(path.parent))
         failure: BaseException | None = None
         try:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(keeper.run)
                 nursery.start_soon(journal._write)
                 try:
                     yield journal
                 finally:
+                    keeper.give_up()
                     journal._finish(close_timeout)
         except BaseExceptionGroup as group:
             if len(group.exceptions) > 1:
@@ -342,6 +372,7 @@ async def open_journal(
         if failure is not None:
             # The nursery is ours: what the body raised leaves as it came.
             raise failure
+        await keeper.finish()
         if lost := journal._unwritten():
             raise StoreError(f"the journal could not be written within {close_timeout} s: {lost} events are lost")
     finally:

@@ -224,6 +224,23 @@ class Terminal:
         with trio.move_on_at(until):
             await self._changed.wait()
 
+    async def wait_turn_over(self) -> None:
+        """Wait until the screen has shown for a moment that the program is not at work, or it is seen no more.
+
+        What cannot be read is not waited for. Cancellation: no effect.
+        """
+        while self.verdict is None and not self._ended:
+            await self._changed.wait()
+        while self._is_working():
+            await self._changed.wait()
+            with trio.move_on_after(STANDS_AFTER):
+                # Between two steps of a turn a screen may look idle.
+                while not self._is_working():
+                    await self._changed.wait()
+
+    def _is_working(self) -> bool:
+        return not self._ended and self.verdict is not None and self.verdict.state is ScreenState.WORKING
+
     # --- asks ----------------------------------------------------------------------
 
     async def wait_ask(self, seen: str | None) -> Ask | None:

@@ -23,8 +23,7 @@ from kasmos.model.session import ExitStatus
 from kasmos.model.task import Outcome
 from kasmos.model.view import RunView, SessionView, TaskView, World
 from kasmos.telemetry.spans import span_id, trace_id
-
-Attributes = dict[str, str | int | float | bool]
+from kasmos.telemetry.spending import ERROR_TYPE, Attributes, usage_attributes
 
 EXPORT_TIMEOUT = 5.0
 """Seconds that the collector may take for a batch."""
@@ -79,7 +78,7 @@ class Traces:
             case ev.TaskEnded():
                 run = world.runs.get(event.run_id)
                 if run is not None and event.task_id in run.tasks:
-                    self._task(run, run.tasks[event.task_id], event, record.at)
+                    self._task(run, run.tasks[event.task_id], world, event, record.at)
             case ev.WaveEnded():
                 run = world.runs.get(event.run_id)
                 if run is not None:
@@ -109,10 +108,13 @@ class Traces:
             "kasmos.state": session.state.value,
             "kasmos.output_bytes": session.output_bytes,
             **_exit(session.exit),
+            **usage_attributes((session,), _requested(run, session.task_id)),
         }
         if session.stop_reason is not None:
             said["kasmos.stop_reason"] = session.stop_reason.value
-        failed = session.exit is None or not session.exit.succeeded
+        failure = _failure(session)
+        if session.conclusion is not None and session.conclusion.failure is not None:
+            said[ERROR_TYPE] = session.conclusion.failure.kind.value
         trace = trace_id(run.id, run.started_at)
         self._span(
             f"session {session.name}",
@@ -121,17 +123,21 @@ class Traces:
             span_id(trace, "task", session.task_id or ""),
             (session.starting_at, session.ended_at or at),
             said,
-            str(session.exit or session.state.value) if failed else "",
+            failure,
         )
 
-    def _task(self, run: RunView, task: TaskView, event: ev.TaskEnded, at: float) -> None:
+    def _task(self, run: RunView, task: TaskView, world: World, event: ev.TaskEnded, at: float) -> None:
+        sessions = (world.sessions[name] for name in task.sessions if name in world.sessions)
         said: Attributes = {
             "kasmos.task.id": task.id,
             "kasmos.outcome": event.outcome.value,
             "kasmos.cause": event.cause.kind.value,
             "kasmos.attempts": task.attempts,
             **_exit(event.cause.exit),
+            **usage_attributes(sessions, task.spec.model or ""),
         }
+        if event.cause.failure is not None:
+            said[ERROR_TYPE] = event.cause.failure.value
         if event.cause.because_of:
             said["kasmos.because_of"] = ",".join(event.cause.because_of)
         trace = trace_id(run.id, run.started_at)
@@ -180,6 +186,22 @@ class Traces:
         if failure:
             span.set_status(Status(StatusCode.ERROR, failure))
         span.end(end_time=int(max(began, ended) * 1e9))
+
+
+def _requested(run: RunView, task_id: str | None) -> str:
+    task = run.tasks.get(task_id or "")
+    return (task.spec.model or "") if task is not None else ""
+
+
+def _failure(session: SessionView) -> str:
+    """What a session failed by; nothing if it succeeded. Where its program's own word decides, that is told."""
+    said = session.conclusion
+    if said is not None and session.exit is not None:
+        if said.outcome is Outcome.SUCCEEDED:
+            return ""
+        return f"{said.failure.kind}: {said.failure.message}" if said.failure is not None else said.outcome.value
+    failed = session.exit is None or not session.exit.succeeded
+    return str(session.exit or session.state.value) if failed else ""
 
 
 def _exit(status: ExitStatus | None) -> Attributes:

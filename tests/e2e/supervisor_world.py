@@ -16,7 +16,7 @@ import trio
 from kasmos.config.load import load_config
 from kasmos.config.schema import Config
 from kasmos.model import event as ev
-from kasmos.serve import Engine, Options, open_engine
+from kasmos.serve import Engine, Options, open_engine, serve_when_knocked
 from kasmos.store.journal import read_records
 from kasmos.store.stateroot import StateRoot
 
@@ -61,7 +61,7 @@ class Site:
         with trio.fail_after(limit):
             async with open_engine(options) as engine, trio.open_nursery() as nursery:
                 over = trio.Event()
-                nursery.start_soon(engine.serve_api, self.root.socket, over, self.said.append)
+                nursery.start_soon(serve_when_knocked, engine.service, self.root.socket, over, self.said.append)
                 while not self.root.socket.exists():  # noqa: ASYNC110  # the API is announced by its socket alone
                     await trio.sleep(0.01)
                 transport = httpx.AsyncHTTPTransport(uds=str(self.root.socket))

@@ -7,12 +7,21 @@ import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from ..conftest import Kas
 from ..faults.oracle import Scene, Task
+
+PLAN = """## Wave 1
+### Task 1: Work
+```toml kasmos
+checks = ["true"]
+```
+Do it.
+"""
 
 
 class Collector:
@@ -87,6 +96,44 @@ def test_spans_of_a_run(scene: Scene, collector: Collector) -> None:
     assert told is not None
     assert bytes.fromhex(told[1]) == root.trace_id
     assert by_id[bytes.fromhex(told[2])].parent_span_id == spans["task 1"].span_id
+
+
+def test_spans_tell_what_was_used(kas: Kas, collector: Collector) -> None:
+    """Spans of an agent's session and task tell tokens, money and model by the conventions; those of checks do not."""
+    data = Path(__file__).parents[1]
+    (kas.cwd / ".kasmos").mkdir()
+    (kas.cwd / ".kasmos" / "config.toml").write_text(
+        f'[orchestration]\ndefault_agent = "coder"\n[agents.coder]\nprogram = "{data / "programs" / "replay"}"\n'
+        f'harness = "claude"\n[agents.coder.env]\nREPLAY = "{data / "data" / "transcripts" / "claude" / "text.out"}"\n'
+    )
+    (kas.cwd / "plan.md").write_text(PLAN)
+    ran = kas("run", "plan.md", env={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address})
+    assert ran.code == 0, ran.stdout + ran.stderr
+    told = {}
+    for span in collector.spans:
+        values = {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in span.attributes}
+        kind = span.name.partition(" ")[0]
+        told[kind, values.get("kasmos.session.kind")] = {
+            name: value for name, value in values.items() if name.startswith(("gen_ai.", "kasmos.usage."))
+        }
+    used = {
+        "gen_ai.operation.name": "invoke_agent",
+        "gen_ai.agent.name": "coder",
+        "gen_ai.conversation.id": "6ebae19e-1455-443d-899d-b92a90634f2e",
+        "gen_ai.response.model": "claude-opus-4-8",
+        "gen_ai.usage.input_tokens": 1520,
+        "gen_ai.usage.output_tokens": 100,
+        "gen_ai.usage.cache_read.input_tokens": 500,
+        "gen_ai.usage.cache_creation.input_tokens": 20,
+        "kasmos.usage.cost_usd": 0.007875,
+        "kasmos.usage.source": "reported",
+        "kasmos.usage.cost_source": "reported",
+        "kasmos.usage.turns": 1,
+    }
+    assert told["session", "agent"] == used
+    assert told["task", None] == used
+    assert told["session", "check"] == {}
+    assert told["run", None] == {}
 
 
 def test_no_traces_unasked(scene: Scene) -> None:

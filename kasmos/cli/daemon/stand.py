@@ -22,7 +22,7 @@ from kasmos.daemon.held import Held
 from kasmos.daemon.leaving import Departure
 from kasmos.daemon.life import Exposition, Life, Phase, Reloaded, StopOrder
 from kasmos.exceptions import ConfigError
-from kasmos.serve import Engine, Options, import_web_stack, open_engine
+from kasmos.serve import Engine, Options, import_web_stack, listen, open_engine
 from kasmos.telemetry.logs import Log
 from kasmos.telemetry.metrics import CONTENT_TYPE, LoopWatch, Metrics
 from kasmos.telemetry.notify import Notifier, watchdog_interval
@@ -78,6 +78,7 @@ class Standing:
             configure=self._held.configure,
             environ=place.environ,
             announce=self._log.warning,
+            note=self._log.info,
             lock_wait=START_GRACE,
             life=self._life,
             present=self._held.present,
@@ -102,7 +103,7 @@ class Standing:
     async def _serve_until_told(self, engine: Engine, metrics: Metrics) -> None:
         over = trio.Event()
         async with trio.open_nursery() as nursery:
-            serve = partial(engine.listen, self._held.config.daemon, self._place.root.socket, over)
+            serve = partial(listen, engine.service, self._held.config.daemon, self._place.root.socket, over)
             self._life.addresses = await nursery.start(serve)
             nursery.start_soon(self._tell, engine, metrics)
             nursery.start_soon(self._come_up, engine)
