@@ -27,7 +27,7 @@ from kasmos.model.event import Event
 from kasmos.model.profile import AgentProfile
 from kasmos.model.screen import Picture
 from kasmos.screens import Cursor, Ruleset, Screen, ScreenState, Verdict, detect
-from kasmos.sessions.protocol import TerminalSession
+from kasmos.sessions.protocol import TerminalSession, require_pasteable
 from kasmos.supervision.asking import ask_of, decide_typing
 from kasmos.supervision.delivery import (
     Act,
@@ -363,6 +363,7 @@ class Terminal:
     async def _deliver(
         self, order: Order, intent: Callable[[str], Awaitable[None]] | None, file: str, doubtful: bool
     ) -> Delivered:
+        require_pasteable(order.text)
         name = self._session.spec.name
         progress = Progress(Step.DOUBTFUL if doubtful else Step.WAITING, trio.current_time())
         replaced, offset = "", 0
@@ -426,9 +427,10 @@ class Terminal:
         Cancellation: it may have been typed, and not submitted.
         """
         async with self._turn_to_type(order):
+            order, file = await self._as_file(order, keep_as)
+            require_pasteable(order.text)
             await self._wait_at_rest(order)
             self._wait_for("")
-            order, file = await self._as_file(order, keep_as)
             if intent is not None:
                 await intent(file)
             await self._session.paste(order.text)
