@@ -22,11 +22,20 @@ def answer(value: Any, status: int = 200, *, location: str | None = None) -> Res
     Raises:
         RequestError: 406 if the client wants none.
     """
-    must_accept(JSON)
-    response = Response(encode(value), status=status, content_type=JSON)
+    response = answer_encoded(encode(value), status)
     if location is not None:
         response.headers["Location"] = location
     return response
+
+
+def answer_encoded(body: bytes, status: int = 200) -> Response:
+    """A JSON answer of what is rendered already.
+
+    Raises:
+        RequestError: 406 if the client wants none.
+    """
+    must_accept(JSON)
+    return Response(body, status=status, content_type=JSON)
 
 
 def answer_with_tag(tag: str, body: Callable[[], bytes]) -> Response:

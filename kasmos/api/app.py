@@ -95,6 +95,7 @@ def create_app(service: Service, *, started_at: float, policy: AccessPolicy = DE
     """
     # Here, because the routes need this module.
     from kasmos.api import (
+        agent_events,
         agents,
         approvals,
         daemon,
@@ -123,7 +124,10 @@ def create_app(service: Service, *, started_at: float, policy: AccessPolicy = DE
     app.before_request(admission.admit_request)
     app.before_websocket(admission.admit_websocket)
     app.after_request(_mark)
-    for room in (status, agents, runs, tasks, sessions, approvals, usage, events, ws, daemon, metrics, openapi):
+    rooms = (
+        status, agents, runs, tasks, sessions, agent_events, approvals, usage, events, ws, daemon, metrics, openapi,
+    )  # fmt: skip
+    for room in rooms:
         admission.take(app, room.routes)
     admission.require_declared(app)
     return app

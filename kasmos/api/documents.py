@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from kasmos.api.answers import JSON
 from kasmos.api.lines import NDJSON, SSE
 from kasmos.api.output import MAX_BYTES, MAX_OFFSET, MAX_WAIT
 from kasmos.api.questions import DEFAULT_LIMIT, MAX_LIMIT
@@ -16,6 +17,7 @@ from kasmos.api.task_body import LABEL, LONGEST_TIMEOUT, MOST_NEEDS, MOST_RETRIE
 from kasmos.daemon.agents import AgentWire
 from kasmos.daemon.shapes import (
     ApprovalWire,
+    ConclusionWire,
     RunDetailWire,
     RunWire,
     SessionWire,
@@ -26,6 +28,7 @@ from kasmos.daemon.shapes import (
 from kasmos.daemon.spending import GROUPS, AccountWire, UsageWire
 from kasmos.daemon.terminals import LARGEST, ScreenWire, SentWire
 from kasmos.daemon.terms import Submitted
+from kasmos.harnesses.events import AGENT_EVENT_KINDS
 from kasmos.model.approval import ApprovalState
 from kasmos.model.plan import OnFailure
 from kasmos.model.profile import ExecutionMode
@@ -84,6 +87,21 @@ def _list_of(name: str, kind: type) -> Schema:
     }
 
 
+def _agent_event() -> Schema:
+    kind = {"type": "string", "enum": list(AGENT_EVENT_KINDS)}
+    return {
+        "type": "object",
+        "properties": {
+            "type": {"const": "agent_event"},
+            "session_id": {"type": "string"},
+            "offset": {"type": "integer", "minimum": 0, "description": "of the line of output that it comes from"},
+            "cursor": {"type": "string", "description": "the place behind it"},
+            "event": {"type": "object", "properties": {"type": kind}, "required": ["type"]},
+        },
+        "required": ["type", "session_id", "offset", "cursor", "event"],
+    }
+
+
 TEXT: Schema = {"type": "string"}
 WORD: Schema = {"type": "string", "minLength": 1}
 FLAG: Schema = {"type": "boolean"}
@@ -108,6 +126,29 @@ OUTPUT = Document(
         "format": _word("raw", "text"),
     },
     streams=("application/octet-stream", "text/plain"),
+)
+AGENT_EVENTS = Document(
+    answer={
+        "type": "object",
+        "properties": {
+            "session_id": TEXT,
+            "cursor": {**TEXT, "description": "where to go on"},
+            "lost": {"type": "integer", "minimum": 0},
+            "ended": FLAG,
+            "conclusion": {"anyOf": [{"$ref": "#/components/schemas/ConclusionWire"}, {"type": "null"}]},
+            "events": {"type": "array", "items": _agent_event()},
+        },
+        "required": ["session_id", "cursor", "lost", "ended", "conclusion", "events"],
+    },
+    uses=(ConclusionWire,),
+    query={
+        "cursor": {"type": "string", "pattern": r"^[0-9]{1,18}(\.[0-9]{1,9})?$"},
+        "limit": _whole(1, MAX_LIMIT, DEFAULT_LIMIT),
+        "wait": {"type": "number", "minimum": 0, "maximum": MAX_WAIT},
+    },
+    headers=RESUME,
+    streams=(JSON, NDJSON, SSE),
+    says={200: "A page of them; or all of them, as a stream, until the session has ended."},
 )
 CHECK: Schema = {"anyOf": [WORD, _object(("command",), command=WORD, timeout=DURATION)]}
 TASK_BODY = _object(
@@ -189,8 +230,16 @@ DOCUMENTS: Mapping[tuple[str, str], Document] = {
         streams=(NDJSON, SSE),
     ),
     ("GET", "/v1/tasks/<name>/output"): OUTPUT,
+    ("GET", "/v1/tasks/<name>/agent-events"): AGENT_EVENTS,
     ("POST", "/v1/tasks/<name>/cancel"): _post(TaskWire),
     ("POST", "/v1/tasks/<name>/retry"): _post(TaskWire, _object(resume=FLAG)),
+    ("POST", "/v1/tasks/<name>/attach"): _post(
+        TaskWire,
+        _object(now=FLAG, check={**FLAG, "description": "only tell whether it may be"}),
+        (200, 202),
+        says={200: "It may be.", 202: "It comes to pass when its turn has ended."},
+    ),
+    ("POST", "/v1/tasks/<name>/detach"): _post(TaskWire, _object(prompt=TEXT, done=FLAG, now=FLAG)),
     ("GET", "/v1/sessions"): _pages(
         "sessions",
         SessionWire,
@@ -200,6 +249,7 @@ DOCUMENTS: Mapping[tuple[str, str], Document] = {
     ),
     ("GET", "/v1/sessions/<name>"): _get(SessionWire),
     ("GET", "/v1/sessions/<name>/output"): OUTPUT,
+    ("GET", "/v1/sessions/<name>/agent-events"): AGENT_EVENTS,
     ("GET", "/v1/sessions/<name>/screen"): _get(
         ScreenWire,
         query={

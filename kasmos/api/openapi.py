@@ -10,7 +10,7 @@ from quart import Response
 
 from kasmos import __version__
 from kasmos.api.access import Operation, Routes
-from kasmos.api.answers import answer
+from kasmos.api.answers import JSON, answer
 from kasmos.api.app import API_REVISION, this_app
 from kasmos.api.documents import DOCUMENTS, Document
 from kasmos.api.errors import Problem
@@ -112,12 +112,11 @@ def _parameter(name: str, where: str, schema: dict[str, Any]) -> dict[str, Any]:
 def _answer(status: int, document: Document) -> dict[str, Any]:
     if status in _NO_BODY:
         return {"description": "You have it already."}
+    kind = document.answer
+    schema = (_ref(kind) if isinstance(kind, type) else kind) or {}
+    content: dict[str, Any] = {JSON: {"schema": schema}}
     if document.streams and status == 200:
-        content: dict[str, Any] = {kind: {"schema": {"type": "string"}} for kind in document.streams}
-    else:
-        kind = document.answer
-        schema = _ref(kind) if isinstance(kind, type) else kind
-        content = {"application/json": {"schema": schema or {}}}
+        content = {one: {"schema": schema if one == JSON else {"type": "string"}} for one in document.streams}
     return {"description": document.says.get(status, "As asked."), "content": content}
 
 

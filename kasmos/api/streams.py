@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Protocol
 
 import trio
 from quart import Response, request
@@ -75,6 +76,10 @@ class Stream:
 
     async def aclose(self) -> None:
         """Stop listening."""
+        self.close()
+
+    def close(self) -> None:
+        """The same, for who cannot wait. Idempotent."""
         self._subscription.close()
 
     async def _refill(self) -> None:
@@ -157,7 +162,21 @@ class AllEvents(Stream):
         return gap + self.lines.render_all(records, self.kind)
 
 
-def stream_answer(stream: Stream, *, status: int = 200, location: str | None = None) -> Response:
+class Body(Protocol):
+    """**Protocol.** The body of a streamed answer."""
+
+    @property
+    def kind(self) -> str:
+        """Its media type."""
+
+    def close(self) -> None:
+        """Let go of what it holds. Idempotent."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Its pieces; closed by Quart, however it ends."""
+
+
+def stream_answer(stream: Body, *, status: int = 200, location: str | None = None) -> Response:
     """The answer whose body is this stream; without one for HEAD."""
     response = Response(status=status, content_type=stream.kind)
     response.timeout = None
@@ -165,7 +184,7 @@ def stream_answer(stream: Stream, *, status: int = 200, location: str | None = N
     if location is not None:
         response.headers["Location"] = location
     if request.method == "HEAD":
-        stream._subscription.close()
+        stream.close()
     else:
         response.response = IterableBody(stream)
         chunked = request.http_version != "1.0"

@@ -1,4 +1,5 @@
-"""`/v1/ws`: events and output of named sessions over one WebSocket; what is wanted is said, and unsaid, at any time.
+"""`/v1/ws`: events, and output and agents' events of named sessions, over one WebSocket; what is wanted is said, and
+unsaid, at any time.
 
 Every message is a JSON object. What nobody reads is not heaped up: a slow reader holds up its own subscriptions alone,
 and is dropped when it takes nothing for `server.SEND_TIMEOUT`, with code 1013 and the reason.
@@ -15,13 +16,16 @@ import trio
 from quart import websocket
 
 from kasmos.api.access import Routes
+from kasmos.api.agent_events import STREAM_EVENTS, ended_value, event_line, lost_value
 from kasmos.api.app import KasmosApp, the_service, this_app
 from kasmos.api.farewell import end_of_websocket, farewell_of
 from kasmos.api.lines import HEARTBEAT_INTERVAL, HEARTBEATS, NDJSON, render_gap
 from kasmos.api.streams import MAX_SEQ
 from kasmos.daemon.access import Needs
 from kasmos.daemon.service import Service
+from kasmos.daemon.transcripts import TranscriptReader
 from kasmos.exceptions import KasmosError, RequestError
+from kasmos.harnesses.placed import Place
 from kasmos.model.codec import CodecError, decode, encode
 
 routes = Routes("ws")
@@ -86,14 +90,18 @@ class _Conversation:
         """The name of the subscription that is meant, and what is to be done for it; None ends it."""
         verb = next((verb for verb in ("subscribe", "unsubscribe") if verb in said), None)
         what = said.get(verb or "")
-        if what not in ("events", "output"):
-            detail = 'expected {"subscribe": "events" or "output", ...}, or unsubscribe'
+        if what not in ("events", "output", "agent_events"):
+            detail = 'expected {"subscribe": "events", "output" or "agent_events", ...}, or unsubscribe'
             raise RequestError(400, "invalid_message", detail)
         if what == "events":
             after, run = _number(said, "after"), said.get("run")
-            run_id = self._service.get_run(str(run)).id if run is not None and verb == "subscribe" else None
+            run_id = self._service.runs.get(str(run)).id if run is not None and verb == "subscribe" else None
             return "events", (lambda: self._events(after, run_id)) if verb == "subscribe" else None
-        session = self._service.get_session(str(said.get("session", ""))).id
+        view = self._service.sessions.get(str(said.get("session", "")))
+        session = view.id
+        if what == "agent_events":
+            reader = self._service.transcripts.open(view, _place(said)) if verb == "subscribe" else None
+            return f"agent_events {session}", None if reader is None else lambda: self._agent_events(reader)
         offset = _number(said, "offset")
         return f"output {session}", (lambda: self._output(session, offset)) if verb == "subscribe" else None
 
@@ -122,7 +130,7 @@ class _Conversation:
     async def _output(self, session: str, offset: int) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         while True:
-            output = await self._service.read_output(session, offset, OUTPUT_PIECE, OUTPUT_WAIT)
+            output = await self._service.sessions.read_output(session, offset, OUTPUT_PIECE, OUTPUT_WAIT)
             chunk = output.chunk
             if chunk.data or chunk.lost or output.ended:
                 await self._send(
@@ -138,6 +146,17 @@ class _Conversation:
                 )
             offset = chunk.end
             if output.ended:
+                return
+
+    async def _agent_events(self, reader: TranscriptReader) -> None:
+        while True:
+            piece = await reader.take(STREAM_EVENTS, OUTPUT_WAIT)
+            if piece.lost:
+                await self._send(lost_value(piece))
+            for placed in piece.events:
+                await self._send_text(event_line(piece.session_id, placed))
+            if piece.ended:
+                await self._send(ended_value(self._service, piece))
                 return
 
     async def _beat(self) -> None:
@@ -161,7 +180,16 @@ class _Conversation:
 def _named(said: dict[str, Any]) -> str:
     """What the subscription is called that a message is about, as far as it says so."""
     what = said.get("subscribe", said.get("unsubscribe"))
-    return f"output {said.get('session', '')}" if what == "output" else "events" if what == "events" else ""
+    if what in ("output", "agent_events"):
+        return f"{what} {said.get('session', '')}"
+    return "events" if what == "events" else ""
+
+
+def _place(said: dict[str, Any]) -> Place:
+    try:
+        return Place.parse(str(said["cursor"])) if said.get("cursor") else Place()
+    except ValueError as error:
+        raise RequestError(400, "invalid_message", f"cursor: {error}") from error
 
 
 def _number(said: dict[str, Any], name: str) -> int:

@@ -43,7 +43,7 @@ def execute(place: Place, request: Request) -> int:
     require_writable(request.summary)
     document = read_document(request.plan) if request.plan is not None else None
     warnings = place.warnings
-    if document is not None:
+    if document is not None and place.wrong is None:
         warnings += check(place, request, document)
     view = make_view(
         json=request.as_json,
@@ -95,7 +95,10 @@ async def _until_over(errand: Errand, supervising: Supervising) -> int:
             "the daemon has gone, and none has come back; its run waits for the next one"
         )
         # What a daemon has begun is for the next daemon to go on with: in its place we would only be in its way.
-        if not errand.of_daemon:
+        # Without a configuration we could not be in anybody's place.
+        if errand.place.wrong is not None and not errand.of_daemon:
+            refusal = errand.place.wrong
+        elif not errand.of_daemon:
             try:
                 return await supervising.run()
             except StateLockedError as locked:

@@ -56,7 +56,7 @@ def run(
     130 when interrupted: the same command goes on from there.
     """
     from kasmos.cli import foreground
-    from kasmos.daemon.service import RunOverrides
+    from kasmos.daemon.terms import RunOverrides
 
     overrides = RunOverrides(
         agent=agent, mode=mode, max_concurrent=max_concurrent, task_timeout=task_timeout, on_failure=on_failure

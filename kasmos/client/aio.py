@@ -16,15 +16,17 @@ from urllib.parse import quote
 import httpx
 import trio
 
-from kasmos.client.results import Task, TaskOutput
+from kasmos.client.results import AgentEnded, AgentSaid, Concluded, Task, TaskOutput
 from kasmos.client.shapes import (
     NDJSON,
     SILENCE,
     TIMEOUT,
     OutputPiece,
+    agent_events_path,
     events_path,
     output_path,
     output_piece,
+    read_agent_line,
     read_json,
     refusal,
     submission,
@@ -174,6 +176,27 @@ class Client(Verbs):
             patience: seconds without a supervisor after which the stream fails with `ClientError`.
         """
         stream = TaskStream(self._http, task, after, output, patience)
+        self._streams.add(stream)
+        return stream
+
+    def agent_events(self, session: str, *, cursor: str = "", patience: float = PATIENCE) -> AgentEventStream:
+        """What a session's agent says and does, from the beginning until the session has ended.
+
+        Usage::
+
+            async for said in kas.agent_events("coder"):
+                match said.event:
+                    case Message(text=text): ...
+                    case ToolCall(tool=tool, input=given): ...
+
+        The kinds of event are in `kasmos.model.agent_event`.
+
+        Args:
+            session: its id or name, or a task, of which the newest session is meant.
+            cursor: only what is behind this place, the `cursor` of an event.
+            patience: seconds without a supervisor after which the stream fails with `ClientError`.
+        """
+        stream = AgentEventStream(self._http, session, cursor, patience)
         self._streams.add(stream)
         return stream
 
@@ -388,6 +411,43 @@ class TaskStream(Stream["Record | TaskOutput"]):
         except httpx.HTTPError:
             return False
         return not response.is_error and decode(response.content, Task).ended
+
+
+class AgentEventStream(Stream[AgentSaid]):
+    """What a session's agent says and does, until the session has ended; see `Stream`."""
+
+    def __init__(self, http: httpx.AsyncClient, session: str, cursor: str, patience: float) -> None:
+        super().__init__(http, 0, None, patience)
+        self._session = session
+        self._place = cursor
+        self._ended = False
+        self.conclusion: Concluded | None = None
+        """What its program said of its own end, once the stream has ended and if it said anything."""
+
+    @property
+    def place(self) -> str:
+        """The place behind the newest event that was given out; where another stream would go on."""
+        return self._place
+
+    def _path(self) -> str:
+        return agent_events_path(self._session, self._place)
+
+    def _read(self, line: bytes) -> AgentSaid | None:
+        try:
+            said = read_agent_line(line)
+        except CodecError:
+            return None
+        if isinstance(said, AgentEnded):
+            self._ended, self.conclusion = True, said.conclusion
+            return None
+        return said
+
+    def _give_out(self, item: AgentSaid) -> None:
+        # By its id from now on: its name may be that of a newer session when the connection breaks.
+        self._session, self._place = item.session_id, item.cursor
+
+    async def _is_over(self) -> bool:
+        return self._ended
 
 
 def _unreached(error: httpx.HTTPError) -> ClientError:

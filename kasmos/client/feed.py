@@ -1,4 +1,5 @@
-"""Events and output of named sessions over one WebSocket. The one module that imports trio-websocket.
+"""Events, and output and agents' events of named sessions, over one WebSocket. The one module that imports
+trio-websocket.
 
 What is wanted is kept here, and said again on each new connection, from the place that was reached: so a supervisor may
 be replaced by another, and a connection break, without a gap or a repeat.
@@ -23,8 +24,8 @@ from trio_websocket import (
     wrap_client_stream,
 )
 
-from kasmos.client.results import Gap, Session, SessionOutput
-from kasmos.client.shapes import SILENCE, TIMEOUT, refusal
+from kasmos.client.results import AgentEnded, AgentSaid, Gap, Session, SessionOutput
+from kasmos.client.shapes import SILENCE, TIMEOUT, read_agent_line, refusal
 from kasmos.exceptions import ClientError, RequestError
 from kasmos.model.codec import CodecError, decode, decode_record
 from kasmos.model.event import Record
@@ -38,7 +39,7 @@ LONGEST_PAUSE = 1.0
 _PATH = "/v1/ws"
 
 Connection = trio.SocketStream | trio.SSLStream[trio.SocketStream]
-Item = Record | SessionOutput | Gap
+Item = Record | SessionOutput | AgentSaid | AgentEnded | Gap
 
 
 @attrs.frozen
@@ -76,11 +77,16 @@ class Where:
 
 
 @attrs.define
-class _Output:
-    """The output of a session that is wanted."""
+class _Wanted:
+    """Something of a session that is wanted."""
 
-    offset: int
-    """Where to go on."""
+    what: str
+    """`output` or `agent_events`."""
+    session_id: str
+    place: int | str
+    """Where to go on: an offset, or a cursor."""
+    asked_on: WebSocketConnection | None = None
+    """The connection on which it was asked for last."""
     unconfirmed: int = 0
     """Subscriptions whose confirmation has not come; what comes before it belongs to an earlier one."""
 
@@ -107,7 +113,8 @@ class Feed:
         self._after = after
         self._run = run
         self._patience = patience
-        self._outputs: dict[str, _Output] = {}
+        self._wanted: dict[str, _Wanted] = {}
+        """By the names of their subscriptions."""
         self._socket: WebSocketConnection | None = None
         self._saying = trio.Lock()
         self._send, self._receive = trio.open_memory_channel[Item | RequestError](BUFFER)
@@ -130,19 +137,37 @@ class Feed:
 
         Cancellation: it may be followed nevertheless.
         """
-        session_id = (await self._find(session)).id
-        async with self._saying:
-            if session_id in self._outputs:
-                await self._say({"unsubscribe": "output", "session": session_id})
-            self._outputs[session_id] = _Output(offset)
-            await self._subscribe_output(session_id)
-        return session_id
+        return await self._follow("output", session, offset)
 
     async def leave_output(self, session_id: str) -> None:
         """Have no more of a session's output in the feed. Idempotent; what has come before may still be given out."""
+        await self._leave("output", session_id)
+
+    async def follow_agent_events(self, session: str, cursor: str = "") -> str:
+        """Have what a session's agent says and does in the feed, behind a place in it; the session's id.
+
+        As for `follow_output`. That its program writes no events that are known shows while iterating.
+        """
+        return await self._follow("agent_events", session, cursor)
+
+    async def leave_agent_events(self, session_id: str) -> None:
+        """Have no more of it in the feed; as for `leave_output`."""
+        await self._leave("agent_events", session_id)
+
+    async def _follow(self, what: str, session: str, place: int | str) -> str:
+        session_id = (await self._find(session)).id
+        name = f"{what} {session_id}"
         async with self._saying:
-            if self._outputs.pop(session_id, None) is not None:
-                await self._say({"unsubscribe": "output", "session": session_id})
+            if name in self._wanted:
+                await self._say({"unsubscribe": what, "session": session_id})
+            self._wanted[name] = _Wanted(what, session_id, place)
+            await self._subscribe(name)
+        return session_id
+
+    async def _leave(self, what: str, session_id: str) -> None:
+        async with self._saying:
+            if self._wanted.pop(f"{what} {session_id}", None) is not None:
+                await self._say({"unsubscribe": what, "session": session_id})
 
     def __aiter__(self) -> Feed:
         return self
@@ -215,16 +240,20 @@ class Feed:
             if self._after is not None:
                 said = {"subscribe": "events", "after": self._after}
                 await self._say(said if self._run is None else {**said, "run": self._run})
-        for session_id in list(self._outputs):
+        for name in list(self._wanted):
             async with self._saying:
-                if session_id in self._outputs:
-                    self._outputs[session_id].unconfirmed = 0
-                    await self._subscribe_output(session_id)
+                # Whoever follows at this very moment may have asked on this connection already.
+                wanted = self._wanted.get(name)
+                if wanted is not None and wanted.asked_on is not self._socket:
+                    wanted.unconfirmed = 0
+                    await self._subscribe(name)
 
-    async def _subscribe_output(self, session_id: str) -> None:
-        wanted = self._outputs[session_id]
+    async def _subscribe(self, name: str) -> None:
+        wanted = self._wanted[name]
         wanted.unconfirmed += self._socket is not None
-        await self._say({"subscribe": "output", "session": session_id, "offset": wanted.offset})
+        wanted.asked_on = self._socket
+        place = "offset" if wanted.what == "output" else "cursor"
+        await self._say({"subscribe": wanted.what, "session": wanted.session_id, place: wanted.place})
 
     async def _say(self, message: dict[str, Any]) -> None:
         """Say it if somebody hears it; if not, the next connection begins with what is wanted then."""
@@ -241,10 +270,13 @@ class Feed:
             raise ClientError(f"the supervisor's message is not JSON: {error}") from error
         match said:
             case {"type": "subscribed", "name": str(name)}:
-                if (wanted := self._outputs.get(name.removeprefix("output "))) is not None:
+                if (wanted := self._wanted.get(name)) is not None:
                     wanted.unconfirmed -= wanted.unconfirmed > 0
-            case {"type": "output", "session_id": str(session_id)}:
-                await self._take_output(session_id, decode(message, SessionOutput))
+            case {"type": "output"}:
+                output = decode(message, SessionOutput)
+                await self._give(f"output {output.session_id}", output, output.next_offset, ended=output.ended)
+            case {"type": "agent_event" | "agent_events_ended"}:
+                await self._take_agent(message)
             case {"type": "gap"}:
                 await self._send.send(decode(message, Gap))
             case {"type": "error"}:
@@ -257,21 +289,27 @@ class Feed:
                 await self._send.send(record)
                 self._after = seq
 
-    async def _take_output(self, session_id: str, output: SessionOutput) -> None:
-        wanted = self._outputs.get(session_id)
+    async def _take_agent(self, message: str | bytes) -> None:
+        told = read_agent_line(message)
+        if told is not None:
+            ended = isinstance(told, AgentEnded)
+            await self._give(f"agent_events {told.session_id}", told, told.cursor, ended=ended)
+
+    async def _give(self, name: str, item: Item, place: int | str, *, ended: bool) -> None:
+        """Give out what came of a subscription, and know where it goes on."""
+        wanted = self._wanted.get(name)
         if wanted is None or wanted.unconfirmed:
             return
-        await self._send.send(output)
-        wanted.offset = output.next_offset
-        if output.ended:
-            self._outputs.pop(session_id, None)
+        await self._send.send(item)
+        wanted.place = place
+        if ended:
+            self._wanted.pop(name, None)
 
     async def _take_error(self, said: dict[str, Any]) -> None:
         name = str(said.get("name", ""))
         error = RequestError(int(said.get("status", 400)), str(said.get("code")), str(said.get("detail")))
-        if name.startswith("output "):
-            self._outputs.pop(name.removeprefix("output "), None)
-        elif name == "events":
+        self._wanted.pop(name, None)
+        if name == "events":
             self._after = None
         await self._send.send(error)
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import attrs
 
+from kasmos.model.agent_event import AgentEvent
+
 
 @attrs.frozen
 class Exit:
@@ -57,6 +59,18 @@ class Submission:
 
 
 @attrs.frozen
+class Takeover:
+    """A person has a headless task's conversation, or is to have it."""
+
+    phase: str
+    """`requested`, `attended` or `handed_back`."""
+    who: str
+    since: str
+    now: bool = False
+    conversation: str = ""
+
+
+@attrs.frozen
 class Task:
     """A task as it stands."""
 
@@ -73,6 +87,8 @@ class Task:
     session_id: str | None = None
     exit: Exit | None = None
     cause: Why | None = None
+    takeover: Takeover | None = None
+    """The person who has its conversation, or is to have it."""
     submitted_at: str | None = None
     started_at: str | None = None
     ended_at: str | None = None
@@ -107,6 +123,49 @@ class SessionOutput:
     text: str
     ended: bool
     """Nothing will follow."""
+
+
+@attrs.frozen
+class AgentSaid:
+    """What a session's agent says or does, and where that stands."""
+
+    session_id: str
+    offset: int
+    """Of the line of output that it comes from, in bytes."""
+    cursor: str
+    """The place behind it: who goes on there misses nothing and sees nothing twice."""
+    event: AgentEvent
+
+
+@attrs.frozen
+class AgentEnded:
+    """A session's agent says nothing any more."""
+
+    session_id: str
+    cursor: str
+    conclusion: Concluded | None = None
+
+
+@attrs.frozen
+class Failed:
+    """What an agent's program failed by, in its own words."""
+
+    kind: str
+    message: str
+    shortfall: str | None = None
+    retry_after: float | None = None
+    reset_at: str | None = None
+    status: int | None = None
+
+
+@attrs.frozen
+class Concluded:
+    """What an agent's program said of its own end."""
+
+    outcome: str
+    failure: Failed | None = None
+    conversation: str | None = None
+    model: str | None = None
 
 
 @attrs.frozen

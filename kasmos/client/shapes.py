@@ -10,7 +10,10 @@ from urllib.parse import quote, urlencode
 
 import attrs
 
+from kasmos.client.results import AgentEnded, AgentSaid
 from kasmos.exceptions import ClientError, Mistake, RequestError
+from kasmos.model.agent_event import agent_event_of
+from kasmos.model.codec import convert, decode
 
 PROBLEM = "application/problem+json"
 
@@ -87,6 +90,36 @@ def task_events_path(task: str, after: int, output_from: int | None) -> str:
     if output_from is not None:
         query |= {"output": "true", "offset": output_from}
     return f"/v1/tasks/{quote(task, safe='')}/events?{urlencode(query)}"
+
+
+def agent_events_path(session: str, cursor: str) -> str:
+    """Where what a session's agent says is streamed."""
+    query = f"?{urlencode({'cursor': cursor})}" if cursor else ""
+    return f"/v1/sessions/{quote(session, safe='')}/agent-events{query}"
+
+
+def read_agent_line(line: bytes | str) -> AgentSaid | AgentEnded | None:
+    """What a line of such a stream says; None for a heartbeat, and what only a newer kasmos knows.
+
+    Raises:
+        RequestError: its output was removed meanwhile.
+        CodecError: it is something else.
+    """
+    said = decode(line, dict[str, Any])
+    match said.get("type"):
+        case "agent_event":
+            return AgentSaid(
+                convert(said.get("session_id"), str),
+                convert(said.get("offset"), int),
+                convert(said.get("cursor"), str),
+                agent_event_of(convert(said.get("event"), dict[str, Any])),
+            )
+        case "agent_events_ended":
+            return convert(said, AgentEnded)
+        case "output_gone":
+            raise RequestError(410, "output_gone", str(said.get("detail", "")))
+        case _:
+            return None
 
 
 def submission(document: bytes, source: str, options: Mapping[str, Any]) -> dict[str, Any]:

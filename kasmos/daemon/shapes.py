@@ -81,6 +81,33 @@ class SessionWire:
     """What a person should know about that."""
     delivery: str | None = None
     """What has become of a prompt that is typed: delivering, delivered or failed."""
+    awaits: str = ""
+    """Who of it waits for input that nobody gives, and for what; empty where nothing is known of such."""
+    attended: bool = False
+    """Whether it is a headless task's conversation in a terminal, for the person who took it over."""
+
+
+@attrs.frozen
+class FailureWire:
+    """What an agent's program failed by, in its own words."""
+
+    kind: str
+    message: str
+    shortfall: str | None
+    retry_after: float | None
+    reset_at: str | None
+    status: int | None
+
+
+@attrs.frozen
+class ConclusionWire:
+    """What an agent's program said of its own end."""
+
+    outcome: str
+    failure: FailureWire | None
+    conversation: str | None
+    """The id by which the program resumes it."""
+    model: str | None
 
 
 @attrs.frozen
@@ -109,6 +136,19 @@ class ApprovalWire:
     requested_at: str
     resolved_at: str | None
     settled_at: str | None
+
+
+@attrs.frozen
+class TakeoverWire:
+    """A person has a headless task's conversation, or is to have it."""
+
+    phase: str
+    """`requested` (until its turn has ended), `attended`, or `handed_back` (until its terminal has ended)."""
+    who: str
+    since: str
+    now: bool
+    """Whether its turn is interrupted for it."""
+    conversation: str
 
 
 @attrs.frozen
@@ -142,6 +182,8 @@ class TaskWire:
     seconds: float | None
     approval: str | None = None
     """Id of what it waits for a person to answer."""
+    takeover: TakeoverWire | None = None
+    """The person who has its conversation, or is to have it."""
 
 
 @attrs.frozen

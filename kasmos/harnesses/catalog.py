@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 
-from kasmos.harnesses.facts import BUILT_IN, Facts, load_facts
+from kasmos.exceptions import ConfigError, Mistake
+from kasmos.harnesses.facts import BUILT_IN, OWN, Facts, load_facts
 
 GROUP = "kasmos.harnesses"
 """Entry points by which third parties add harnesses: each names a `Facts`, or a function that gives one."""
+CURE = "mend or remove that distribution"
 
 _RUNNERS = frozenset({"npx", "bunx", "pnpx", "uvx", "pipx", "node", "bun", "deno", "npm", "pnpm", "yarn", "uv"})
 _PYTHONS = ("python",)
@@ -21,21 +23,56 @@ _TAKE_VALUE = frozenset({"-p", "--package", "-u", "--user", "-n", "-c", "-s", "-
 @functools.cache
 def _third_parties() -> dict[str, Facts]:
     found: dict[str, Facts] = {}
+    mistakes = []
     for point in metadata.entry_points(group=GROUP):
-        made = point.load()
-        facts = made() if callable(made) else made
-        if isinstance(facts, Facts):
-            found[facts.name] = facts
+        try:
+            facts = _load(point)
+        # It is not ours: whatever it raises, the person is to be told whose fault it is.
+        except Exception as error:
+            wrong = f"{type(error).__name__}: {error}"
+        else:
+            wrong = _wrong_with(facts, found)
+            if isinstance(facts, Facts) and not wrong:
+                found[facts.name] = facts
+                continue
+        whose = point.dist.name if point.dist is not None else point.value
+        mistakes.append(Mistake(f"entry point {GROUP}: {point.name} = {point.value}", wrong, f"{CURE}, {whose}"))
+    if mistakes:
+        raise ConfigError(mistakes)
     return found
 
 
+def _load(point: metadata.EntryPoint) -> object:
+    made = point.load()
+    return made() if callable(made) else made
+
+
+def _wrong_with(facts: object, others: Mapping[str, Facts]) -> str:
+    """Why what an entry point gives cannot be used; nothing if it can."""
+    if not isinstance(facts, Facts):
+        return f"it gives {type(facts).__name__} and not Facts"
+    if facts.name in BUILT_IN or facts.name in others:
+        return f"there is a harness {facts.name!r} already"
+    if facts.dialect not in (*BUILT_IN, OWN) or (facts.dialect == OWN) != (facts.speaks is not None):
+        return f"there is no dialect {facts.dialect!r}"
+    return ""
+
+
 def harness_names() -> tuple[str, ...]:
-    """Every harness there is, those of third parties last."""
-    return (*BUILT_IN, *sorted(name for name in _third_parties() if name not in BUILT_IN))
+    """Every harness there is, those of third parties last.
+
+    Raises:
+        ConfigError: a third party's harness cannot be used.
+    """
+    return (*BUILT_IN, *sorted(_third_parties()))
 
 
 def find_harness(name: str) -> Facts | None:
-    """The harness of this name, or None."""
+    """The harness of this name, or None.
+
+    Raises:
+        ConfigError: it is none of ours, and a third party's harness cannot be used.
+    """
     if name in BUILT_IN:
         return load_facts(name)
     return _third_parties().get(name)

@@ -81,7 +81,7 @@ def build_arguments(facts: Facts, spelled: Sequence[str], wish: Wish) -> tuple[s
         chosen = facts.permissions.bypass if wish.permission is PermissionDefault.BYPASS else facts.permissions.prompt
         wanted.append(tuple(word for word in chosen if word not in words))
         if wish.headless and wish.permission is PermissionDefault.PROMPT:
-            wanted.append(tuple(_with_server(word, wish.permission_server) for word in facts.permissions.ask))
+            wanted.append(tuple(_with_server(word, wish.permission_server) for word in facts.asking.flags))
     wanted += [
         _fill(launch.model, "model", wish.model),
         _fill(launch.effort, "effort", wish.effort),
@@ -138,7 +138,7 @@ def judge_wish(
         cure = f'run it as another user, or say that it is in a sandbox: env.{permissions.root_needs} = "1"'
         mistakes.append(Mistake(place, f"{facts.title} refuses to bypass permissions for root", cure))
     asks = wish.permission is PermissionDefault.PROMPT and wish.headless
-    if asks and facts.name != "generic" and not permissions.can_ask_headless:
+    if asks and facts.name != "generic" and not facts.asking.protocol:
         problem = f"{facts.title} cannot ask for permission without a terminal"
         mistakes.append(Mistake(place, problem, 'set permission_default = "bypass", or execution_mode = "tmux"'))
     for value, words, what in (

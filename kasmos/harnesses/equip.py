@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import attrs
 
 from kasmos.exceptions import Mistake
+from kasmos.harnesses.asking import asking_environment, asking_facts, is_to_ask, respell
 from kasmos.harnesses.catalog import find_harness, harness_names, recognise, words_before_arguments
 from kasmos.harnesses.command import Continuation, Wish, build_arguments, judge_wish
 from kasmos.harnesses.facts import Facts
@@ -30,6 +31,8 @@ class Equipped:
     """The id of its conversation, where that was chosen, or is gone on with."""
     asks: bool = False
     """Whether it asks its supervisor, without a terminal."""
+    protocol: str = ""
+    """The protocol by which the mediator speaks to it; empty where it is given its prompt as ever."""
     decides: bool = False
     """Whether the program's own word says how a session of it ended, and not its exit status alone."""
     structured: bool = False
@@ -75,16 +78,62 @@ def equip(
     if not headless or _has_verb_of_its_own(facts, said):
         # In a terminal the program is a person's tool, started as the profile says.
         return Equipped(ready, facts)
+    if is_to_ask(facts, profile.permission_default, said):
+        return _equip_to_ask(ready, facts, before, said, None if continuation is Continuation.NEW else conversation)
     if continuation is Continuation.NEW and not _may_choose(facts, said):
         conversation = None
     wish = attrs.evolve(_wish(profile, said, conversation, continuation), permission_server=server)
     flags = build_arguments(facts, said, wish)
     structured = _writes_events(facts, flags)
-    asks = bool(facts.permissions.ask) and all(word in flags for word in facts.permissions.ask[-2:])
+    asks = facts.asking.protocol == "mcp" and all(word in flags for word in facts.asking.flags[-2:])
     decides = structured or not facts.launch.structured
     return Equipped(
-        attrs.evolve(ready, program=before, flags=flags), facts, conversation or "", asks, decides, structured
+        attrs.evolve(ready, program=before, flags=flags), facts, conversation or "", asks, "", decides, structured
     )
+
+
+def equip_attended(profile: AgentProfile, conversation: str) -> Equipped | None:
+    """A headless profile made ready to open one of its conversations in a terminal; None where that is not possible.
+
+    Account, model, permissions and whatever else the profile says stay as they are; what is only for a headless turn
+    is left out.
+    """
+    facts = harness_of(profile)
+    before, said = _split(profile, facts)
+    impossible = facts.dialect == "generic" or profile.prompt is PromptMode.SCRIPT
+    if impossible or not facts.conversation.in_terminal or _has_verb_of_its_own(facts, said):
+        return None
+    kept = _without_headless(facts, said)
+    wish = attrs.evolve(_wish(profile, kept, conversation, Continuation.RESUME), prompt=None, headless=False)
+    stop = profile.stop
+    ready = attrs.evolve(
+        profile,
+        program=before,
+        flags=build_arguments(facts, kept, wish),
+        # The person types.
+        prompt=PromptMode.TYPE,
+        env={**facts.environment, **profile.env},
+        stop=stop if stop.stop_signal else attrs.evolve(stop, stop_signal=facts.stop_signals[0]),
+    )
+    return Equipped(ready, facts, conversation)
+
+
+def _equip_to_ask(
+    profile: AgentProfile, facts: Facts, before: tuple[str, ...], said: tuple[str, ...], conversation: str | None
+) -> Equipped:
+    """A profile made ready for the mediator: it is not given its prompt, but spoken to."""
+    # Of a conversation the mediator speaks, not the arguments.
+    wish = attrs.evolve(_wish(profile, said, None, Continuation.NEW), prompt=None, structured=False)
+    flags = build_arguments(asking_facts(facts), respell(facts.asking, said), wish)
+    ready = attrs.evolve(
+        profile,
+        program=before,
+        flags=flags,
+        prompt=PromptMode.STDIN,
+        env={**asking_environment(facts, profile.model), **profile.env},
+    )
+    protocol = facts.asking.protocol
+    return Equipped(ready, facts, conversation or "", asks=True, protocol=protocol, decides=True, structured=True)
 
 
 def equip_all(
@@ -124,11 +173,34 @@ def doubts(profile: AgentProfile) -> list[Mistake]:
     words = (*ready.program, *ready.flags)
     cure = 'flags has no {%s}; add it as the program wants it, such as "--%s", "{%s}"'
     found = []
-    if profile.model is not None and not any("{model}" in word for word in words):
+    in_environment = any((profile.model or "") in value for value in ready.env.values())
+    if profile.model is not None and not in_environment and not any("{model}" in word for word in words):
         found.append(Mistake(f"agents.{profile.name}.model", "has no effect", cure % (("model",) * 3)))
     if profile.effort is not None and not any(profile.effort in word for word in ready.flags):
         found.append(Mistake(f"agents.{profile.name}.effort", "has no effect", cure % (("effort",) * 3)))
     return found
+
+
+def _without_headless(facts: Facts, said: tuple[str, ...]) -> tuple[str, ...]:
+    """A profile's arguments without those that are only for a headless turn, and without places for the prompt."""
+    launch, known, kept, takes_value = facts.launch, facts.conversation, list[str](), False
+    alone = {word for word in launch.headless_only if not word.endswith(" {}")}
+    valued = {word.removesuffix(" {}") for word in launch.headless_only if word.endswith(" {}")}
+    # Which conversation it is, is not the profile's to say.
+    for group in (known.choose, known.resume, known.latest):
+        if group and group[0].startswith("--"):
+            (alone if len(group) == 1 else valued).add(group[0])
+    verb = launch.headless[:1]
+    if verb and not verb[0].startswith("-") and said[:1] == verb:
+        said = said[1:]
+    for word in said:
+        if takes_value:
+            takes_value = False
+        elif word in valued:
+            takes_value = True
+        elif word not in alone and word.partition("=")[0] not in valued and not any(at in word for at in _PROMPTS):
+            kept.append(word)
+    return tuple(kept)
 
 
 def _split(profile: AgentProfile, facts: Facts) -> tuple[tuple[str, ...], tuple[str, ...]]:

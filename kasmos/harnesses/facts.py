@@ -8,16 +8,29 @@ from __future__ import annotations
 import functools
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from kasmos.harnesses.conclusion import FailureKind
 
+if TYPE_CHECKING:
+    from kasmos.harnesses.dialect import Dialect
+    from kasmos.harnesses.evidence import Evidence
+
 BUILT_IN = ("claude", "codex", "opencode", "gemini", "qwen", "aider", "mini", "generic")
-"""The harnesses that ship with kasmos."""
+"""The harnesses that ship with kasmos; each has a dialect of the same name."""
+OWN = "own"
+"""The name of every dialect that does not ship with kasmos."""
+QUIT_KEYS = ("C-c", "C-c", "C-c", "C-d")
+"""What makes most programs leave a terminal, whether they are at work or not."""
+GO_ON_ALONE = (
+    "The person who has worked with you here has left, and nobody can be asked any more. "
+    "Look at how things stand now, and go on with the task until it is done."
+)
+"""What is said where a program wants nothing else to be said."""
 
 
 @attrs.frozen
@@ -62,6 +75,8 @@ class Launch:
     """No questions about updates and the like."""
     outside_repository: tuple[str, ...] = ()
     untrusted: tuple[str, ...] = ()
+    headless_only: tuple[str, ...] = ()
+    """Words of a headless turn that mean nothing in a terminal: a flag, or `FLAG {}` where a value follows it."""
 
 
 @attrs.frozen
@@ -76,6 +91,10 @@ class Conversation:
     """Whether it can be resumed only where it began."""
     choose_always: bool = False
     """Whether every version believed in takes an id, so that it is known before the program has said a word."""
+    in_terminal: bool = False
+    """Whether a headless conversation can be resumed in a terminal as well, and the other way round."""
+    go_on: str = GO_ON_ALONE
+    """What the program is told when a person gives the conversation back."""
     verbs: bool = False
     """Whether these are words below the headless verb, behind its flags."""
 
@@ -90,10 +109,40 @@ class Permissions:
     """Flags that speak of permissions: a profile that has one of them has decided already."""
     root_needs: str = ""
     """An environment variable without which the program refuses the bypass to root."""
-    ask: tuple[str, ...] = ()
-    """What lets it ask its supervisor without a terminal, through the permission tool of kasmos."""
-    can_ask_headless: bool = False
-    """Whether it can ask its supervisor without a terminal."""
+
+
+@attrs.frozen
+class Asking:
+    """How a program asks its supervisor without a terminal, and how it is started for that."""
+
+    protocol: str = ""
+    """`mcp`: it calls the permission tool of kasmos; `app_server`, `acp`: it is spoken to by the mediator, in its own
+    protocol, instead of being given a prompt. Empty where it cannot ask."""
+    headless: tuple[str, ...] = ()
+    """What takes the place of `Launch.headless` where the mediator speaks to it."""
+    flags: tuple[str, ...] = ()
+    """What else is said unless the profile says it; of `mcp`, the last two are what lets it ask."""
+    model: tuple[str, ...] = ()
+    effort: tuple[str, ...] = ()
+    decided: tuple[str, ...] = ()
+    """Flags by which a profile has decided that nothing is asked."""
+    drop: tuple[str, ...] = ()
+    """Words for a turn of the other kind, which are left out here."""
+    drop_pairs: tuple[str, ...] = ()
+    """The same, each with the word behind it."""
+    spell: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
+    """Flags that are spelled otherwise here, each with the word behind it, which is `{value}`."""
+    environment: Mapping[str, str] = attrs.field(factory=dict)
+    """Variables for this; one with `{model}` in it is set where there is a model."""
+
+    @property
+    def is_spoken(self) -> bool:
+        """Whether the mediator speaks to it."""
+        return self.protocol not in ("", "mcp")
+
+
+PROTOCOLS = ("mcp", "app_server", "acp")
+"""How programs ask."""
 
 
 @attrs.frozen
@@ -107,6 +156,8 @@ class Facts:
     packages: tuple[str, ...] = ()
     """Names by which `npx` and the like run it."""
     dialect: str = "generic"
+    speaks: Callable[[Evidence], Dialect] | None = None
+    """Makes the reader of its stream, where that is not among ours; `dialect` is `own` then."""
     terminal_result: bool = False
     """Whether its stream ends with an event that says so."""
     reference: str = ""
@@ -118,6 +169,7 @@ class Facts:
     launch: Launch = Launch()
     conversation: Conversation = Conversation()
     permissions: Permissions = Permissions()
+    asking: Asking = Asking()
     environment: Mapping[str, str] = attrs.field(factory=dict)
     """Variables that keep it quiet."""
     unset: tuple[str, ...] = ()
@@ -126,6 +178,8 @@ class Facts:
     """The best first signal, then what follows it."""
     leaves_tools: tuple[str, ...] = ()
     """Signals after which its tools go on."""
+    quit_keys: tuple[str, ...] = QUIT_KEYS
+    """Keys that end it in a terminal, pressed one after the other until it has ended."""
     exits: Mapping[int, ExitMeaning] = attrs.field(factory=dict)
     rules: tuple[Rule, ...] = ()
     """Its own first, then those of all programs."""
@@ -160,12 +214,27 @@ def load_facts(name: str) -> Facts:
     return parse_facts(name, _read(name), _common())
 
 
-def parse_facts(name: str, document: Mapping[str, Any], common: tuple[Rule, ...] = ()) -> Facts:
+def parse_facts(
+    name: str,
+    document: Mapping[str, Any],
+    common: tuple[Rule, ...] = (),
+    *,
+    speaks: Callable[[Evidence], Dialect] | None = None,
+) -> Facts:
     """Make facts of a document with the keys of `facts/*.toml`; third parties use it too.
+
+    Args:
+        name: of the harness.
+        document: what is known.
+        common: rules for all programs, after its own.
+        speaks: makes the reader of its stream, as a rule a subclass of `Dialect`; instead of a `dialect`.
 
     Raises:
         KeyError, TypeError, ValueError: the document has keys or values that are none of these.
     """
+    dialect = document.get("dialect", OWN if speaks is not None else "generic")
+    if (dialect == OWN) != (speaks is not None) or dialect not in (*BUILT_IN, OWN):
+        raise ValueError(f"dialect {dialect!r} is none of {', '.join(BUILT_IN)}, and is not told by `speaks`")
     lines = document.get("lines", {})
     environment = document.get("environment", {})
     stop = document.get("stop", {})
@@ -177,7 +246,8 @@ def parse_facts(name: str, document: Mapping[str, Any], common: tuple[Rule, ...]
         title=document.get("title", name),
         programs=tuple(document.get("programs", (name,))),
         packages=tuple(document.get("packages", ())),
-        dialect=document.get("dialect", "generic"),
+        dialect=dialect,
+        speaks=speaks,
         terminal_result=document.get("terminal_result", False),
         reference=document.get("reference", ""),
         versions=document.get("versions", ""),
@@ -185,10 +255,12 @@ def parse_facts(name: str, document: Mapping[str, Any], common: tuple[Rule, ...]
         launch=Launch(**_tuples(document.get("launch", {}))),
         conversation=Conversation(**_tuples(document.get("conversation", {}))),
         permissions=Permissions(**_tuples(document.get("permissions", {}))),
+        asking=_asking(document.get("asking", {})),
         environment=dict(environment.get("set", {})),
         unset=tuple(environment.get("unset", ())),
         stop_signals=tuple(stop.get("signals", ("SIGTERM",))),
         leaves_tools=tuple(stop.get("leaves_tools", ())),
+        quit_keys=tuple(stop.get("keys", QUIT_KEYS)),
         exits=exits,
         rules=_rules(document) + common,
         error_line=re.compile(lines["error"]) if lines.get("error") else None,
@@ -209,6 +281,14 @@ def common_rules() -> tuple[Rule, ...]:
 def _read(name: str) -> dict[str, Any]:
     text = resources.files("kasmos.harnesses").joinpath("facts").joinpath(f"{name}.toml").read_text("utf-8")
     return tomllib.loads(text)
+
+
+def _asking(table: Mapping[str, Any]) -> Asking:
+    spell = _tuples(table.get("spell", {}))
+    found = Asking(**{**_tuples(table), "spell": spell, "environment": dict(table.get("environment", {}))})
+    if found.protocol not in ("", *PROTOCOLS):
+        raise ValueError(f"asking.protocol is {found.protocol!r}, not one of {', '.join(PROTOCOLS)}")
+    return found
 
 
 def _rules(document: Mapping[str, Any]) -> tuple[Rule, ...]:

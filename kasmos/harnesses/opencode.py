@@ -44,7 +44,7 @@ class OpencodeDialect(Dialect):
             "error": self._error,
             **dict.fromkeys(_QUIET, self._quiet),
         }
-        self._protocol = AgentProtocol(evidence)
+        self._protocol = AgentProtocol(evidence, whole=False)
         self._counted: set[str] = set()
         self._usage = Usage()
         self._used_tool = False

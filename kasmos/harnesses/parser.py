@@ -19,6 +19,7 @@ from kasmos.harnesses.events import AgentEvent
 from kasmos.harnesses.evidence import Evidence
 from kasmos.harnesses.facts import Facts
 from kasmos.harnesses.fields import mended, plain
+from kasmos.harnesses.foreign import Guarded
 from kasmos.harnesses.gemini import GeminiDialect
 from kasmos.harnesses.lines import Lines
 from kasmos.harnesses.opencode import OpencodeDialect
@@ -67,7 +68,9 @@ class TranscriptParser:
         structured: bool | None = None,
     ) -> None:
         self.evidence = Evidence(facts, now, zone_of)
-        self._dialect = DIALECTS[facts.dialect](self.evidence)
+        self._dialect = (
+            DIALECTS[facts.dialect](self.evidence) if facts.speaks is None else Guarded(self.evidence, facts.speaks)
+        )
         self._lines = Lines()
         self._errors = Lines()
         self._document: list[bytes] | None = None
@@ -149,6 +152,8 @@ class TranscriptParser:
         if type(value) is dict:
             inner = value.get("msg")
             if type(inner) is dict and value.get("dir") in ("<", ">"):
+                if value["dir"] == ">" and "error" in inner:
+                    return []  # what we have refused is no error of the program
                 value = inner  # one direction of a recorded conversation
             return self._dialect.record(value)
         if type(value) is list and value and all(type(one) is dict for one in value):

@@ -1,8 +1,15 @@
-"""The Agent Client Protocol: JSON-RPC, spoken by `opencode acp`, `gemini --acp` and `qwen --acp`."""
+"""The Agent Client Protocol: JSON-RPC, spoken by `opencode acp`, `gemini --acp` and `qwen --acp`.
+
+Traps: a session that is loaded tells all that was said in it once more; who is refused a tool need not say so, but the
+answer that refused it is in the transcript; qwen counts each request apart, opencode tells of the last one only, gemini
+leaves out what was thought.
+"""
 
 from __future__ import annotations
 
 from typing import Any
+
+import attrs
 
 from kasmos.harnesses.conclusion import Usage, UsageSource
 from kasmos.harnesses.dialect import report, unknown
@@ -17,7 +24,7 @@ from kasmos.harnesses.events import (
     UsageReport,
 )
 from kasmos.harnesses.evidence import Evidence, Verdict
-from kasmos.harnesses.fields import amount_of, count_of, dict_of, text_of, word_of, words_of
+from kasmos.harnesses.fields import added, amount_of, count_of, dict_of, list_of, text_of, word_of, words_of
 
 _QUIET = frozenset(
     {"available_commands_update", "current_mode_update", "plan", "config_option_update", "session_info_update"}
@@ -25,10 +32,20 @@ _QUIET = frozenset(
 
 
 class AgentProtocol:
-    """Reads both directions of an ACP conversation."""
+    """Reads both directions of an ACP conversation.
 
-    def __init__(self, evidence: Evidence) -> None:
+    Args:
+        evidence: what is filled.
+        whole: whether the numbers of a response are those of the whole turn.
+    """
+
+    def __init__(self, evidence: Evidence, *, whole: bool = True) -> None:
         self.evidence = evidence
+        self._whole = whole
+        self._loading = False
+        """Whether what is told was said in an earlier turn."""
+        self._refusing: dict[Any, tuple[str, list[str]]] = {}
+        """What is asked: the tool and the options that refuse it, by the request's id."""
         self._usage = Usage()
         self._called: set[str] = set()
         self._cost: float | None = None
@@ -44,16 +61,13 @@ class AgentProtocol:
         id_ = word_of(params.get("sessionId")) or word_of(dict_of(record.get("result")).get("sessionId"))
         self.evidence.conversation = id_ or self.evidence.conversation
         if method == "session/update":
-            return self._update(dict_of(params.get("update")), record)
+            return [] if self._loading else self._update(dict_of(params.get("update")), record)
         if method == "session/request_permission":
-            call = dict_of(params.get("toolCall"))
-            tool = text_of(call.get("kind")) or text_of(call.get("title"))
-            return [
-                ApprovalRequested(
-                    tool, call.get("rawInput"), word_of(call.get("toolCallId")), text_of(call.get("title"))
-                )
-            ]
+            return [self._asked(params, record.get("id"))]
+        if method == "session/load":
+            self._loading = True
         if method == "session/prompt":
+            self._loading = False
             self.evidence.go_on()
             self._text = ""
         if method:
@@ -64,13 +78,28 @@ class AgentProtocol:
             problem = self.evidence.judge(": ".join(filter(None, (words_of(error), details))))
             self.evidence.settle(Verdict(False, "error", problem))
             return [report(problem)]
-        return self._response(dict_of(record.get("result")))
+        result = dict_of(record.get("result"))
+        if type(result.get("outcome")) is dict:
+            self._answered(record.get("id"), text_of(result["outcome"].get("optionId")))
+        return self._response(result)
+
+    def _asked(self, params: dict[str, Any], key: Any) -> ApprovalRequested:
+        call = dict_of(params.get("toolCall"))
+        tool = text_of(call.get("kind")) or text_of(call.get("title"))
+        options = map(dict_of, list_of(params.get("options")))
+        refusing = [text_of(one.get("optionId")) for one in options if text_of(one.get("kind")).startswith("reject")]
+        if type(key) in (int, str) and len(self._refusing) < 4096:
+            self._refusing[key] = tool, refusing
+        title = text_of(call.get("title"))
+        return ApprovalRequested(tool, call.get("rawInput"), word_of(call.get("toolCallId")), title)
+
+    def _answered(self, key: Any, option: str) -> None:
+        tool, refusing = self._refusing.pop(key, ("", [])) if type(key) in (int, str) else ("", [])
+        if option in refusing:
+            self.evidence.deny(tool)
 
     def _response(self, result: dict[str, Any]) -> list[AgentEvent]:
         reason = word_of(result.get("stopReason"))
-        outcome = dict_of(result.get("outcome"))
-        if outcome and text_of(outcome.get("optionId")) in ("reject", "cancel", "reject_once", "reject_always"):
-            self.evidence.deny("")
         if reason is None:
             return []
         events = self._count(result)
@@ -92,6 +121,9 @@ class AgentProtocol:
         kind = text_of(update.get("sessionUpdate"))
         text = words_of(update.get("content"))
         if kind == "agent_message_chunk":
+            step = dict_of(dict_of(update.get("_meta")).get("usage"))
+            if step:
+                return self._count_step(step)
             self._text = (self._text + text)[-65_536:]
             self.evidence.say(self._text)
             return [Message(text, partial=True)]
@@ -111,7 +143,8 @@ class AgentProtocol:
         tool = text_of(update.get("kind")) or text_of(update.get("title"))
         events: list[AgentEvent] = []
         if id_ is None or id_ not in self._called:
-            events.append(ToolCall(tool, update.get("rawInput"), id_))
+            title = word_of(update.get("title"))
+            events.append(ToolCall(tool, update.get("rawInput") or (title and {"title": title}), id_))
             if id_ is not None and len(self._called) < 4096:
                 self._called.add(id_)
         self.evidence.go_on()
@@ -128,15 +161,44 @@ class AgentProtocol:
 
     def _count(self, result: dict[str, Any]) -> list[AgentEvent]:
         meta = dict_of(result.get("_meta"))
-        found = dict_of(result.get("usage")) or dict_of(dict_of(meta.get("quota")).get("token_count"))
-        input_ = count_of(found.get("input_tokens", found.get("inputTokens")))
-        output = count_of(found.get("output_tokens", found.get("outputTokens")))
-        if input_ is None and output is None:
+        quota = dict_of(dict_of(meta.get("quota")).get("token_count"))
+        told = _usage(dict_of(result.get("usage")) or quota) if self._whole else Usage()
+        if quota and told.source is UsageSource.REPORTED:
+            told = attrs.evolve(told, source=UsageSource.ESTIMATED)  # gemini leaves out what was thought
+        if told.input_tokens is None and told.output_tokens is None and self._cost is None:
             return []
-        cached = count_of(found.get("cachedReadTokens"))
         money = self._cost or None
         source = UsageSource.UNKNOWN if money is None else UsageSource.REPORTED
-        self._usage = Usage(
-            input_, output, cached, cost_usd=money, source=UsageSource.REPORTED, cost_source=source, scope="process"
+        self._usage = attrs.evolve(told, cost_usd=money, cost_source=source)
+        return [UsageReport(told.input_tokens, told.output_tokens, told.cached_tokens, cost_usd=money)]
+
+    def _count_step(self, found: dict[str, Any]) -> list[AgentEvent]:
+        step, whole = _usage(found), self._usage
+        if step.source is UsageSource.UNKNOWN:
+            return []
+        self.evidence.go_on()
+        self._usage = attrs.evolve(
+            step,
+            input_tokens=added(whole.input_tokens, step.input_tokens),
+            output_tokens=added(whole.output_tokens, step.output_tokens),
+            cached_tokens=added(whole.cached_tokens, step.cached_tokens),
+            reasoning_tokens=added(whole.reasoning_tokens, step.reasoning_tokens),
         )
-        return [UsageReport(input_, output, cached, cost_usd=money)]
+        return [UsageReport(step.input_tokens, step.output_tokens, step.cached_tokens, scope="step")]
+
+
+def _usage(found: dict[str, Any]) -> Usage:
+    input_ = count_of(found.get("input_tokens", found.get("inputTokens")))
+    output = count_of(found.get("output_tokens", found.get("outputTokens")))
+    if input_ is None and output is None:
+        return Usage()
+    cached, total = count_of(found.get("cachedReadTokens")), count_of(found.get("totalTokens"))
+    return Usage(
+        input_,
+        output,
+        cached,
+        reasoning_tokens=count_of(found.get("thoughtTokens")),
+        source=UsageSource.REPORTED,
+        scope="process",
+        cached_in_input=None if cached is None else total == (input_ or 0) + (output or 0),
+    )

@@ -51,7 +51,7 @@ class Ask:
     command: str = ""
     """The command line, for tools that run one: as it would be handed to a shell."""
     path: str = ""
-    """The file, for tools that touch one."""
+    """The file, for tools that touch one; the first of several."""
     text: str = ""
     """The dialog or question, for people."""
     options: tuple[Option, ...] = ()
@@ -60,6 +60,13 @@ class Ask:
     """How it was recognised: the source, and the rule of the screen."""
     exact: bool = True
     """False where command or path may differ from what would run: nothing is allowed by such a text."""
+    more_paths: tuple[str, ...] = ()
+    """Further files that the same yes would be for."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every file it is about."""
+        return tuple(path for path in (self.path, *self.more_paths) if path)
 
     def offers(self, meaning: Meaning) -> bool:
         """Whether it can be answered with this."""
@@ -68,7 +75,8 @@ class Ask:
     @property
     def subject(self) -> str:
         """What it is about, in a few words: the tool with its command or path, else the text's first line."""
-        said = " ".join(part for part in (self.tool, self.command or self.path) if part)
+        more = f"and {len(self.more_paths)} more" if self.more_paths else ""
+        said = " ".join(part for part in (self.tool, self.command or self.path, more) if part)
         return said or next(iter(self.text.strip().splitlines()), "") or self.kind.value
 
 

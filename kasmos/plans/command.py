@@ -88,8 +88,9 @@ def first_script(body: str) -> str | None:
 
 
 def takes_model(profile: AgentProfile) -> bool:
-    """Whether the profile's command has a place for its model."""
-    return any("{model}" in word for word in (*profile.program, *profile.flags))
+    """Whether the profile's command has a place for its model, or its environment names it."""
+    named = profile.model is not None and any(profile.model in value for value in profile.env.values())
+    return named or any("{model}" in word for word in (*profile.program, *profile.flags))
 
 
 def _heading(task: PlanTask) -> str:

@@ -15,6 +15,7 @@ _BOX_TOP = re.compile(r"(\s*)[╭┌]─.*[╮┐]")
 _BOX_BOTTOM = re.compile(r"(\s*)[╰└]─.*[╯┘]")
 _LOWER_HALVES = re.compile(r"[ ]?▄{8,}")
 _UPPER_HALVES = re.compile(r"[ ]?▀{8,}")
+_MODE_LINES = 3
 _BAR_END = re.compile(r"(\s*)╹▀{4,}")
 
 
@@ -60,6 +61,19 @@ def _between(
 def _unboxed(line: str) -> str:
     inner = line.strip()
     return inner.removeprefix("│").removesuffix("│").rstrip()
+
+
+def _shelf(screen: Screen, layout: Layout) -> Iterator[Input]:
+    lines = screen.lines
+    bottom = next((row for row in range(len(lines) - 1, -1, -1) if layout.footer.search(lines[row])), None)
+    if bottom is None:
+        return
+    top = next((row for row in range(bottom - 1, -1, -1) if _RULE.match(lines[row])), bottom)
+    row = next(
+        (row for row in range(top + 1, min(top + 1 + _MODE_LINES, bottom)) if layout.prompt.match(lines[row])), 0
+    )
+    if row:
+        yield _made(screen, layout, (top, row, bottom), list(lines[row:bottom]), framed=True)
 
 
 def _bar(screen: Screen, layout: Layout) -> Iterator[Input]:
@@ -129,6 +143,7 @@ _FINDERS: dict[ComposerKind, Callable[[Screen, Layout], Iterator[Input]]] = {
     ComposerKind.HALVES: _between(
         lambda line: bool(_LOWER_HALVES.match(line)), lambda line: bool(_UPPER_HALVES.match(line))
     ),
+    ComposerKind.SHELF: _shelf,
     ComposerKind.BAR: _bar,
     ComposerKind.PROMPT: _prompt,
     ComposerKind.LAST: _last,

@@ -20,6 +20,8 @@ class ComposerKind(enum.StrEnum):
     """In a box with round or square corners."""
     HALVES = "halves"
     """Between a line of lower and a line of upper half blocks."""
+    SHELF = "shelf"
+    """Below a line, and perhaps the name of a mode, above a known line; without a frame for want of colours."""
     BAR = "bar"
     """Right of a bar that ends in a corner and half blocks; its last line names the model."""
     PROMPT = "prompt"
@@ -49,7 +51,7 @@ class Layout:
     placeholder: re.Pattern[str] = NEVER
     """What the empty input shows as a hint."""
     footer: re.Pattern[str] = NEVER
-    """For `prompt`: a line that stands below the input."""
+    """For `prompt` and `shelf`: a line that stands below the input."""
     user: re.Pattern[str] = NEVER
     """The first line of what the person has sent."""
     block: re.Pattern[str] = NEVER

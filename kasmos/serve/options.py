@@ -29,6 +29,8 @@ class Options:
     environ: Mapping[str, str] = attrs.field(repr=False)
     announce: Callable[[str], None]
     """Tells the person at the terminal, or the log, what they should know."""
+    note: Callable[[str], None] = lambda text: None
+    """Tells the log what may be of use to who looks for a reason."""
     lock_wait: float = LOCK_WAIT
     take_up: bool = True
     """Whether runs that an earlier supervisor left under way go on by themselves, or wait until they are asked for."""

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -321,7 +322,15 @@ def program_command(directory: str, spec: SessionSpec) -> list[str]:
     prefix = limit_prefix(spec.limits)
     for word in {program[0], *(word for word in prefix if word in ("nice", "ionice", "prlimit"))}:
         resolve(word, spec.env, spec.cwd)
-    return prefix + program
+    return prefix + _mediator(directory, spec) + program
+
+
+def _mediator(directory: str, spec: SessionSpec) -> list[str]:
+    """What stands before a program that is spoken to over a protocol."""
+    if not spec.protocol:
+        return []
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "mediator", "__main__.py")
+    return [sys.executable, "-I", script, spec.protocol, f"{directory}/{layout.ASKS}", spec.conversation, "--"]
 
 
 def _own_tool(name: str) -> str:

@@ -1,7 +1,10 @@
 """The mailbox of a session that asks without a terminal: files that outlive whoever supervises it.
 
-`NAME.ask` is a question, put there by `permission_server`; `NAME.answer` is its answer, put there once, whole or not
+`NAME.ask` is a question, put there through a `Letterbox`; `NAME.answer` is its answer, put there once, whole or not
 at all; `NAME.gone` says that it is asked no more. Names sort by age. What has neither answer nor end still stands.
+
+Both are JSON in the words of claude's permission tool (`tool_name`, `input`; `behavior`), whoever asks. The mediator
+says more: `paths`, all files it is about; `exact`, false where something else may run; `choices`, what may be answered.
 """
 
 from __future__ import annotations
@@ -120,10 +123,22 @@ def read_ask(identity: str, said: dict[str, Any]) -> Ask:
         text = str(_first_question(given).get("question", ""))
         return Ask(identity, AskKind.QUESTION, tool, text=text, options=options, evidence="permission tool")
     command = given.get("command")
-    path = next((given[name] for name in _PATHS if isinstance(given.get(name), str)), "")
-    text = str(given.get("description", ""))
-    command = command if isinstance(command, str) else ""
-    return Ask(identity, AskKind.PERMISSION, tool, command, path, text, _CHOICES, "permission tool")
+    told = said.get("paths")
+    paths = told if isinstance(told, list) else [given.get(name) for name in _PATHS]
+    path, *more = [path for path in paths if isinstance(path, str) and path] or [""]
+    choices = said.get("choices")
+    return Ask(
+        identity,
+        AskKind.PERMISSION,
+        tool,
+        command=command if isinstance(command, str) else "",
+        path=path,
+        text=str(given.get("description", "")),
+        options=tuple(one for one in _CHOICES if not isinstance(choices, list) or one.meaning.value in choices),
+        evidence=str(said.get("evidence", "permission tool")),
+        exact=said.get("exact") is not False,
+        more_paths=tuple(more) if isinstance(told, list) else (),
+    )
 
 
 def _first_question(given: dict[str, Any]) -> dict[str, Any]:
@@ -144,7 +159,8 @@ def _told(said: dict[str, Any], answer: Answer) -> dict[str, Any]:
         if answer.kind is AnswerKind.CHOOSE and answer.option is not None and answer.option < len(options):
             text = str(options[answer.option].get("label", ""))
         return {"behavior": "allow", "updatedInput": {**given, "answers": {question.get("question", ""): text}}}
-    # Of the two choices, the second is no.
-    if answer.kind is AnswerKind.CHOOSE and answer.option == 1:
+    options = read_ask("", said).options
+    chosen = answer.option if answer.kind is AnswerKind.CHOOSE else None
+    if chosen is not None and not (0 <= chosen < len(options) and options[chosen].meaning is Meaning.ALLOW_ONCE):
         return {"behavior": "deny", "message": "a person said no"}
     return {"behavior": "allow", "updatedInput": given}

@@ -35,6 +35,7 @@ from kasmos.model.screen import AttachedClient, Picture
 from kasmos.model.session import (
     Capabilities,
     ExitStatus,
+    InputWait,
     SessionHandle,
     SessionSpec,
 )
@@ -229,6 +230,21 @@ class TerminalSession(ExecutionSession, Protocol):
 
     async def keep_text(self, name: str, text: str) -> str:
         """Keep a text in the session's directory; its path."""
+
+
+class ProcessSession(ExecutionSession, Protocol):
+    """**Protocol.** What a session is besides if its capabilities say `processes`."""
+
+    async def look_for_waits(self) -> tuple[InputWait, ...]:
+        """Who of its processes waits for input, or is stopped, at this moment; nobody where that cannot be seen.
+
+        Costs some reads of /proc for each process of it.
+
+        Cancellation: no effect.
+        """
+
+    def last_output_at(self) -> float | None:
+        """When it wrote something last, wall clock; None if never. Looks at one file."""
 
 
 class AskSource(Protocol):

@@ -23,6 +23,7 @@ from kasmos.sessions.protocol import Terminate
 from kasmos.sessions.reserve import Reserve
 from kasmos.sessions.scanner import Scanner
 from kasmos.sessions.threads import in_thread
+from kasmos.sessions.waits import Family
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -50,6 +51,10 @@ class Services:
     """Where sessions have control groups of their own, if they can."""
     in_memory: bool = False
     """Whether the session directories are on no disk."""
+    family: Family = attrs.field(factory=Family)
+    """Who descends from whom, for looks at what sessions wait for."""
+    look_limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+    """Of those looks."""
     spawn_lanes: Lanes = attrs.field(factory=lambda: Lanes(8))
     disk_lanes: Lanes = attrs.field(factory=lambda: Lanes(8))
 

@@ -27,6 +27,7 @@ from kasmos.sessions.hold import Hold
 from kasmos.sessions.threads import in_thread
 from kasmos.sessions.tmux_control import ControlError, ControlLost
 from kasmos.sessions.tmux_host import Host
+from kasmos.sessions.tty import unread_bytes
 
 CAPABILITIES = Capabilities(interactive=True, adoption=True, detach=True, processes=True)
 
@@ -301,6 +302,7 @@ class TmuxSession(HeldSession):
             history=int(history or 0),
             dead=dead == "1",
             offset=offset,
+            unread=unread_bytes(self.pid) if self.pid is not None else 0,
         )
 
     async def wait_changed(self, offset: int) -> int:

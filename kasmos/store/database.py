@@ -380,6 +380,13 @@ class Database:
             self._roll_back()
             raise self._refused(error) from error
 
+    def in_place(self) -> bool:
+        """Whether its path still leads to the file that is written."""
+        try:
+            return self._where() == self._place
+        except OSError:
+            return False
+
     def close(self) -> None:
         """Close. What is in the write-ahead log goes into the file if nobody else has it open."""
         self._connection.close()

@@ -29,6 +29,7 @@ from kasmos.store.chain import Row, link_of
 from kasmos.store.database import UnwritableError
 from kasmos.store.filesystem import is_in_memory
 from kasmos.store.fold import apply, forget, restore
+from kasmos.store.keeping import Keeper
 from kasmos.store.pruning import Forgotten, decide_carried
 from kasmos.store.reader import read_records, read_world
 from kasmos.store.salvage import Opened, open_or_salvage
@@ -58,6 +59,7 @@ class Journal:
     def __init__(
         self,
         opened: Opened,
+        keeper: Keeper,
         clock: Clock,
         on_commit: Callable[[Sequence[Record]], None],
         announce: Callable[[str], None],
@@ -71,12 +73,13 @@ class Journal:
         self.measure: Callable[[int, float], None] = _measure_nothing
         """Told of each transaction: how many events, and the seconds from its beginning until it was durable."""
         self._database = opened.database
+        self._keeper = keeper
         self._clock = clock
         self._on_commit = on_commit
         self._announce = announce
         self._in_memory = in_memory
         self._seq = opened.last_seq
-        self._link = opened.last_link
+        self._link = opened.folded.footing.link
         self._run_of = {session.id: session.run_id for session in opened.world.sessions.values()}
         self._waiting: list[_Job] = []
         self._writing: list[_Job] = []
@@ -124,6 +127,10 @@ class Journal:
 
         Cancellation: before it is decided, nothing is done; after that, no effect.
         """
+        async with self._keeper.steady:
+            return await self._prune(decide)
+
+    async def _prune(self, decide: Callable[[World], Forgotten]) -> int:
         while self._waiting or self._writing:
             await self.flush()
         if self._over:
@@ -143,6 +150,7 @@ class Journal:
             raise
         for session_id in gone.sessions:
             self._run_of.pop(session_id, None)
+        self._keeper.pruned(rows)
         return rows
 
     async def flush(self) -> None:
@@ -279,6 +287,8 @@ class Journal:
         for job in self._writing:
             job.durable = True
         if committed:
+            link = next(job.rows[-1][-1] for job in reversed(self._writing) if job.rows)
+            self._keeper.advanced(committed[-1].seq, link, len(committed))
             self._on_commit(committed)
         for job in self._writing:
             if job.over is not None:
@@ -298,8 +308,8 @@ def _measure_nothing(events: int, seconds: float) -> None:
     """Nobody wants to know."""
 
 
-def _ignore(records: Sequence[Record]) -> None:
-    """Do nothing about what was committed."""
+def _ignore(what: object) -> None:
+    """Do nothing about it."""
 
 
 @asynccontextmanager
@@ -308,6 +318,7 @@ async def open_journal(
     *,
     clock: Clock,
     announce: Callable[[str], None],
+    note: Callable[[str], None] = _ignore,
     on_commit: Callable[[Sequence[Record]], None] = _ignore,
     close_timeout: float = 10.0,
 ) -> AsyncIterator[Journal]:
@@ -319,6 +330,7 @@ async def open_journal(
         path: the database file.
         clock: gives the instants of the records.
         announce: is given sentences that somebody has to read: damage, a full disk, recovery.
+        note: is given, in the Trio thread, why the start had to fold more than it should, or the next one will have to.
         on_commit: is given the records of each commit, in the Trio thread, after they were folded and before
             the appenders go on. It must neither block nor fail.
         close_timeout: how long leaving may take while nothing can be written.
@@ -330,22 +342,28 @@ async def open_journal(
 
     Cancellation: what was appended before is still written, within *close_timeout*.
     """
-    notes: list[str] = []
-    opened = await trio.to_thread.run_sync(open_or_salvage, path, notes.append)
+    said: list[str] = []
+    noted: list[str] = []
+    opened = await trio.to_thread.run_sync(open_or_salvage, path, said.append, noted.append)
     try:
-        for note in notes:
-            announce(note)
-        if opened.foreign:
-            kinds = ", ".join(sorted(opened.foreign))
-            announce(f"{opened.foreign.total()} events of a newer kasmos were passed over in the journal: {kinds}")
-        journal = Journal(opened, clock, on_commit, announce, in_memory=is_in_memory(path.parent))
+        for text in said:
+            announce(text)
+        for text in noted:
+            note(text)
+        if foreign := opened.folded.footing.foreign:
+            kinds = ", ".join(sorted(foreign))
+            announce(f"{sum(foreign.values())} events of a newer kasmos were passed over in the journal: {kinds}")
+        keeper = Keeper(path, opened.folded, opened.database.in_place, note)
+        journal = Journal(opened, keeper, clock, on_commit, announce, in_memory=is_in_memory(path.parent))
         failure: BaseException | None = None
         try:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(keeper.run)
                 nursery.start_soon(journal._write)
                 try:
                     yield journal
                 finally:
+                    keeper.give_up()
                     journal._finish(close_timeout)
         except BaseExceptionGroup as group:
             if len(group.exceptions) > 1:
@@ -354,6 +372,7 @@ async def open_journal(
         if failure is not None:
             # The nursery is ours: what the body raised leaves as it came.
             raise failure
+        await keeper.finish()
         if lost := journal._unwritten():
             raise StoreError(f"the journal could not be written within {close_timeout} s: {lost} events are lost")
     finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -17,19 +18,19 @@ from pathlib import Path
 from kasmos.exceptions import JournalCorruptError, StoreError
 from kasmos.model.event import Record
 from kasmos.model.view import World
-from kasmos.store.chain import ChainError, records, verified
+from kasmos.store.chain import ChainError, records
 from kasmos.store.database import PAGE_SIZE, Database, NoSharedMemoryError, companions
-from kasmos.store.fold import fold
+from kasmos.store.kept_fold import fold_journal
 
 _MEMORY = "/dev/shm"  # noqa: S108  # for a directory of our own in it
 
 
-def _ignore(kind: str) -> None:
-    """Pass over an event that only a newer kasmos understands."""
+def _ignore(text: str) -> None:
+    """Pass over what nobody wants to know."""
 
 
 def read_world(db: Path, *, on_foreign: Callable[[str], None] = _ignore) -> World:
-    """Fold the whole journal, as of its newest commit. A missing file gives an empty world.
+    """The fold of the whole journal, as of its newest commit. A missing file gives an empty world.
 
     Args:
         db: the journal's file.
@@ -42,11 +43,13 @@ def read_world(db: Path, *, on_foreign: Callable[[str], None] = _ignore) -> Worl
     with _open(db) as database:
         if database is None:
             return World()
-        _, seed = database.seed()
         try:
-            return fold(records(verified(database.rows(), seed), on_foreign))
+            folded = fold_journal(database, db, _ignore)
         except ChainError as error:
             raise JournalCorruptError(f"the journal {db} is damaged: {error}") from error
+        for kind in Counter(folded.footing.foreign).elements():
+            on_foreign(kind)
+        return folded.world
 
 
 def read_records(

@@ -16,8 +16,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -25,9 +24,9 @@ import attrs
 from kasmos.exceptions import JournalCorruptError, StoreError
 from kasmos.model.codec import format_instant
 from kasmos.model.view import World
-from kasmos.store.chain import ChainError, ForeignEventError, Row, records, verified
+from kasmos.store.chain import ChainError, ForeignEventError, Row, verified
 from kasmos.store.database import Database, companions, sync_directory
-from kasmos.store.fold import apply
+from kasmos.store.kept_fold import Folded, fold_journal
 
 _CURE = (
     "nothing was changed; to begin with an empty journal, move {name}* away "
@@ -35,23 +34,37 @@ _CURE = (
 )
 
 
-@attrs.define
+@attrs.frozen
 class Opened:
     """A sound journal, open for writing, and what it tells."""
 
     database: Database
-    world: World
-    last_seq: int
-    """Number of the newest row, understood or not."""
-    last_link: int
-    foreign: Counter[str]
-    """Kinds of events that only a newer kasmos understands, and how many of each were passed over."""
+    folded: Folded
+
+    @property
+    def world(self) -> World:
+        """The fold of all of it."""
+        return self.folded.world
+
+    @property
+    def last_seq(self) -> int:
+        """Number of the newest row, understood or not."""
+        return self.folded.footing.seq
 
 
-def open_or_salvage(path: Path, announce: Callable[[str], None]) -> Opened:
+def _ignore(text: str) -> None:
+    """Pass over what nobody wants to know."""
+
+
+def open_or_salvage(path: Path, announce: Callable[[str], None], note: Callable[[str], None] = _ignore) -> Opened:
     """Open the journal at *path* for writing, by the policy of this module. Blocks.
 
     The caller holds the lock of the state root.
+
+    Args:
+        path: the database file.
+        announce: is given sentences that somebody has to read.
+        note: is given what may be of use to who looks for a reason.
 
     Raises:
         JournalCorruptError: nothing of it can be read; it was left as it is.
@@ -61,29 +74,19 @@ def open_or_salvage(path: Path, announce: Callable[[str], None]) -> Opened:
         if not path.exists():
             _create(path)
         try:
-            return _open_sound(path)
+            return _open_sound(path, note)
         except JournalCorruptError as error:
             _salvage(path, error, announce)
-            return _open_sound(path)
+            return _open_sound(path, note)
     except OSError as error:
         raise StoreError(f"the journal {path} cannot be opened: {error.strerror or error}") from error
 
 
-def _open_sound(path: Path) -> Opened:
+def _open_sound(path: Path, note: Callable[[str], None]) -> Opened:
     database = Database.open(path)
     try:
         database.check()
-        _, link = database.seed()
-        world, last, foreign = World(), 0, Counter[str]()
-
-        def watched() -> Iterator[Row]:
-            nonlocal last, link
-            for row in verified(database.rows(), link):
-                last, link = row[0], row[7]
-                yield row
-
-        for record in records(watched(), lambda kind: foreign.update((kind,)), strict=True):
-            apply(world, record)
+        folded = fold_journal(database, path, note, strict=True)
         database.begin_writing()
     except BaseException as error:
         database.close()
@@ -95,7 +98,7 @@ def _open_sound(path: Path) -> Opened:
                 f"the journal {path} was written by a newer kasmos: use that one, or another state root ({error})"
             ) from error
         raise
-    return Opened(database, world, last, link, foreign)
+    return Opened(database, folded)
 
 
 def _create(path: Path) -> None:

@@ -88,7 +88,7 @@ def _not_denied(ask: Ask, reading: Reading | None, policy: ApprovalPolicy, cwd: 
     holding = [rule for rule in policy.rules if rule.decision is not Decision.ALLOW]
     if doubts and (not bypass or any(rule.command for rule in holding)):
         return _ask_person(f"the command cannot be read for certain: {', '.join(doubts)}")
-    if bypass and ask.path.startswith("~") and any(rule.path for rule in holding):
+    if bypass and any(path.startswith("~") for path in ask.paths) and any(rule.path for rule in holding):
         return _ask_person("it is not known whose home ~ is")
     allowing = [rule for rule in policy.rules if rule.decision is Decision.ALLOW]
     if not doubts and (covering := _covering(ask, reading, allowing, cwd)):
@@ -110,7 +110,8 @@ def _touches(rule: Rule, ask: Ask, reading: Reading | None, cwd: str) -> bool:
         pattern = rule.command.split()
         if reading is None or not any(_words_match(pattern, words, loose=True) for words in _runs(reading)):
             return False
-    return rule.path is None or any(_path_matches(rule.path, path, cwd) for path in _spellings(ask.path, cwd))
+    spellings = (spelling for path in ask.paths for spelling in _spellings(path, cwd))
+    return rule.path is None or any(_path_matches(rule.path, path, cwd) for path in spellings)
 
 
 def _runs(reading: Reading, depth: int = _DEPTH) -> Iterator[tuple[str, ...]]:
@@ -152,8 +153,6 @@ def _is_runner(name: str) -> bool:
 
 def _spellings(path: str, cwd: str) -> tuple[str, ...]:
     """The ways to write a path that may be the same file."""
-    if not path:
-        return ()
     absolute = posixpath.join(cwd, path)
     return absolute, posixpath.normpath(absolute)
 
@@ -184,10 +183,14 @@ def _allows_rest(rule: Rule, ask: Ask, cwd: str) -> bool:
     # Who speaks of a file only has not spoken of what a command does.
     if ask.command and rule.command is None:
         return False
+    return bool(ask.paths) and all(_allows_path(rule.path, path, cwd) for path in ask.paths)
+
+
+def _allows_path(pattern: str, path: str, cwd: str) -> bool:
     # Where `..` leads is not known for certain as long as there are links; nor whose home `~` is.
-    if not ask.path or ".." in ask.path.split("/") or ask.path.startswith("~") or not ask.path.isprintable():
+    if ".." in path.split("/") or path.startswith("~") or not path.isprintable():
         return False
-    return _path_matches(rule.path, posixpath.normpath(posixpath.join(cwd, ask.path)), cwd)
+    return _path_matches(pattern, posixpath.normpath(posixpath.join(cwd, path)), cwd)
 
 
 def _allows_command(rule: Rule, command: Command) -> bool:

@@ -37,6 +37,8 @@ _LETTERS = "bcdfghjkmnpqrstvwxz"
 """Letters that make no words and are not mistaken for each other."""
 LONGEST_TEXT = 20_000
 """Letters of what is asked that are recorded; what is judged is all of it."""
+MOST_PATHS = 100
+"""Further files of one ask that the journal keeps; the rules have seen all of them."""
 PRESENT = ""
 """An identity that nothing has."""
 IN_DOUBT = "the supervisor died while it was giving the answer: whether it arrived is not known"
@@ -257,9 +259,20 @@ class Desk:
 
 def _to_record(ask: Ask) -> Ask:
     """An ask as the journal takes it: of any length and content, as screens have it, it is Unicode and bounded."""
-    said = {name: getattr(ask, name) for name in ("tool", "command", "path", "text", "evidence")}
-    clean = {name: text[:LONGEST_TEXT].encode(errors="replace").decode() for name, text in said.items()}
-    return attrs.evolve(ask, **clean) if clean != said else ask
+    clean = attrs.evolve(
+        ask,
+        tool=_as_record(ask.tool),
+        command=_as_record(ask.command),
+        path=_as_record(ask.path),
+        text=_as_record(ask.text),
+        evidence=_as_record(ask.evidence),
+        more_paths=tuple(map(_as_record, ask.more_paths[:MOST_PATHS])),
+    )
+    return clean
+
+
+def _as_record(text: str) -> str:
+    return text[:LONGEST_TEXT].encode(errors="replace").decode()
 
 
 def asks_left(world: World, session_id: str, given: str | None) -> list[ev.ApprovalWithdrawn]:

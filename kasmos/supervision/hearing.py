@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from typing import Protocol
 
 import attrs
 
+from kasmos.harnesses.brief import brief, next_words
 from kasmos.harnesses.conclusion import Conclusion
-from kasmos.harnesses.events import AgentEvent, Message, Thinking, ToolCall, ToolResult
+from kasmos.harnesses.events import AgentEvent, Message, Result, Thinking, ToolCall, ToolResult
 from kasmos.harnesses.facts import Facts
 from kasmos.harnesses.parser import TranscriptParser
 from kasmos.harnesses.zones import zone_of_name
@@ -16,6 +18,9 @@ from kasmos.model.session import ExitStatus
 from kasmos.model.task import Outcome
 from kasmos.model.told import Told, parse_told
 from kasmos.model.usage import Failure, FailureKind, Shortfall, Usage
+
+MOST_TOOLS = 1000
+"""Tools at work that are told apart."""
 
 
 @attrs.frozen
@@ -45,6 +50,14 @@ class Hearing(Protocol):
         """Whether the program has said that it is done, and nothing has gone on since."""
 
     @property
+    def said(self) -> str | None:
+        """What it says or does now, in a line; None where that is not to be had."""
+
+    @property
+    def at_tool(self) -> float | None:
+        """Since when it uses a tool, wall clock; `inf` while it uses none, None where that is not to be had."""
+
+    @property
     def silent(self) -> bool:
         """Whether nothing was told, and nothing need have been: then nothing is recorded."""
 
@@ -72,6 +85,9 @@ class Transcript:
         )
         self._turns = 0
         self._in_turn = False
+        self._last: AgentEvent | None = None
+        self._tools: set[str | None] = set()
+        self._at_tool = math.inf
 
     def feed(self, data: bytes) -> None:
         """Take the next piece."""
@@ -79,6 +95,20 @@ class Transcript:
         self._parser.evidence.now = self._wall()
         for event in self._parser.feed(data):
             self._count(event)
+            self._last = next_words(self._last, event)
+            self._note_tool(event)
+
+    def _note_tool(self, event: AgentEvent) -> None:
+        """Note which tools are at work: those that were called and have given nothing back yet."""
+        match event:
+            case ToolCall():
+                self._at_tool = self._wall() if not self._tools else self._at_tool
+                if len(self._tools) < MOST_TOOLS:
+                    self._tools.add(event.id)
+            case ToolResult():
+                self._tools.discard(event.id)
+            case Result():
+                self._tools.clear()
 
     def _count(self, event: AgentEvent) -> None:
         """Count turns: what an agent says and does until it is given something is one."""
@@ -99,6 +129,18 @@ class Transcript:
         """Whether it has said that it is done, and nothing has gone on since."""
         evidence = self._parser.evidence
         return evidence.verdict is not None and not evidence.turn_open
+
+    @property
+    def said(self) -> str:
+        """What it says or does now."""
+        return brief(self._last)
+
+    @property
+    def at_tool(self) -> float | None:
+        """Since when it uses a tool; None where its program writes no events."""
+        if not self._parser.evidence.records:
+            return None
+        return self._at_tool if self._tools else math.inf
 
     @property
     def silent(self) -> bool:
@@ -138,6 +180,14 @@ class ToldLines:
     def said_done(self) -> bool:
         """Never: a script is done when it ends."""
         return False
+
+    @property
+    def at_tool(self) -> None:
+        """Nothing is known of what a script does."""
+
+    @property
+    def said(self) -> None:
+        """Nothing: what a script writes is for people as it is."""
 
     @property
     def silent(self) -> bool:

@@ -22,6 +22,7 @@ from kasmos.model.view import SessionView
 
 from ..conftest import Kas
 from ..faults.oracle import Scene
+from .interactive import render_seat
 from .programs import Place, render_profile
 
 collect_ignore_glob = [] if os.environ.get("KASMOS_TEST_AGENTS") else ["test_*"]
@@ -116,6 +117,21 @@ class Workshop(Scene):
         text = "\n".join([f'[orchestration]\ntask_timeout = "{LIMIT:g}s"\n{settings}', *profiles, tables])
         (self.kas.cwd / ".kasmos" / "config.toml").write_text(text)
 
+    def seat(self, *names: str, orchestration: str = "", tables: str = "", **options: Any) -> None:
+        """Write the configuration, with the profiles of these programs in tmux.
+
+        Args:
+            orchestration: further lines of `[orchestration]`.
+            tables: further tables.
+            options: those of `render_seat`.
+        """
+        try:
+            profiles = [render_seat(name, self.place(name), self.kas.cwd, **options) for name in names]
+        except LookupError as error:
+            pytest.fail(str(error), pytrace=False)
+        text = "\n".join([f'[orchestration]\ntask_timeout = "{2 * LIMIT:g}s"\n{orchestration}', *profiles, tables])
+        (self.kas.cwd / ".kasmos" / "config.toml").write_text(text)
+
     def conversation(self, name: str) -> str:
         """The conversation of a program in this test: one server serves them all."""
         return f"{name}.{self.root_dir.name}"
@@ -150,6 +166,12 @@ class Workshop(Scene):
     def output(self, task: str = "1") -> str:
         """What a task's last session wrote."""
         return (self.root.session_dir(self.session(task).id) / "output.log").read_text(errors="replace")
+
+    def screens(self) -> str:
+        """What the terminal of each session shows, or showed last; for messages."""
+        sessions = [session for session in self.world().sessions.values() if session.kind is SessionKind.AGENT]
+        shown = [self.kas("capture", session.name, timeout=LIMIT).stdout.strip("\n") for session in sessions]
+        return "\n".join(f"--- {one.name}\n{screen}" for one, screen in zip(sessions, shown, strict=True))
 
     def conclusion(self, name: str) -> dict[str, Any]:
         """What `kas agents parse` makes of all that the program has written, and of its exit."""

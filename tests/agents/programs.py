@@ -230,25 +230,57 @@ def render_profile(
     Raises:
         LookupError: the program is not installed.
     """
-    recipe, program = RECIPES[name], PACKAGES[name].program
-    for path, text in recipe.settings(place).items():
-        file = place.home / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    place.home.mkdir(parents=True, exist_ok=True)
+    recipe = RECIPES[name]
     extra = {"nothing": (), "edits": recipe.edits, "anything": recipe.anything or recipe.edits}[may]
     # A verb (`exec`, `run`) comes first, what takes the prompt comes last.
     verbs = 0 if recipe.flags[0].startswith("-") else 1
     arguments = (*recipe.flags[:verbs], *extra, *flags, *recipe.flags[verbs:])
+    files = recipe.settings(place)
+    return render_table(name, place, files, arguments, prompt=recipe.prompt, stop_signal=recipe.stop_signal, env=env)
+
+
+def render_table(
+    name: str,
+    place: Place,
+    files: Mapping[str, str],
+    flags: Sequence[str],
+    *,
+    prompt: str,
+    stop_signal: str,
+    env: Mapping[str, str] | None = None,
+    keys: str = "",
+) -> str:
+    """The `[agents.NAME]` table of a program with these flags.
+
+    Args:
+        name: the program.
+        place: the model server and the program's home.
+        files: files to be made in its home, by their paths.
+        flags: its arguments.
+        prompt: how it is given its prompt.
+        stop_signal: the first signal by which it is stopped.
+        env: further environment.
+        keys: further lines of the table.
+
+    Raises:
+        LookupError: the program is not installed.
+    """
+    recipe, program = RECIPES[name], PACKAGES[name].program
+    for path, text in files.items():
+        file = place.home / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    place.home.mkdir(parents=True, exist_ok=True)
     environment = {"HOME": str(place.home), "XDG_CONFIG_HOME": str(place.home / ".config"), **recipe.env(place)}
     environment |= {"XDG_DATA_HOME": str(place.home / ".local/share"), "XDG_CACHE_HOME": str(place.home / ".cache")}
     environment |= {"XDG_STATE_HOME": str(place.home / ".local/state"), **(env or {})}
     lines = [
         f"[agents.{name}]",
         f"program = {_quoted(shlex.quote(str(program)))}",
-        f"flags = [{', '.join(map(_quoted, arguments))}]",
-        f'prompt = "{recipe.prompt}"',
-        f'stop_signal = "{recipe.stop_signal}"',
+        f"flags = [{', '.join(map(_quoted, flags))}]",
+        f'prompt = "{prompt}"',
+        f'stop_signal = "{stop_signal}"',
+        keys,
         f"[agents.{name}.env]",
         *(f"{key} = {_quoted(value)}" for key, value in environment.items()),
     ]

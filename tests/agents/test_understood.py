@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
 from collections.abc import Callable
 
@@ -22,42 +23,84 @@ def wait_for(what: Callable[[], str]) -> str:
     return found
 
 
-def let_ask(shop: Workshop, rules: str = "") -> None:
-    """Give claude the permissions that people and rules give."""
-    shop.equip("claude", may="nothing")
+ASKING = {"claude": "Bash", "codex": "shell", "opencode": "execute", "gemini": "execute", "qwen": "execute"}
+"""Who asks without a terminal, and what each calls its shell."""
+
+
+def let_ask(shop: Workshop, name: str, rules: str = "") -> None:
+    """Give a program the permissions that people and rules give."""
+    shop.equip(name, may="nothing")
     config = shop.kas.cwd / ".kasmos" / "config.toml"
     keys = f'permission_default = "prompt"\nrules = [{rules}]\n'
-    config.write_text(config.read_text().replace("[agents.claude]\n", f"[agents.claude]\n{keys}"))
+    config.write_text(config.read_text().replace(f"[agents.{name}]\n", f"[agents.{name}]\n{keys}"))
 
 
-def asked(shop: Workshop) -> str:
-    found = re.search(r"^(\w{4}) .*Bash", shop.kas("approvals").stdout, re.MULTILINE)
+def asked(shop: Workshop, tool: str) -> str:
+    found = re.search(rf"^(\w{{4}}) .*{tool}", shop.kas("approvals").stdout, re.MULTILINE)
     return found[1] if found else ""
 
 
-def test_claude_asks_a_person(shop: Workshop) -> None:
-    """A headless claude waits for a yes, and runs its command then."""
-    let_ask(shop)
-    shop.write_tasks({"claude": "run echo kasmos > made.txt ;; say done"})
+@pytest.mark.parametrize("name", ASKING)
+def test_asks_a_person(shop: Workshop, name: str) -> None:
+    """A headless program waits for a yes, over the death of its supervisor, and runs its command then, once."""
+    let_ask(shop, name)
+    shop.write_tasks({name: "run echo kasmos >> made.txt ;; say done"})
     with shop.kas.running("run", "plan.md") as run:
-        approval = wait_for(lambda: asked(shop))
-        assert not (shop.kas.cwd / "made.txt").exists()
-        assert shop.kas("approve", approval).code == 0
+        approval = wait_for(lambda: asked(shop, ASKING[name]))
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    assert not (shop.kas.cwd / "made.txt").exists()
+    with shop.kas.running("run", "plan.md") as run:
+        assert wait_for(lambda: asked(shop, ASKING[name])) == approval
+        wait_for(lambda: "yes" if shop.kas("approve", approval).code == 0 else "")
         assert run.wait(LIMIT) == 0, shop.output()
     assert (shop.kas.cwd / "made.txt").read_text() == "kasmos\n"
     assert shop.outcome() is Outcome.SUCCEEDED
+    assert [entry["step"] for entry in shop.asked(name)] == ["run", "say"]
 
 
-def test_claude_is_denied_by_a_rule(shop: Workshop) -> None:
-    """What a rule denies is not run by a headless claude, and its task has not succeeded."""
-    let_ask(shop, '{ deny = "Bash", command = "echo *" }')
-    shop.write_tasks({"claude": "run echo kasmos > made.txt ;; say done"})
+@pytest.mark.parametrize("name", ASKING)
+def test_is_denied_by_a_rule(shop: Workshop, name: str) -> None:
+    """What a rule denies is not run by a headless program, what another allows is; its task has not succeeded."""
+    tool = ASKING[name]
+    let_ask(shop, name, f'{{ deny = "*", command = "echo *" }}, {{ allow = "{tool}", command = "touch *" }}')
+    shop.write_tasks({name: "run touch allowed.txt ;; run echo kasmos > made.txt ;; say done"})
     assert shop.kas("run", "plan.md", timeout=LIMIT).code == 1
+    assert (shop.kas.cwd / "allowed.txt").exists(), shop.output()
     assert not (shop.kas.cwd / "made.txt").exists()
     (said,) = shop.told(ev.SessionConcluded)
     assert isinstance(said, ev.SessionConcluded)
     assert said.failure is not None
     assert said.failure.kind == "tool_denied"
+
+
+@pytest.mark.parametrize("name", [name for name in ASKING if name != "claude"])
+def test_a_file_is_judged_by_its_path(shop: Workshop, name: str) -> None:
+    """A program that is spoken to tells which file it wants to change, and a rule allows that one."""
+    let_ask(shop, name, '{ allow = "*", path = "made.txt" }')
+    shop.write_tasks({name: f"write {shop.kas.cwd / 'made.txt'} kasmos ;; say done"})
+    assert shop.kas("run", "plan.md", timeout=LIMIT).code == 0, shop.output()
+    assert (shop.kas.cwd / "made.txt").read_text().strip() == "kasmos"
+    assert "allowed by" in shop.kas("why", "1").stdout
+
+
+@pytest.mark.parametrize("name", ["codex", "opencode", "gemini", "qwen"])
+def test_a_spoken_conversation_goes_on(shop: Workshop, name: str) -> None:
+    """A program that is spoken to takes up an earlier conversation, and its model is told what was said."""
+    let_ask(shop, name)
+    shop.write_tasks({name: "say first"}, settings='checks = ["test -e go"]')
+    assert shop.kas("run", "plan.md", timeout=LIMIT).code == 1
+    (shop.kas.cwd / "go").touch()
+    for file in shop.place(name).home.glob(".gemini/tmp/*/chats/session-*"):
+        # In the minute in which a session began gemini writes over it before it loads it.
+        file.rename(file.with_name(f"session-2020-01-01T00-00-{file.name.rpartition('-')[2]}"))
+    again = shop.kas("retry", "--resume", timeout=LIMIT)
+    assert again.code == 0, f"{again.stdout}{again.stderr}\n{shop.output()}"
+    first, second = (one for one in shop.told(ev.SessionConcluded) if isinstance(one, ev.SessionConcluded))
+    assert first.conversation
+    assert second.conversation == first.conversation
+    # The script stands in the first prompt: who asks by it again was told of that one.
+    assert len(shop.asked(name)) == 2
 
 
 @pytest.mark.parametrize("name", ["claude", "codex"])

@@ -7,12 +7,44 @@ from collections import Counter
 import pytest
 
 from .conftest import LIMIT, Workshop
+from .test_understood import let_ask
 
 
 @pytest.mark.parametrize("name", ["claude", "codex", "opencode", "gemini", "qwen"])
 def test_usage(shop: Workshop, name: str) -> None:
     """The totals kasmos reads from a program's own stream are those that the model's server handed out."""
     shop.equip(name)
+    compare(shop, name)
+
+
+@pytest.mark.parametrize("name", ["codex", "qwen"])
+def test_usage_of_the_spoken_to(shop: Workshop, name: str) -> None:
+    """So are the totals of a program that is spoken to over its protocol."""
+    let_ask(shop, name, '{ allow = "*", command = "*" }, { allow = "*" }')
+    compare(shop, name)
+
+
+def test_usage_that_is_not_told(shop: Workshop) -> None:
+    """Of a turn of several requests opencode tells over its protocol what the last one used: that is not a total."""
+    let_ask(shop, "opencode")
+    shop.write_tasks({"opencode": f"read {shop.kas.cwd / 'f.txt'} ;; say done"})
+    assert shop.kas("run", "plan.md", timeout=LIMIT).code == 0, shop.output()
+    assert shop.conclusion("opencode")["usage"]["source"] == "unknown"
+
+
+def test_usage_without_thoughts(shop: Workshop) -> None:
+    """Gemini leaves out over its protocol what was thought: its numbers are an estimate."""
+    let_ask(shop, "gemini")
+    shop.write_tasks({"gemini": f"read {shop.kas.cwd / 'f.txt'} ;; say done"})
+    assert shop.kas("run", "plan.md", timeout=LIMIT).code == 0, shop.output()
+    handed, usage = shop.model.handed_out(shop.conversation("gemini"))["main"], shop.conclusion("gemini")["usage"]
+    assert usage["source"] == "estimated"
+    assert usage["input_tokens"] == handed["input"]
+    assert usage["output_tokens"] == handed["output"] - handed["reasoning"]
+
+
+def compare(shop: Workshop, name: str) -> None:
+    """Let a program read a file and say that it is done; compare its numbers with the server's."""
     shop.write_tasks({name: f"read {shop.kas.cwd / 'f.txt'} ;; say done"})
     result = shop.kas("run", "plan.md", timeout=LIMIT)
     assert result.code == 0, shop.output()
@@ -22,7 +54,8 @@ def test_usage(shop: Workshop, name: str) -> None:
     expected = Counter(handed["main"]) + Counter(handed["side"] if name == "qwen" else {})
     usage = shop.conclusion(name)["usage"]
     assert usage["source"] == "reported"
-    cached = 0 if usage["cached_in_input"] else usage["cached_tokens"]
-    assert (usage["input_tokens"] + cached, usage["cached_tokens"]) == (expected["input"], expected["cached"])
+    cached = 0 if usage["cached_in_input"] is not False else usage["cached_tokens"]
+    assert usage["input_tokens"] + cached == expected["input"]
+    assert usage["cached_tokens"] in (None, expected["cached"])
     assert usage["output_tokens"] == expected["output"]
     assert usage["reasoning_tokens"] in (None, expected["reasoning"])

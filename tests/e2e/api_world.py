@@ -20,7 +20,8 @@ from kasmos.api.app import KasmosApp
 from kasmos.config.schema import Orchestration
 from kasmos.daemon.access import DEFAULT_POLICY, AccessPolicy
 from kasmos.daemon.bus import Bus
-from kasmos.daemon.service import Service, Surroundings
+from kasmos.daemon.service import Service
+from kasmos.daemon.terms import Surroundings
 from kasmos.exceptions import (
     ConfigError,
     InteractiveOnlyError,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from ..conftest import Kas
+from ..faults.test_signals import terminal
 
 HERE = Path(__file__).parents[1]
 RECORDED = HERE / "data" / "transcripts"
@@ -98,6 +101,25 @@ def test_logs_of_an_agent_are_rendered(kas: Kas) -> None:
         assert run.wait(LIMIT) == 0
     assert "succeeded" in rest
     assert kas("logs", "w1t1-work", "--raw").stdout == (RECORDED / "claude" / "text.out").read_text()
+
+
+def test_the_live_view_tells_what_an_agent_says(kas: Kas) -> None:
+    """On a terminal, a run shows what its agent says or does now, and not the JSON in which it says so."""
+    gate = kas.cwd / "gate"
+    configure(kas, "claude/task.out", REPLAY_GATE=gate)
+    with terminal() as tty:
+        with subprocess.Popen(
+            kas.command("run", "plan.md"), cwd=kas.cwd, env={**os.environ, "TERM": "xterm-256color"},
+            stdin=subprocess.DEVNULL, stdout=tty.slave, stderr=tty.slave,
+        ) as process:  # fmt: skip
+            try:
+                wait_for(lambda: "DONE-task" in tty.text or process.poll() is not None)
+                assert process.poll() is None, tty.text
+                gate.touch()
+                assert process.wait(LIMIT) == 0, tty.text
+            finally:
+                process.kill()
+        assert '{"type"' not in tty.text
 
 
 def test_a_program_that_stays_is_sent_away(kas: Kas) -> None:

@@ -36,12 +36,14 @@ class Person:
         self.tmux("new-session", "-d", "-s", "person", "-x", "100", "-y", "30", f'sh -c "{shell}"')
 
     async def sees(self, text: str) -> str:
-        with trio.fail_after(LIMIT):
+        screen = ""
+        with trio.move_on_after(LIMIT):
             while True:
                 screen = await trio.to_thread.run_sync(self.tmux, "capture-pane", "-p", "-t", "person")
                 if text in screen:
                     return screen
                 await trio.sleep(0.05)
+        raise AssertionError(f"{text!r} was not seen:\n{screen}")
 
     def presses(self, *keys: str) -> None:
         self.tmux("send-keys", "-t", "person", *keys)

@@ -32,7 +32,7 @@ async def at_work(stand: Stand, prompt: str, **fields: Any) -> AsyncIterator[tup
             yield live, task
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 20):
-                await live.engine.service.cancel_all("the test is over")
+                await live.engine.service.runs.cancel_all("the test is over")
                 if not (await live.task(task))["status"].endswith(("ed", "out")):
                     await live.http.post(f"/v1/tasks/{task}/cancel")
                 await live.ended(task)

@@ -240,7 +240,10 @@ import sys, time, trio
 from pathlib import Path
 from kasmos.model.clock import Clock
 from kasmos.model.event import SupervisorStopped
+from kasmos.store import keeping
 from kasmos.store.journal import open_journal
+
+keeping.LEAST = keeping.OFTEN = 8
 
 async def one(journal, who, count):
     for number in range(count):
@@ -313,6 +316,26 @@ def test_killed_under_load(path: Path) -> None:
         assert found.items() >= said.items()
         assert list(found) == list(range(1, len(found) + 1))
         assert len(set(found.values())) == len(found)
+
+
+@pytest.mark.parametrize("point", ["fold.half-written", "fold.written", "fold.kept"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_killed_while_the_fold_is_kept(path: Path, point: str, count: int) -> None:
+    """`kill -9` while the fold is being kept costs nothing: the next start has all, by what was kept or without it."""
+    with writer(path, 1, 200, f"{point}=kill@{count}") as process:
+        said = acknowledged(process.communicate(timeout=LIMIT)[0])
+    assert process.returncode == -signal.SIGKILL
+    assert path.with_name("state.fold.new").exists() == (point != "fold.kept")
+    noted: list[str] = []
+    opened = open_or_salvage(path, pytest.fail, noted.append)
+    opened.database.close()
+    assert recorded(path).items() >= said.items()
+    assert opened.world.seq == opened.last_seq == len(recorded(path)) >= len(said)
+    assert bool(opened.folded.kept_events) == (count == 2 or point == "fold.kept")
+    assert not noted
+    with writer(path, 1, 20) as process:
+        process.communicate(timeout=LIMIT)
+    assert not path.with_name("state.fold.new").exists()
 
 
 @pytest.mark.parametrize("point", ["journal.before-commit", "journal.after-commit"])

@@ -43,6 +43,7 @@ SLOW = ((Task("until_exists go; count 3; done_"), Task("until_exists go; count 3
 LOG_POINTS = ("log.base-written", "log.punched")
 STOP_POINTS = ("session.stop-requested", "session.stop-signalled", "session.kill-requested", "session.killed")
 PRUNING_POINTS = ("journal.before-prune", "journal.after-prune")  # tests/faults/test_pruning.py
+FOLD_POINTS = ("fold.half-written", "fold.written", "fold.kept")  # tests/faults/test_journal.py
 SIGNALLED_POINTS = ("task.put-back",)
 SINGLE_POINTS = ("task.accepted",)  # tests/faults/test_killed_tasks.py
 TYPED_POINTS = ("prompt.delivering", "prompt.typed", "prompt.delivered")  # tests/e2e/test_typed_killed.py
@@ -51,7 +52,7 @@ RECOVERY_POINTS = {"recovery.adopted": "session.released", "recovery.tombstone":
 FIRST_POINTS = [
     point
     for point in failpoints.POINTS
-    if point not in (*PRUNING_POINTS, *SIGNALLED_POINTS, *RECOVERY_POINTS, *SINGLE_POINTS, *TYPED_POINTS)
+    if point not in (*PRUNING_POINTS, *FOLD_POINTS, *SIGNALLED_POINTS, *RECOVERY_POINTS, *SINGLE_POINTS, *TYPED_POINTS)
 ]
 AGAIN = {
     "session.intent": (4,),

@@ -31,6 +31,7 @@ from kasmos.sessions.hold import Hold
 from kasmos.sessions.tmux_backend import TmuxBackend, open_tmux
 from kasmos.sessions.tmux_host import children_of, resident
 from kasmos.sessions.tmux_session import TmuxSession
+from kasmos.sessions.tty import unread_bytes
 from kasmos.store.stateroot import StateRoot
 from kasmos.supervision.termination import terminate
 from tests.faults.conftest import BOOT, LIMIT, PROGRAMS, Ground, alive, everything, until, wrote
@@ -547,6 +548,22 @@ async def test_paste_is_exact(desk: Desk, text: str) -> None:
         assert await ended(session) == ExitStatus(code=0)
         data = text.encode()
         assert f"{len(data)} {hashlib.sha256(data).hexdigest()}".encode() in await everything(session)
+
+
+async def test_what_was_typed_and_not_read(desk: Desk) -> None:
+    """A picture says how much of what was typed its program has not read yet."""
+    script = (
+        "import tty, sys; tty.setraw(0); print('ready', flush=True); sys.stdin.read(1); sys.stdin.buffer.raw.read(9)"
+    )
+    spec = desk.ground.python(f"{script}; import signal; signal.pause()", backend=ExecutionMode.TMUX, stop=QUICK)
+    async with desk.opened(spec) as session:
+        await wrote(session, b"ready")
+        os.kill(session.pid or 0, signal.SIGSTOP)
+        await session.send_keys("abc")
+        await until(lambda: unread_bytes(session.pid or 0) == 3)
+        assert (await session.look()).unread == 3
+        os.kill(session.pid or 0, signal.SIGCONT)
+        await until(lambda: unread_bytes(session.pid or 0) == 0)
 
 
 async def test_paste_that_would_end_itself(desk: Desk) -> None:

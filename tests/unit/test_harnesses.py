@@ -200,7 +200,7 @@ def test_arguments(program: str, spelled: str, wish: Wish, words: str) -> None:
 
 def test_refusals() -> None:
     """What a program would refuse is told before it is started, all at once and with the cure."""
-    claude, codex = load_facts("claude"), load_facts("codex")
+    claude, codex, aider = load_facts("claude"), load_facts("codex"), load_facts("aider")
 
     def problems(facts: object, wish: Wish, **environment: str) -> list[str]:
         found = judge_wish(facts, (), wish, agent="a", environment=environment, is_root=True)  # type: ignore[arg-type]
@@ -212,7 +212,8 @@ def test_refusals() -> None:
     assert problems(claude, Wish(permission=BYPASS), IS_SANDBOX="1") == []
     assert problems(claude, Wish(permission=PermissionDefault.PROMPT)) == []
     wish = Wish(permission=PermissionDefault.PROMPT, system="x", tools=("y",))
-    assert len(problems(codex, wish)) == 3
+    assert len(problems(codex, wish)) == 2
+    assert len(problems(aider, wish)) == 3
     assert problems(load_facts("aider"), Wish(conversation="i", continuation=Continuation.RESUME))
 
 

@@ -78,6 +78,7 @@ class Standing:
             configure=self._held.configure,
             environ=place.environ,
             announce=self._log.warning,
+            note=self._log.info,
             lock_wait=START_GRACE,
             life=self._life,
             present=self._held.present,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kasmos.cli.render.text import clean
+from kasmos.harnesses.brief import telling_input
 from kasmos.harnesses.conclusion import Conclusion, Usage, UsageSource
 from kasmos.harnesses.events import (
     AgentEvent,
@@ -19,11 +18,11 @@ from kasmos.harnesses.events import (
     Unknown,
     UsageReport,
 )
+from kasmos.harnesses.foreign import BROKEN
 from kasmos.model.codec import format_instant
 
 WIDTH = 100
 """Characters of a folded line."""
-_TELLING = ("command", "cmd", "file_path", "filePath", "path", "pattern", "query", "url", "description", "prompt")
 
 
 def event_lines(event: AgentEvent) -> list[str]:
@@ -33,17 +32,19 @@ def event_lines(event: AgentEvent) -> list[str]:
     if isinstance(event, Thinking):
         return [f"… {_fold(event.text)}"] if event.text.strip() else []
     if isinstance(event, ToolCall):
-        return [f"{_depth(event.parent)}→ {clean(event.tool)} {_fold(_given(event.input))}".rstrip()]
+        return [f"{_depth(event.parent)}→ {clean(event.tool)} {_fold(telling_input(event.input))}".rstrip()]
     if isinstance(event, ToolResult):
         return _tool_result(event)
     if isinstance(event, ApprovalRequested):
-        return [f"? may it use {clean(event.tool)}: {_fold(_given(event.input))}"]
+        return [f"? may it use {clean(event.tool)}: {_fold(telling_input(event.input))}"]
     if isinstance(event, RateLimit):
         return [f"! limit: {_fold(event.message)}"] if event.status != "allowed" else []
     if isinstance(event, ErrorReport):
         again = "" if event.final else " (it tries again)"
         return [f"! {event.kind}: {_fold(event.message)}{again}"]
     if isinstance(event, Unknown):
+        if event.name == BROKEN:
+            return [f"! {BROKEN}: {_fold(event.text)}"]
         return [f"  {_fold(event.text)}"] if event.name is None else [f"  [{clean(event.name)}]"]
     assert isinstance(event, Result | UsageReport)  # told by the conclusion
     return []
@@ -116,16 +117,6 @@ def _tool_result(event: ToolResult) -> list[str]:
 
 def _depth(parent: str | None) -> str:
     return "" if parent is None else "  | "
-
-
-def _given(value: Any) -> str:
-    """What says most of a tool's input."""
-    if isinstance(value, dict):
-        for key in _TELLING:
-            if isinstance(value.get(key), str) and value[key]:
-                return str(value[key])
-        return ", ".join(f"{key}={one}" for key, one in value.items())
-    return "" if value is None else str(value)
 
 
 def _fold(text: str, width: int = WIDTH) -> str:

@@ -1,0 +1,202 @@
+"""The Agent Client Protocol, version 1: JSON-RPC as `opencode acp`, `gemini --acp` and `qwen --acp` speak it.
+
+We offer neither files nor terminals: the program uses its own. An option is chosen by its kind and never by its place,
+since some list "always" first; "always" is not offered on, what is to be allowed for good is a rule.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from kasmos.sessions.mediator.link import (
+    METHOD_NOT_FOUND,
+    MOST_KEPT,
+    Link,
+    Message,
+    Requests,
+    dict_of,
+    list_of,
+    text_of,
+)
+
+_VERSION = 1
+REPLAYED = 0.5
+"""Seconds of silence after which a session that was loaded has told what was said in it: gemini goes on telling after
+it has said that it is loaded, and what is told later would be taken for this turn's."""
+_DONE = ("end_turn", "max_tokens")
+_PATHS = ("file_path", "filePath", "filepath", "path", "notebook_path")
+_NO_FILES = ("execute", "fetch", "search", "think", "switch_mode")
+"""Kinds of tools whose locations are no files that they change or show."""
+
+
+class AgentClient:
+    """Has a program do one prompt; see `Speaker`.
+
+    Args:
+        link: to the program and to the supervisor.
+        prompt: what is to be done.
+        conversation: the session to go on with; empty for a new one.
+        cwd: where to work.
+    """
+
+    def __init__(self, link: Link, prompt: str, conversation: str, cwd: str) -> None:
+        self._link = link
+        self._prompt = prompt
+        self._conversation = conversation
+        self._place: Message = {"cwd": cwd, "mcpServers": []}
+        self._requests = Requests()
+        self._session = ""
+        self._calls: dict[str, Message] = {}
+        """What was told of each tool call, by its id: what is asked may say less."""
+        self._asked: dict[Any, list[Any]] = {}
+        """What the supervisor is asked: the options, by the request's id."""
+        self._cancelled = False
+
+    def begin(self) -> None:
+        """Introduce ourselves."""
+        can = {"fs": {"readTextFile": False, "writeTextFile": False}, "terminal": False}
+        params = {"protocolVersion": _VERSION, "clientCapabilities": can}
+        self._request("initialize", params, self._initialized)
+
+    def take(self, message: Message) -> None:
+        """Take what the program says."""
+        method, params = message.get("method"), dict_of(message.get("params"))
+        if type(method) is not str:
+            self._requests.respond(message)
+        elif "id" in message:
+            self._take_request(method, message["id"], params)
+        elif method == "session/update":
+            self._note_call(dict_of(params.get("update")))
+        elif method == "$/cancel_request":
+            key = params.get("requestId")
+            if type(key) in (int, str) and self._asked.pop(key, None) is not None:
+                self._link.withdraw(key)
+
+    def answer(self, key: Any, allowed: bool) -> None:
+        """Pass on what the supervisor says, by the option that means it."""
+        option = _option(self._asked.pop(key, []), "allow_once" if allowed else "reject_once")
+        self._select(key, option)
+
+    def interrupt(self) -> bool:
+        """Ask for the turn's end; what is still asked is cancelled, as the protocol wants it."""
+        if not self._session or self._cancelled:
+            return self._cancelled
+        self._cancelled = True
+        self._link.send({"jsonrpc": "2.0", "method": "session/cancel", "params": {"sessionId": self._session}})
+        for key in list(self._asked):
+            del self._asked[key]
+            self._link.withdraw(key)
+            self._select(key, None)
+        return True
+
+    # -- before the turn ---------------------------------------------------------------------------------
+
+    def _request(self, method: str, params: Message, then: Any, *, hidden: str = "") -> None:
+        message = {"jsonrpc": "2.0", "id": self._requests.new(then), "method": method, "params": params}
+        shown = {key: value for key, value in params.items() if key != hidden}
+        self._link.send(message, {**message, "params": shown})
+
+    def _initialized(self, message: Message) -> None:
+        if self._failed(message):
+            return
+        capabilities = dict_of(dict_of(message.get("result")).get("agentCapabilities"))
+        if not self._conversation:
+            self._request("session/new", self._place, self._opened)
+        elif capabilities.get("loadSession") is True:
+            self._request("session/load", {"sessionId": self._conversation, **self._place}, self._opened)
+        else:
+            self._link.end(1, "the program cannot go on with a conversation: it loads no sessions")
+
+    def _opened(self, message: Message) -> None:
+        if self._failed(message):
+            return
+        # What is loaded keeps its name.
+        session = text_of(dict_of(message.get("result")).get("sessionId")) or self._conversation
+        if self._conversation:
+            self._link.when_silent(REPLAYED, lambda: self._start(session))
+        else:
+            self._start(session)
+
+    def _start(self, session: str) -> None:
+        self._session = session
+        said = [{"type": "text", "text": self._prompt}]
+        self._request("session/prompt", {"sessionId": self._session, "prompt": said}, self._done, hidden="prompt")
+
+    def _failed(self, message: Message) -> bool:
+        if "error" in message:
+            self._link.end(1)
+        return "error" in message
+
+    def _done(self, message: Message) -> None:
+        if not self._failed(message):
+            self._link.end(0 if dict_of(message.get("result")).get("stopReason") in _DONE else 1)
+
+    # -- during the turn ---------------------------------------------------------------------------------
+
+    def _note_call(self, update: Message) -> None:
+        id_ = text_of(update.get("toolCallId"))
+        if not id_:
+            return
+        if update.get("status") in ("completed", "failed"):
+            self._calls.pop(id_, None)
+        elif id_ in self._calls or len(self._calls) < MOST_KEPT:
+            kept = {
+                key: update[key] for key in ("kind", "rawInput", "locations", "content", "title") if update.get(key)
+            }
+            self._calls[id_] = {**self._calls.get(id_, {}), **kept}
+
+    def _take_request(self, method: str, key: Any, params: Message) -> None:
+        if type(key) not in (int, str):
+            return
+        if method != "session/request_permission":
+            words = f"kasmos does not answer {method}"
+            self._link.send({"jsonrpc": "2.0", "id": key, "error": {"code": METHOD_NOT_FOUND, "message": words}})
+            return
+        options = list_of(params.get("options"))
+        if self._cancelled:
+            self._select(key, None)
+            return
+        self._asked[key] = options
+        call = dict_of(params.get("toolCall"))
+        known = self._calls.get(text_of(call.get("toolCallId")), {})
+        told = {key: value for key, value in call.items() if value}
+        self._link.ask(key, _question({**known, **told}, options))
+
+    def _select(self, key: Any, option: str | None) -> None:
+        outcome = {"outcome": "cancelled"} if option is None else {"outcome": "selected", "optionId": option}
+        self._link.send({"jsonrpc": "2.0", "id": key, "result": {"outcome": outcome}})
+
+
+def _option(options: list[Any], kind: str) -> str | None:
+    """The option of a kind. Without one that refuses, nothing is chosen, which refuses as well."""
+    return next((text_of(one.get("optionId")) for one in map(dict_of, options) if one.get("kind") == kind), None)
+
+
+def _question(call: Message, options: list[Any]) -> Message:
+    given, kind = dict_of(call.get("rawInput")), text_of(call.get("kind"))
+    title = text_of(call.get("title"))
+    command = given.get("command")
+    if type(command) is list and all(type(word) is str for word in command):
+        command = shlex.join(command)
+    if kind == "execute" and type(command) is not str:
+        command = title  # gemini tells it nowhere else
+    paths = [text_of(given.get(name)) for name in _PATHS]
+    if kind not in _NO_FILES:
+        paths += [text_of(dict_of(place).get("path")) for place in list_of(call.get("locations"))]
+    paths += [text_of(part.get("path")) for part in map(dict_of, list_of(call.get("content"))) if "path" in part]
+    told = [title if title != command else "", text_of(given.get("description"))]
+    told += [
+        text_of(dict_of(part.get("content")).get("text"))
+        for part in map(dict_of, list_of(call.get("content")))
+        if part.get("type") == "content"
+    ]
+    return {
+        # A title may be anything, the model's own words among it: no rule may go by that.
+        "tool_name": kind or "other",
+        "input": {"command": command if type(command) is str else "", "description": "\n".join(filter(None, told))},
+        "paths": list(dict.fromkeys(filter(None, paths))),
+        "choices": [*(["allow_once"] if _option(options, "allow_once") is not None else []), "deny"],
+        "tool_use_id": text_of(call.get("toolCallId")),
+        "evidence": "agent client protocol",
+    }

@@ -1,0 +1,170 @@
+"""Agents that ask over a protocol of their own: the same approvals as all others have, whoever dies in between."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..agents.conftest import command_lines
+from ..conftest import Kas
+
+SPEAKER = Path(__file__).parents[1] / "programs" / "speaker"
+LIMIT = 60.0
+HARNESSES = {"codex": "shell", "opencode": "execute"}
+"""One of each protocol, with the name of its tool."""
+
+
+def configure(kas: Kas, harness: str, steps: str, *, rules: str = "", more: str = "") -> None:
+    """A profile whose program does what its prompt says."""
+    (kas.cwd / ".kasmos").mkdir()
+    (kas.cwd / ".kasmos" / "config.toml").write_text(
+        f'[orchestration]\ndefault_agent = "coder"\n[agents.coder]\nprogram = "{SPEAKER}"\nharness = "{harness}"\n'
+        f'permission_default = "prompt"\nrules = [{rules}]\n{more}\n'
+    )
+    (kas.cwd / "plan.md").write_text(f"## Wave 1\n### Task 1: Work\n{steps}\n")
+
+
+def wait_for(what: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + LIMIT
+    while not (found := what()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+def asked(kas: Kas) -> str:
+    """The id of what waits for a person, if anything does."""
+    found = re.search(r"^(\w{4}) .*w1t1-work", kas("approvals").stdout, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def marks(kas: Kas) -> int:
+    path = kas.cwd / "marks"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def task(kas: Kas) -> str:
+    return json.dumps(json.loads(kas("status", "--json").stdout))
+
+
+@pytest.mark.parametrize("harness", HARNESSES)
+def test_rules_answer(kas: Kas, harness: str) -> None:
+    """What a rule allows runs, what another denies does not; nobody is asked, and the task was denied a tool."""
+    tool = HARNESSES[harness]
+    rules = f'{{ allow = "{tool}", command = "touch *" }}, {{ deny = "*", command = "rm *", name = "no-rm" }}'
+    configure(kas, harness, "ask 0 touch marks\nask 1 rm marks", rules=rules)
+    ran = kas("run", "plan.md")
+    assert ran.code == 1
+    assert (kas.cwd / "marks").exists()
+    why = kas("why", "w1t1-work").stdout
+    assert "no-rm" in why
+    assert "tool_denied" in task(kas)
+
+
+def test_paths_are_judged(kas: Kas) -> None:
+    """A change of several files is allowed by a rule only if all of them are."""
+    configure(kas, "opencode", "files 0 src/a src/b\nfiles 1 src/a other/b", rules='{ allow = "*", path = "src/*" }')
+    with kas.running("run", "plan.md") as run:
+        approval = wait_for(lambda: asked(kas))
+        assert (kas.cwd / "ran").read_text() == "files\n"
+        assert "and 1 more" in kas("approvals").stdout
+        assert kas("approve", approval).code == 0
+        assert run.wait(LIMIT) == 0
+    assert (kas.cwd / "ran").read_text() == "files\nfiles\n"
+
+
+@pytest.mark.parametrize("harness", HARNESSES)
+def test_a_person_answers_over_deaths(kas: Kas, harness: str) -> None:
+    """A question outlives its supervisor: the next one finds the same approval, and the answer arrives once."""
+    configure(kas, harness, "ask 0 echo mark >>marks")
+    with kas.running("run", "plan.md") as first:
+        approval = wait_for(lambda: asked(kas))
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    assert marks(kas) == 0
+    with kas.running("run", "plan.md") as second:
+        assert wait_for(lambda: asked(kas)) == approval
+        # The journal tells of it before the new supervisor can be reached.
+        wait_for(lambda: kas("approve", approval).code == 0)
+        assert second.wait(LIMIT) == 0
+    assert marks(kas) == 1
+    assert "allowed by" in kas("why", "w1t1-work").stdout
+    told = json.loads(kas("status", "--json").stdout)
+    assert "lost" not in json.dumps(told)
+
+
+def test_a_turn_ends_without_a_supervisor(kas: Kas) -> None:
+    """A turn that is answered and goes on ends as it should while nobody supervises; its end is known afterwards."""
+    configure(kas, "codex", "ask 0 echo mark >>marks\ngate")
+    with kas.running("run", "plan.md") as first:
+        assert kas("approve", wait_for(lambda: asked(kas))).code == 0
+        wait_for(lambda: marks(kas))
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    (kas.cwd / "gate").touch()
+    assert kas("run", "plan.md").code == 0
+    assert marks(kas) == 1
+
+
+def test_nobody_answers(kas: Kas) -> None:
+    """When the time for an answer is over, the program is told no, and goes on."""
+    configure(kas, "codex", "ask 0 echo mark >>marks", more='approval_timeout = "1s"')
+    assert kas("run", "plan.md").code == 1
+    assert marks(kas) == 0
+    assert "nobody answered" in kas("why", "w1t1-work").stdout
+
+
+def test_taken_back_by_the_program(kas: Kas) -> None:
+    """What the program asks no more waits for nobody, and an answer to it is refused as stale."""
+    configure(kas, "codex", "asks 0 true\ngate\nresolve 0\nask 1 echo mark >>marks")
+    with kas.running("run", "plan.md") as run:
+        old = wait_for(lambda: asked(kas))
+        (kas.cwd / "gate").touch()
+        new = wait_for(lambda: found if (found := asked(kas)) not in ("", old) else "")
+        assert kas("approve", old).code == 4
+        assert kas("approve", new).code == 0
+        assert run.wait(LIMIT) == 0
+    assert marks(kas) == 1
+
+
+@pytest.mark.parametrize("harness", HARNESSES)
+def test_a_stop_leaves_no_tree(kas: Kas, harness: str) -> None:
+    """A stop in mid-turn ends the turn, the program and its tools in sessions of their own."""
+    number = 10**7 + time.time_ns() % 10**6
+    configure(kas, harness, f"tool sleep {number}\nsleep")
+    with kas.running("run", "plan.md") as run:
+        wait_for(lambda: f"sleep {number}" in command_lines())
+        assert kas("stop", "w1t1-work").code == 0
+        assert run.wait(LIMIT) == 1
+    assert f"sleep {number}" not in command_lines()
+    assert not [line for line in command_lines() if str(SPEAKER) in line and str(kas.cwd) in line]
+    assert "stopped" in kas("why", "w1t1-work").stdout
+
+
+def test_a_program_that_breaks(kas: Kas) -> None:
+    """A program that ends in the middle of a turn has failed, however it exits."""
+    configure(kas, "codex", "exit 0")
+    assert kas("run", "plan.md").code == 1
+    assert "in the middle of a" in kas("why", "w1t1-work").stdout
+
+
+@pytest.mark.parametrize("harness", HARNESSES)
+def test_a_conversation_goes_on(kas: Kas, harness: str) -> None:
+    """`kas retry --resume` goes on with the conversation that the program told of."""
+    configure(kas, harness, "")
+    (kas.cwd / "plan.md").write_text(
+        '## Wave 1\n### Task 1: Work\nlong 1\n```toml kasmos\nchecks = ["test -e go"]\n```\n'
+    )
+    assert kas("run", "plan.md").code == 1
+    (kas.cwd / "go").touch()
+    assert kas("retry", "--resume").code == 0
+    raw = kas("logs", "w1t1-work", "--raw").stdout
+    assert "thread/resume" in raw or "session/load" in raw
+    assert "of old" not in kas("logs", "w1t1-work").stdout
