@@ -304,5 +304,5 @@ async def test_a_supervisor_tells_within_seconds(root: Path) -> None:
         assert json.dumps(session)
         # It is told of, and that is all.
         assert session["status"] == "running"
-        await here.engine.service.cancel_all("it is over")
+        await here.engine.service.runs.cancel_all("it is over")
         await here.engine.orchestrator.wait_idle()
