@@ -34,6 +34,8 @@ POINTS = (
     "prompt.delivering",
     "prompt.typed",
     "prompt.delivered",
+    "takeover.requested",
+    "takeover.handed-back",
     "task.retry-scheduled",
     "task.ended",
     "task.put-back",

@@ -17,12 +17,14 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -32,8 +34,10 @@ from kasmos.config.schema import Config, Logs
 from kasmos.model import event as ev
 from kasmos.model.plan import Plan, PlanTask, RunSettings, Wave
 from kasmos.model.profile import AgentProfile, PromptMode, StopPolicy
+from kasmos.model.session import SessionSpec
 from kasmos.model.task import Outcome
 from kasmos.serve import Engine, Options, open_engine
+from kasmos.sessions import launch
 from kasmos.store.reader import read_world
 from kasmos.store.stateroot import StateRoot
 
@@ -122,44 +126,140 @@ async def run_plan(root: Path, plan: Plan, program: tuple[str, ...], concurrent:
     return seconds, engine
 
 
-async def bare(count: int, concurrent: int) -> float:
-    """Seconds for so many bare `trio.run_process` of /bin/true."""
-    left = list(range(count))
+@attrs.frozen
+class Cost:
+    """What a number of programs cost."""
+
+    wall: float
+    """Seconds until all had ended."""
+    cpu: float
+    """Seconds of CPU, user and system, in this process and in all that were started and waited for."""
+
+
+@contextlib.contextmanager
+def costing() -> Iterator[list[Cost]]:
+    """Measure the block; what it cost is in the list afterwards."""
+    found: list[Cost] = []
+    begin, before = time.perf_counter(), cpu_time(resource.RUSAGE_SELF) + cpu_time(resource.RUSAGE_CHILDREN)
+    yield found
+    after = cpu_time(resource.RUSAGE_SELF) + cpu_time(resource.RUSAGE_CHILDREN)
+    found.append(Cost(time.perf_counter() - begin, after - before))
+
+
+def cpu_time(who: int) -> float:
+    """Seconds of CPU so far, of this process or of its children that have ended."""
+    used = resource.getrusage(who)
+    return used.ru_utime + used.ru_stime
+
+
+async def side_by_side(count: int, concurrent: int, do: Callable[[], Awaitable[object]]) -> Cost:
+    """What it costs to do something so many times, so many at once."""
+    left = count
 
     async def worker() -> None:
-        while left:
-            left.pop()
-            await trio.run_process(["/bin/true"])
+        nonlocal left
+        while left > 0:
+            left -= 1
+            await do()
 
-    begin = time.perf_counter()
-    async with trio.open_nursery() as nursery:
-        for _ in range(concurrent):
-            nursery.start_soon(worker)
-    return time.perf_counter() - begin
+    with costing() as cost:
+        async with trio.open_nursery() as nursery:
+            for _ in range(concurrent):
+                nursery.start_soon(worker)
+    return cost[0]
+
+
+async def bare(count: int, concurrent: int) -> Cost:
+    """So many bare `trio.run_process` of /bin/true."""
+    return await side_by_side(count, concurrent, partial(trio.run_process, ["/bin/true"]))
+
+
+async def three(count: int, concurrent: int) -> Cost:
+    """The same as the grandchild of a `sh`, as every program of kasmos is, and nothing else."""
+    command = ["/bin/sh", "-c", '( ( exec "$@" ); exit $? ); exit $?', "sh", "/bin/true"]
+    return await side_by_side(count, concurrent, partial(trio.run_process, command, start_new_session=True))
+
+
+async def recipe(count: int, concurrent: int) -> Cost:
+    """Doorman, shim and gate as they are, with a directory for each; no journal, no supervision, no look at the end."""
+    with scratch(TMPFS) as path:
+        numbers = itertools.count()
+
+        async def one() -> None:
+            spec = SessionSpec(id=str(next(numbers)), name="t", argv=("/bin/true",), cwd="/", env={"PATH": os.defpath})
+            directory = str(path / spec.id)
+            opened = launch.prepare_opened(directory, spec, "")
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
+            with ours, theirs:
+                command = launch.doorman_command(directory, spec, 1024)
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(
+                        partial(
+                            trio.run_process, command, stdin=theirs, stdout=opened.output, stderr=opened.errors,
+                            env=dict(spec.env), cwd=directory, start_new_session=True, pass_fds=(opened.lease,),
+                        )
+                    )  # fmt: skip
+                    opened.close()
+                    await trio.lowlevel.wait_readable(ours)
+                    ours.send(b"\n")
+
+        return await side_by_side(count, concurrent, one)
+
+
+async def lives(parent: Path, count: int, concurrent: int) -> Cost:
+    """So many whole lives of trivial sessions, with the state root in *parent*, where it stays."""
+    path = Path(tempfile.mkdtemp(dir=parent))
+    async with open_engine(options(path / "root", ("/bin/true",), path)) as engine:
+        with costing() as cost:
+            run_id = await submit(engine, plan_of(1, count), concurrent, path)
+            await engine.orchestrator.wait_idle()
+        run = engine.journal.world.runs[run_id]
+        if run.outcome is not Outcome.SUCCEEDED:
+            raise SystemExit(f"the bench run ended {run.outcome}: {next(iter(run.tasks.values())).state}")
+    return cost[0]
+
+
+def against_bare(what: str, count: int, bar: float | None, measure: Callable[[], Cost]) -> list[Row]:
+    """Two rows, by the clock and by CPU time: the median of three rounds, each beside a bare `trio.run_process`."""
+    rounds = [(trio.run(bare, count, 8), measure()) for _ in range(3)]
+
+    def row(name: str, unit: str, pairs: list[tuple[float, float]]) -> Row:
+        theirs, ours = sorted(pairs, key=lambda pair: pair[0] / pair[1])[1]
+        held = None if bar is None else theirs / ours >= bar
+        scale = 1000 / count
+        return Row(
+            name,
+            f"{ours * scale:.2f} ms{unit}",
+            f"bare trio.run_process {theirs * scale:.2f} ms{unit}",
+            f"{theirs / ours:.2f}",
+            "-" if bar is None else f">= {bar}",
+            held,
+        )
+
+    return [
+        row(what, "", [(base.wall, ours.wall) for base, ours in rounds]),
+        row(f"{what}: CPU", " of CPU", [(base.cpu, ours.cpu) for base, ours in rounds]),
+    ]
 
 
 def life(count: int) -> list[Row]:
     """The whole life of a trivial session against a bare `trio.run_process`."""
     rows = []
     for name, parent, bar in (("tmpfs", TMPFS, 0.4), ("disk", DISK, 0.15)):
-        best: list[tuple[float, float, float]] = []
-        for _ in range(3):
-            base = trio.run(bare, count, 8)
-            with scratch(parent) as path:
-                seconds, _ = trio.run(run_plan, path / "root", plan_of(1, count), ("/bin/true",), 8)
-            best.append((base / seconds, count / seconds, count / base))
-        ratio, ours, theirs = sorted(best)[1]
-        rows.append(
-            Row(
-                f"life of a trivial session, 8 at once, state root on {name}",
-                f"{ours:.0f}/s",
-                f"bare trio.run_process {theirs:.0f}/s",
-                f"{ratio:.2f}",
-                f">= {bar}",
-                ratio >= bar,
-            )
-        )
+        what = f"life of a trivial session, 8 at once, state root on {name}"
+        # All rounds are removed together: for seconds, ext4 goes around each file that was removed when it makes one.
+        with scratch(parent) as path:
+            rows += against_bare(what, count, bar, partial(trio.run, lives, path, count, 8))
     return rows
+
+
+def floor(count: int) -> list[Row]:
+    """What cannot be saved while a `sh` is doorman and shim: the same without any supervision."""
+    return [
+        *against_bare("a program below a sh that forks twice", count, None, partial(trio.run, three, count, 8)),
+        *against_bare("doorman, shim and gate, without a supervisor", count, None, partial(trio.run, recipe, count, 8)),
+    ]
 
 
 def peer(count: int) -> list[Row]:
@@ -177,21 +277,35 @@ def peer(count: int) -> list[Row]:
             '[agents.bench]\nprogram = "/bin/true"\nprompt = "stdin"\n[orchestration]\nmax_concurrent = 8\n'
         )
         environ = {**os.environ, "KASMOS_STATE_ROOT": str(path / "root")}
-        begin = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "kasmos", "run", "plan.toml"],
-            cwd=path, env=environ, check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        ours = time.perf_counter() - begin
-        begin = time.perf_counter()
-        subprocess.run(
-            ["parallel", "-j8", "--joblog", str(path / "joblog"), "/bin/true", "#"],
-            input="\n".join(map(str, range(count))), text=True, check=True, cwd=path,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        theirs = time.perf_counter() - begin
+        with costing() as mine:
+            subprocess.run(
+                [sys.executable, "-m", "kasmos", "run", "plan.toml"],
+                cwd=path, env=environ, check=True, stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+        with costing() as other:
+            subprocess.run(
+                ["parallel", "-j8", "--joblog", str(path / "joblog"), "/bin/true", "#"],
+                input="\n".join(map(str, range(count))), text=True, check=True, cwd=path,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+    ours, theirs = mine[0], other[0]
     return [
-        Row(what, f"{ours:.2f} s", f"parallel --joblog {theirs:.2f} s", f"{theirs / ours:.2f}", "> 1", ours < theirs)
+        Row(
+            what,
+            f"{ours.wall:.2f} s",
+            f"parallel --joblog {theirs.wall:.2f} s",
+            f"{theirs.wall / ours.wall:.2f}",
+            "> 1",
+            ours.wall < theirs.wall,
+        ),
+        Row(
+            f"{what}: CPU",
+            f"{ours.cpu:.2f} s of CPU",
+            f"parallel --joblog {theirs.cpu:.2f} s of CPU",
+            f"{theirs.cpu / ours.cpu:.2f}",
+            "-",
+            None,
+        ),
     ]
 
 
@@ -364,6 +478,42 @@ def terminals(count: int) -> list[Row]:
     return [Row(**attrs.asdict(measured)) for measured in bench_tmux.tmux(count)]
 
 
+def transcripts() -> list[Row]:
+    """How fast the streams of agents are understood; see `bench_transcripts`."""
+    import bench_agents
+    import bench_transcripts
+
+    read = bench_transcripts.measure(100)
+    speed, grown = read["mb_per_s"], read["grown_kib"] / 1024
+    placed = bench_agents.placed(100)
+    what = f"a transcript of {read['megabytes']:.0f} MB"
+    return [
+        Row(f"{what}: understood", f"{speed:.0f} MB/s", "-", "-", ">= 50 MB/s", speed >= 50),
+        Row(
+            f"{what}: the same with places, as for the API", f"{placed:.0f} MB/s", "-", "-", ">= 50 MB/s", placed >= 50
+        ),
+        Row(f"{what}: memory", f"+{grown:.1f} MiB", "-", "-", "flat (< 16 MiB)", grown < 16),
+    ]
+
+
+def agents() -> list[Row]:
+    """What it costs to understand agents while they work; see `bench_agents`."""
+    import bench_agents
+
+    work = bench_agents.agents()
+    each = work.events / bench_agents.AGENTS
+    return [
+        Row(
+            f"{bench_agents.AGENTS} agents, {each:.0f} events/s each ({work.megabytes:.1f} MB/s): supervisor",
+            f"{work.cpu:.1%} of a core",
+            "-",
+            "-",
+            "< 25 %",
+            work.cpu < 0.25,
+        )
+    ]
+
+
 def api() -> list[Row]:
     """What a daemon's API costs; see `bench_api`."""
     import bench_api
@@ -382,10 +532,12 @@ def render(rows: list[Row]) -> str:
 
 def main() -> None:
     """Measure what was asked for."""
+    # What is imported late stands beside this file, where `python -P` does not look.
+    sys.path.append(str(Path(__file__).parent))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    groups = ("life", "peer", "wave", "crowd", "output", "tmux", "start", "api")
+    groups = ("life", "floor", "peer", "wave", "crowd", "output", "transcripts", "agents", "tmux", "start", "api")
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(groups)}; all by default")
-    parser.add_argument("--commands", type=int, default=1000, help="trivial sessions for life and peer")
+    parser.add_argument("--commands", type=int, default=1000, help="trivial sessions for life, floor and peer")
     parser.add_argument("--sessions", type=int, default=1000, help="idle sessions for crowd")
     parser.add_argument("--megabytes", type=int, default=1024, help="for output")
     parser.add_argument("--hold", nargs=3, help=argparse.SUPPRESS)
@@ -403,6 +555,8 @@ def main() -> None:
         match name:
             case "life":
                 rows += life(asked.commands)
+            case "floor":
+                rows += floor(asked.commands)
             case "peer":
                 rows += peer(asked.commands)
             case "wave":
@@ -411,6 +565,10 @@ def main() -> None:
                 rows += crowd(asked.sessions)
             case "output":
                 rows += output(asked.megabytes)
+            case "transcripts":
+                rows += transcripts()
+            case "agents":
+                rows += agents()
             case "tmux":
                 rows += terminals(min(asked.sessions, 200))
             case "start":

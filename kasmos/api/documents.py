@@ -233,6 +233,13 @@ DOCUMENTS: Mapping[tuple[str, str], Document] = {
     ("GET", "/v1/tasks/<name>/agent-events"): AGENT_EVENTS,
     ("POST", "/v1/tasks/<name>/cancel"): _post(TaskWire),
     ("POST", "/v1/tasks/<name>/retry"): _post(TaskWire, _object(resume=FLAG)),
+    ("POST", "/v1/tasks/<name>/attach"): _post(
+        TaskWire,
+        _object(now=FLAG, check={**FLAG, "description": "only tell whether it may be"}),
+        (200, 202),
+        says={200: "It may be.", 202: "It comes to pass when its turn has ended."},
+    ),
+    ("POST", "/v1/tasks/<name>/detach"): _post(TaskWire, _object(prompt=TEXT, done=FLAG, now=FLAG)),
     ("GET", "/v1/sessions"): _pages(
         "sessions",
         SessionWire,

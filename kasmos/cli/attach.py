@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,20 +27,34 @@ _OUR_PREFIX = "C-b"
 @click.command("attach")
 @click.argument("name", shell_complete=complete(live_session_names))
 @click.option("-r", "--read-only", is_flag=True, help="Only look: keys do nothing, but for those that detach.")
+@click.option("--now", is_flag=True, help="Of a headless agent: interrupt its turn, instead of waiting for its end.")
+@click.option("-y", "--yes", is_flag=True, help="Of a headless agent: take it over without being asked.")
 @click.pass_context
-def attach(ctx: click.Context, name: str, read_only: bool) -> None:
+def attach(ctx: click.Context, name: str, read_only: bool, now: bool, yes: bool) -> None:
     """Sit down at the agent NAME, which runs in tmux; several people may.
 
     ctrl-b d, or your own tmux prefix and d, leaves again: the agent goes on. So it does when the terminal is closed.
+
+    Of an agent that runs headless, and whose program can resume, the conversation is opened in tmux when its turn has
+    ended, after a question; `kas detach` hands it back.
     """
+    from kasmos.cli import takeover
     from kasmos.exceptions import InteractiveOnlyError, SupervisionError
     from kasmos.model.profile import ExecutionMode
+    from kasmos.model.view import Ended
     from kasmos.store.lookup import find_session
 
     place = place_of(ctx)
-    session = find_session(place.read_world(), name)
+    world = place.read_world()
+    session = find_session(world, name)
+    task = takeover.task_of(world, session)
+    opens = session.backend is not ExecutionMode.TMUX or (session.attended and not session.state.live)
+    if opens and task is not None and not isinstance(task.state, Ended):
+        session = takeover.take_over(place, world, task, now=now, yes=yes)
     if session.backend is not ExecutionMode.TMUX:
         how = f"`kas logs -f {session.name}` shows what it writes"
+        if task is not None and session.conversation:
+            how = f"`kas submit --continue {task.id} TEXT` goes on with its conversation, {how}"
         raise InteractiveOnlyError(f"{session.name} runs {session.backend}: it has no terminal to attach to; {how}")
     if not session.state.live:
         how = f"`kas capture {session.name}` shows its last screen"
@@ -54,6 +69,10 @@ def attach(ctx: click.Context, name: str, read_only: bool) -> None:
     sys.stdout.flush()
     environ = {key: value for key, value in place.environ.items() if key not in ("TMUX", "TMUX_PANE")}
     command = attach_command(server, session.id, prefix, read_only=read_only)
+    if session.attended:
+        subprocess.run(command, env=environ, check=False)  # tmux, as it was found
+        takeover.tell_after(place, session, still_open=_is_open(server, session))
+        return
     os.execve(command[0], command, environ)  # noqa: S606  # that is the point: this terminal becomes tmux's
 
 
@@ -92,17 +111,24 @@ def _server(place: Place, session: SessionView) -> TmuxPlace:
     """
     from kasmos.exceptions import SupervisionError
     from kasmos.sessions import tmux
-    from kasmos.sessions.tmux_launch import tmux_name
 
     socket = tmux.socket_path(place.root.path, place.environ.get("XDG_RUNTIME_DIR"))
     token = place.root.path / "tmux" / "token"
     binary = tmux.find_binary(place.environ.get("PATH"))
     if socket.exists() and token.exists():
         server = tmux.Place(os.path.abspath(binary), str(socket), token.read_text().strip())
-        if any(one.ours and one.name == tmux_name(session.id) for one in tmux.list_sessions(server)):
+        if _is_open(server, session):
             return server
     cure = "it is just beginning, or ending" if place.supervisor_pid() is not None else "`kas resume` records its end"
     raise SupervisionError(f"{session.name} has no terminal at present: {cure}")
+
+
+def _is_open(server: TmuxPlace, session: SessionView) -> bool:
+    """Whether the session has its terminal."""
+    from kasmos.sessions import tmux
+    from kasmos.sessions.tmux_launch import tmux_name
+
+    return any(one.ours and one.name == tmux_name(session.id) for one in tmux.list_sessions(server))
 
 
 def _refuse_nesting(server: TmuxPlace, session: SessionView, environ: Mapping[str, str]) -> None:

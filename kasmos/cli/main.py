@@ -38,7 +38,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "approvals": ("kasmos.cli.approvals:approvals", "List what agents ask and a person has to answer."),
     },
     "At the terminal": {
-        "attach": ("kasmos.cli.attach:attach", "Sit down at an agent that runs in tmux."),
+        "attach": ("kasmos.cli.attach:attach", "Sit down at an agent."),
+        "detach": ("kasmos.cli.takeover:detach", "Hand back a headless agent that you took over."),
         "send": ("kasmos.cli.terminal:send", "Type a text into an agent's terminal, and see that it is taken."),
         "keys": ("kasmos.cli.terminal:keys", "Press keys in an agent's terminal."),
         "capture": ("kasmos.cli.terminal:capture", "Print what an agent's terminal shows."),

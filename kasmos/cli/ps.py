@@ -73,6 +73,7 @@ def table(
     for one in sessions:
         state = str(found.get(one.id) or one.exit or session_status(one).replace("_", " "))
         kind = "" if one.check is None else f" check {one.check + 1}"
+        kind += ", with a person" if one.attended else ""
         rows.append(
             (
                 clean(one.name),

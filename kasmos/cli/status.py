@@ -196,6 +196,7 @@ def _singles(world: World, runs: list[RunView], look: Look, mono: float, wall: f
             task_status(task).replace("_", " "),
             duration(facts.task_seconds(world, task, mono, wall)),
             clean(task.spec.title),
+            facts.waits_for(world, task),
         )
         for task in news
     ]

@@ -16,7 +16,7 @@ from kasmos.cli.render import facts
 from kasmos.cli.render.report import describe, failures, log_name
 from kasmos.cli.render.text import Look, clean, clean_lines, columns, duration, local_moment, look_of
 from kasmos.daemon.spending import say_tally
-from kasmos.daemon.wire import task_status
+from kasmos.daemon.wire import held_by, task_status
 from kasmos.model.session import SessionKind
 from kasmos.model.usage import Tally
 from kasmos.model.view import Active
@@ -110,6 +110,10 @@ class Story:
         if not blamed:
             waiting = "; not every task has ended" if run.unfinished else ""
             yield f"  no task has failed by itself{waiting}"
+        for task in run.tasks.values():
+            if task.takeover is not None:
+                yield ""
+                yield from self.task(task)
         for session in self.world.sessions.values():
             if session.run_id == run.id and session.id in self.found:
                 yield f"  {clean(session.name)}: {self._attempt(session)}   kas why {session.id}"
@@ -121,6 +125,8 @@ class Story:
         said = str(found or describe(world, task) or task_status(task))
         label = self.look.paint(f"task {task.id}  {facts.task_label(task)}", "bold")
         yield f"{label}  {self.look.status(task_status(task), said)}"
+        if task.takeover is not None:
+            yield f"  since {local_moment(task.takeover.since_at)}: {clean(held_by(task))}"
         cause = facts.cause_of(task)
         yield from self._roots(run, cause.because_of if cause is not None else ())
         sessions = facts.all_sessions(world, task)
@@ -164,9 +170,11 @@ class Story:
         if session.kind is SessionKind.CHECK:
             what += f" check `{facts.check_command(self.world, session) or session.check}`"
         elif session.profile:
-            what += f" ({clean(session.profile)})"
+            what += f" ({clean(session.profile)}{', with a person' if session.attended else ''})"
         taken = duration(seconds(self.world, session, self.found, time.monotonic(), time.time()))
         end = str(self.found.get(session.id) or session.exit or session.state.value.replace("_", " "))
+        if session.awaits and session.state.live:
+            end += f", hangs: {clean(session.awaits)}"
         line = f"{local_moment(session.starting_at)}  {what}: {end}" + (f" after {taken}" if taken != "-" else "")
         if session.stop_reason is not None:
             killed = ", then killed" if session.killed else ""

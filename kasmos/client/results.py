@@ -59,6 +59,18 @@ class Submission:
 
 
 @attrs.frozen
+class Takeover:
+    """A person has a headless task's conversation, or is to have it."""
+
+    phase: str
+    """`requested`, `attended` or `handed_back`."""
+    who: str
+    since: str
+    now: bool = False
+    conversation: str = ""
+
+
+@attrs.frozen
 class Task:
     """A task as it stands."""
 
@@ -75,6 +87,8 @@ class Task:
     session_id: str | None = None
     exit: Exit | None = None
     cause: Why | None = None
+    takeover: Takeover | None = None
+    """The person who has its conversation, or is to have it."""
     submitted_at: str | None = None
     started_at: str | None = None
     ended_at: str | None = None

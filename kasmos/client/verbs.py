@@ -100,6 +100,29 @@ class Verbs:
         """Try a task again."""
         return _read(await self.tell(f"/v1/tasks/{_part(name)}/retry"), Task)
 
+    async def attach_task(self, name: str, *, now: bool = False, check: bool = False) -> Task:
+        """Have a headless task's conversation opened in a terminal when its turn has ended; the task as it is then.
+
+        Args:
+            name: the task.
+            now: its turn is interrupted for it.
+            check: only ask whether it may be.
+        """
+        body = {"now": now, "check": check}
+        return _read(await self.tell(f"/v1/tasks/{_part(name)}/attach", body), Task)
+
+    async def detach_task(self, name: str, prompt: str = "", *, done: bool = False, now: bool = False) -> Task:
+        """Let a conversation that was taken over go on headless.
+
+        Args:
+            name: the task.
+            prompt: what its program is told then; empty is that it should go on.
+            done: nothing is left to be done; its checks decide.
+            now: a turn that is under way in the terminal is not waited for.
+        """
+        body = {"prompt": prompt, "done": done, "now": now}
+        return _read(await self.tell(f"/v1/tasks/{_part(name)}/detach", body), Task)
+
     # --- runs -------------------------------------------------------------------------
 
     async def run(self, name: str) -> RunDetail:

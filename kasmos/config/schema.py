@@ -155,6 +155,22 @@ def profile_digest(profile: AgentProfile) -> str:
 
     The values of `env` are no part of it, because they may be secrets.
     """
+    # By identity: profiles are frozen, hold dicts, and many sessions are started of each.
+    known = _DIGESTS.get(id(profile))
+    if known is not None and known[0] is profile:
+        return known[1]
+    if len(_DIGESTS) >= _DIGESTS_KEPT:
+        _DIGESTS.clear()
+    digest = _digest(profile)
+    _DIGESTS[id(profile)] = (profile, digest)
+    return digest
+
+
+_DIGESTS: dict[int, tuple[AgentProfile, str]] = {}
+_DIGESTS_KEPT = 64
+
+
+def _digest(profile: AgentProfile) -> str:
     import hashlib
 
     from kasmos.model import codec

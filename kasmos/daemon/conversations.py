@@ -39,6 +39,11 @@ async def find_conversation(task: TaskView, sessions: Mapping[str, SessionView],
     return ""
 
 
+async def told_conversation(session: SessionView, read: ReadEnded) -> str:
+    """The conversation that a session's program has told; empty if it has not told any. Cancellation: no effect."""
+    return await trio.to_thread.run_sync(_told, session, read)
+
+
 def _told(session: SessionView, read: ReadEnded) -> str:
     facts = find_harness(session.harness) if session.harness else None
     if facts is None:

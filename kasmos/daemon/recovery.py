@@ -106,6 +106,8 @@ def _relearn(spec: SessionSpec, world: World, boot_id: str) -> ev.SessionStartin
         attempt=spec.attempt,
         check=spec.check,
         profile=spec.profile,
+        conversation=spec.conversation,
+        attended=spec.attended,
     )
 
 

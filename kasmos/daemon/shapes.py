@@ -81,6 +81,10 @@ class SessionWire:
     """What a person should know about that."""
     delivery: str | None = None
     """What has become of a prompt that is typed: delivering, delivered or failed."""
+    awaits: str = ""
+    """Who of it waits for input that nobody gives, and for what; empty where nothing is known of such."""
+    attended: bool = False
+    """Whether it is a headless task's conversation in a terminal, for the person who took it over."""
 
 
 @attrs.frozen
@@ -135,6 +139,19 @@ class ApprovalWire:
 
 
 @attrs.frozen
+class TakeoverWire:
+    """A person has a headless task's conversation, or is to have it."""
+
+    phase: str
+    """`requested` (until its turn has ended), `attended`, or `handed_back` (until its terminal has ended)."""
+    who: str
+    since: str
+    now: bool
+    """Whether its turn is interrupted for it."""
+    conversation: str
+
+
+@attrs.frozen
 class TaskWire:
     """One task of a run."""
 
@@ -165,6 +182,8 @@ class TaskWire:
     seconds: float | None
     approval: str | None = None
     """Id of what it waits for a person to answer."""
+    takeover: TakeoverWire | None = None
+    """The person who has its conversation, or is to have it."""
 
 
 @attrs.frozen

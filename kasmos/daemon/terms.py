@@ -13,6 +13,7 @@ from kasmos.exceptions import Mistake
 from kasmos.model.approval import Answer
 from kasmos.model.event import Event
 from kasmos.model.plan import Plan, RunSettings
+from kasmos.model.takeover import HandBack
 from kasmos.model.view import ApprovalView, SessionView, World
 from kasmos.orchestration.budgets import Shortage
 from kasmos.orchestration.intake import TaskAccepted, TaskSubmission
@@ -63,6 +64,7 @@ class OrchestratorLike(Protocol):
         settings: RunSettings,
         project: str,
         fresh: bool,
+        patience: float,
     ) -> AcceptedLike:
         """Start, continue or join a run of *plan*."""
 
@@ -85,6 +87,12 @@ class OrchestratorLike(Protocol):
 
     async def stop_session(self, session_id: str) -> None:
         """Stop one session."""
+
+    async def take_over(self, run_id: str, task_id: str, conversation: str, who: str, *, now: bool) -> None:
+        """Have a task's conversation opened in a terminal for a person, when its turn has ended."""
+
+    async def hand_back(self, run_id: str, task_id: str, back: HandBack) -> None:
+        """Let a conversation that was taken over go on headless."""
 
     async def resolve_approval(self, approval_id: str, answer: Answer, who: str, *, patience: float) -> ApprovalView:
         """Answer what a session asks, in the name of a person."""
@@ -122,7 +130,7 @@ class Surroundings:
     """What the service is given by the composition root."""
 
     project: str
-    """The directory tasks run in. Absolute."""
+    """The directory of the project. Absolute."""
     configure: Callable[[Mapping[str, object]], Config]
     """Gives the configuration in force, with these key paths on top. Blocks on the disk."""
     present: Callable[[], Config]
@@ -139,6 +147,8 @@ class Surroundings:
     """Why an agent, or anybody, may spend nothing more today."""
     retry_after: Callable[[Shortage], int] = _soon
     """Seconds after which that may be otherwise."""
+    workspace: str = attrs.field(default=attrs.Factory(lambda self: self.project, takes_self=True))
+    """The directory tasks run in: the project, if it is not another one. Absolute."""
     record: Callable[[Event], object] = lambda event: None
     """Makes a fact durable in its own time. Never blocks."""
     environ: Mapping[str, str] = attrs.field(factory=dict, repr=False)

@@ -17,13 +17,16 @@ from kasmos.daemon.shapes import (
     RunDetailWire,
     RunWire,
     SessionWire,
+    TakeoverWire,
     TaskWire,
     WaveWire,
 )
 from kasmos.model.approval import ApprovalState, AskKind
 from kasmos.model.codec import format_instant
 from kasmos.model.plan import Wave
+from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import ExitStatus, SessionKind
+from kasmos.model.takeover import Takeover, TakeoverPhase
 from kasmos.model.task import Cause, Outcome
 from kasmos.model.view import (
     Active,
@@ -58,6 +61,7 @@ __all__ = [
     "attention",
     "concerns",
     "exit_wire",
+    "held_by",
     "run_detail_wire",
     "run_status",
     "run_wire",
@@ -137,6 +141,8 @@ def session_wire(
         screen=session.screen if session.state.live else "",
         screen_note=session.screen_note if session.state.live else "",
         delivery=session.delivery.value if session.delivery is not None else None,
+        awaits=session.awaits if session.state.live else "",
+        attended=session.attended,
     )
 
 
@@ -192,11 +198,33 @@ def task_wire(world: World, task: TaskView) -> TaskWire:
         cause=_cause(state.cause) if isinstance(state, BackingOff | Ended) else None,
         retry_at=format_instant(state.since_at + state.delay) if isinstance(state, BackingOff) else None,
         approval=state.approval_id if isinstance(state, Active) else None,
+        takeover=_takeover(task.takeover),
         submitted_at=format_instant(run.started_at),
         started_at=_instant(task.started_at),
         ended_at=_instant(task.ended_at),
         seconds=_seconds(task.started_mono, task.ended_mono),
     )
+
+
+def _takeover(held: Takeover | None) -> TakeoverWire | None:
+    if held is None:
+        return None
+    return TakeoverWire(held.phase.value, held.who, format_instant(held.since_at), held.now, held.conversation)
+
+
+def held_by(task: TaskView) -> str:
+    """What is said of a task whose conversation a person has, or is to have; nothing if nobody has."""
+    held = task.takeover
+    if held is None:
+        return ""
+    who = held.who or "somebody"
+    match held.phase:
+        case TakeoverPhase.REQUESTED:
+            return f"{who} takes it over {'now' if held.now else 'when its turn has ended'}"
+        case TakeoverPhase.ATTENDED:
+            return f"with a person: {who} has taken it over (`kas attach {task.spec.name}`, `kas detach {task.id}`)"
+        case _:
+            return "is being handed back: it goes on headless"
 
 
 def run_wire(run: RunView) -> RunWire:
@@ -264,6 +292,9 @@ def concerns(
     for session in sessions:
         if session.state is SessionState.RUNNING and (said := _at_terminal(session)):
             yield Attention("terminal", session.id, f"{said} (`kas attach {session.name}`)")
+        if session.state is SessionState.RUNNING and session.awaits:
+            cure = f"kas attach {session.name}" if session.backend is ExecutionMode.TMUX else f"kas why {session.id}"
+            yield Attention("input", session.id, f"{session.name}: {session.awaits} (`{cure}`)")
         if session.unkillable and session.state is SessionState.STOPPING:
             pids = ", ".join(str(pid) for pid in session.unkillable)
             yield Attention("unkillable", session.id, f"processes survive SIGKILL: {pids}")
@@ -273,6 +304,9 @@ def run_concerns(run: RunView) -> Iterable[Attention]:
     """What a person should look at of an unfinished run."""
     if run.state is RunState.PARKED:
         yield Attention("parked", run.id, "the run waits after a wave: `kas advance` lets it go on")
+    for task in run.tasks.of_kind(TaskKind.UNDER_WAY):
+        if task.takeover is not None and task.takeover.phase is TakeoverPhase.ATTENDED:
+            yield Attention("attended", task.id, held_by(task))
     for task in run.tasks.of_kind(TaskKind.FAILED):
         if isinstance(task.state, Ended) and task.state.outcome is not Outcome.SKIPPED:
             yield Attention("task", task.id, f"{task_status(task)}: {task.state.cause.message}")

@@ -84,6 +84,11 @@ def recognise(program: Sequence[str]) -> Facts:
     Sees through `npx`, `node .../codex`, `python -m aider`, `env`, `timeout` and their like, absolute paths, and
     versions after a package's name.
     """
+    return _recognise(tuple(program))
+
+
+@functools.lru_cache(maxsize=256)
+def _recognise(program: tuple[str, ...]) -> Facts:
     for word in _candidates(program):
         for name in harness_names():
             facts = find_harness(name)

@@ -92,6 +92,32 @@ def equip(
     )
 
 
+def equip_attended(profile: AgentProfile, conversation: str) -> Equipped | None:
+    """A headless profile made ready to open one of its conversations in a terminal; None where that is not possible.
+
+    Account, model, permissions and whatever else the profile says stay as they are; what is only for a headless turn
+    is left out.
+    """
+    facts = harness_of(profile)
+    before, said = _split(profile, facts)
+    impossible = facts.dialect == "generic" or profile.prompt is PromptMode.SCRIPT
+    if impossible or not facts.conversation.in_terminal or _has_verb_of_its_own(facts, said):
+        return None
+    kept = _without_headless(facts, said)
+    wish = attrs.evolve(_wish(profile, kept, conversation, Continuation.RESUME), prompt=None, headless=False)
+    stop = profile.stop
+    ready = attrs.evolve(
+        profile,
+        program=before,
+        flags=build_arguments(facts, kept, wish),
+        # The person types.
+        prompt=PromptMode.TYPE,
+        env={**facts.environment, **profile.env},
+        stop=stop if stop.stop_signal else attrs.evolve(stop, stop_signal=facts.stop_signals[0]),
+    )
+    return Equipped(ready, facts, conversation)
+
+
 def _equip_to_ask(
     profile: AgentProfile, facts: Facts, before: tuple[str, ...], said: tuple[str, ...], conversation: str | None
 ) -> Equipped:
@@ -153,6 +179,28 @@ def doubts(profile: AgentProfile) -> list[Mistake]:
     if profile.effort is not None and not any(profile.effort in word for word in ready.flags):
         found.append(Mistake(f"agents.{profile.name}.effort", "has no effect", cure % (("effort",) * 3)))
     return found
+
+
+def _without_headless(facts: Facts, said: tuple[str, ...]) -> tuple[str, ...]:
+    """A profile's arguments without those that are only for a headless turn, and without places for the prompt."""
+    launch, known, kept, takes_value = facts.launch, facts.conversation, list[str](), False
+    alone = {word for word in launch.headless_only if not word.endswith(" {}")}
+    valued = {word.removesuffix(" {}") for word in launch.headless_only if word.endswith(" {}")}
+    # Which conversation it is, is not the profile's to say.
+    for group in (known.choose, known.resume, known.latest):
+        if group and group[0].startswith("--"):
+            (alone if len(group) == 1 else valued).add(group[0])
+    verb = launch.headless[:1]
+    if verb and not verb[0].startswith("-") and said[:1] == verb:
+        said = said[1:]
+    for word in said:
+        if takes_value:
+            takes_value = False
+        elif word in valued:
+            takes_value = True
+        elif word not in alone and word.partition("=")[0] not in valued and not any(at in word for at in _PROMPTS):
+            kept.append(word)
+    return tuple(kept)
 
 
 def _split(profile: AgentProfile, facts: Facts) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -24,6 +24,13 @@ BUILT_IN = ("claude", "codex", "opencode", "gemini", "qwen", "aider", "mini", "g
 """The harnesses that ship with kasmos; each has a dialect of the same name."""
 OWN = "own"
 """The name of every dialect that does not ship with kasmos."""
+QUIT_KEYS = ("C-c", "C-c", "C-c", "C-d")
+"""What makes most programs leave a terminal, whether they are at work or not."""
+GO_ON_ALONE = (
+    "The person who has worked with you here has left, and nobody can be asked any more. "
+    "Look at how things stand now, and go on with the task until it is done."
+)
+"""What is said where a program wants nothing else to be said."""
 
 
 @attrs.frozen
@@ -68,6 +75,8 @@ class Launch:
     """No questions about updates and the like."""
     outside_repository: tuple[str, ...] = ()
     untrusted: tuple[str, ...] = ()
+    headless_only: tuple[str, ...] = ()
+    """Words of a headless turn that mean nothing in a terminal: a flag, or `FLAG {}` where a value follows it."""
 
 
 @attrs.frozen
@@ -82,6 +91,10 @@ class Conversation:
     """Whether it can be resumed only where it began."""
     choose_always: bool = False
     """Whether every version believed in takes an id, so that it is known before the program has said a word."""
+    in_terminal: bool = False
+    """Whether a headless conversation can be resumed in a terminal as well, and the other way round."""
+    go_on: str = GO_ON_ALONE
+    """What the program is told when a person gives the conversation back."""
     verbs: bool = False
     """Whether these are words below the headless verb, behind its flags."""
 
@@ -165,6 +178,8 @@ class Facts:
     """The best first signal, then what follows it."""
     leaves_tools: tuple[str, ...] = ()
     """Signals after which its tools go on."""
+    quit_keys: tuple[str, ...] = QUIT_KEYS
+    """Keys that end it in a terminal, pressed one after the other until it has ended."""
     exits: Mapping[int, ExitMeaning] = attrs.field(factory=dict)
     rules: tuple[Rule, ...] = ()
     """Its own first, then those of all programs."""
@@ -245,6 +260,7 @@ def parse_facts(
         unset=tuple(environment.get("unset", ())),
         stop_signals=tuple(stop.get("signals", ("SIGTERM",))),
         leaves_tools=tuple(stop.get("leaves_tools", ())),
+        quit_keys=tuple(stop.get("keys", QUIT_KEYS)),
         exits=exits,
         rules=_rules(document) + common,
         error_line=re.compile(lines["error"]) if lines.get("error") else None,

@@ -21,7 +21,8 @@ class Limit:
     """Seconds of running."""
 
     def __bool__(self) -> bool:
-        return any(value is not None for value in (self.money, self.tokens, self.turns, self.time))
+        # Asked several times for each session.
+        return not (self.money is None and self.tokens is None and self.turns is None and self.time is None)
 
 
 @attrs.frozen

@@ -11,7 +11,7 @@ import attrs
 from kasmos.model.approval import Answer, Ask, ResolvedBy
 from kasmos.model.plan import Origin, Plan, RunSettings
 from kasmos.model.profile import ExecutionMode
-from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason
+from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason, WaitSource
 from kasmos.model.task import Cause, Outcome
 from kasmos.model.usage import DayTally, Failure, FailureKind, Usage
 
@@ -206,6 +206,36 @@ class TaskEnded:
 
 
 @attrs.frozen
+class TakeoverRequested:
+    """A person wants a headless task's conversation in a terminal, as soon as the program has ended its turn."""
+
+    run_id: str
+    task_id: str
+    conversation: str
+    """By the program's own id."""
+    who: str = ""
+    now: bool = False
+    """The turn is interrupted for it."""
+
+
+@attrs.frozen
+class HandedBack:
+    """A conversation that was taken over goes on headless. One that was not opened yet is not taken over at all."""
+
+    run_id: str
+    task_id: str
+    prompt: str = ""
+    """What the program is told; empty is that it should go on."""
+    done: bool = False
+    """The person has said that nothing is left to be done."""
+    now: bool = False
+    """A turn that is under way in the terminal is not waited for."""
+    who: str = ""
+    reason: str = ""
+    """Why, where it was no person who gave it back."""
+
+
+@attrs.frozen
 class SessionStarting:
     """Intent: committed before anything is spawned."""
 
@@ -226,6 +256,8 @@ class SessionStarting:
     """The program's conversation, where it was chosen up front or is gone on with."""
     account: str = ""
     """The account it uses, as its profile says."""
+    attended: bool = False
+    """It is a headless task's conversation in a terminal, for the person who took it over."""
 
 
 @attrs.frozen
@@ -406,6 +438,17 @@ class ScreenSeen:
 
 
 @attrs.frozen
+class InputAwaited:
+    """A process of a session was seen to wait for input that nobody gives; or, without words, it is so no more."""
+
+    session_id: str
+    what: str = ""
+    """Who waits for what, for people."""
+    pid: int | None = None
+    source: WaitSource | None = None
+
+
+@attrs.frozen
 class ApprovalRequested:
     """A session asks for a yes or no, or for an answer."""
 
@@ -472,6 +515,8 @@ RunEvent = (
     | TaskRetryScheduled
     | TaskPutBack
     | TaskEnded
+    | TakeoverRequested
+    | HandedBack
 )
 
 SessionEvent = (
@@ -495,6 +540,7 @@ SessionEvent = (
     | PromptDelivered
     | DeliveryFailed
     | ScreenSeen
+    | InputAwaited
     | ApprovalRequested
     | ApprovalResolved
     | ApprovalSending

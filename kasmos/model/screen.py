@@ -28,6 +28,8 @@ class Picture:
     """Whether everybody has let go of the terminal."""
     offset: int = 0
     """Bytes of the session's output that were seen before the picture was taken: it is at least as new."""
+    unread: int = 0
+    """Bytes that were typed and that the program had not read yet."""
 
 
 @attrs.frozen

@@ -40,6 +40,10 @@ class StopReason(enum.StrEnum):
     """Its program had said that it was done, and did not exit."""
     UNDELIVERED = "undelivered"
     """Its prompt could not be typed."""
+    HANDED_OVER = "handed_over"
+    """Its turn was interrupted for a person who takes its conversation over."""
+    HANDED_BACK = "handed_back"
+    """The person has given its conversation back."""
 
 
 class CgroupUse(enum.StrEnum):
@@ -151,6 +155,8 @@ class SessionSpec:
     """Whose word decides how it ended, by the harness's name; empty where only the exit status counts."""
     conversation: str = ""
     """The program's conversation, where it was chosen up front or is gone on with."""
+    attended: bool = False
+    """It is a headless task's conversation in a terminal, for the person who took it over."""
     asks: bool = False
     """Whether it asks without a terminal: it has a mailbox, and `{kasmos_mailbox}` in `argv` stands for it."""
     protocol: str = ""
@@ -191,6 +197,41 @@ class Capabilities:
     """Sessions are real processes, with signals and descendants."""
     asks: bool = False
     """The session can be seen asking, and answered: it is an `AskSource` as well."""
+
+
+class WaitSource(enum.StrEnum):
+    """What a process waits for."""
+
+    TERMINAL = "terminal"
+    PIPE = "pipe"
+    """Its standard input, which is a pipe or a socket."""
+    STOPPED = "stopped"
+    """To be continued (SIGCONT): it was stopped by a signal."""
+
+
+@attrs.frozen
+class InputWait:
+    """A process of a session that waited for input at the moment it was looked at."""
+
+    pid: int
+    start: int
+    """Start time, by which it is not mistaken for another one."""
+    name: str
+    source: WaitSource
+    ticks: int
+    """Time of the processor it has used, in the kernel's ticks."""
+    born_at: float
+    """Wall clock."""
+    is_program: bool = False
+    """Whether it is the session's program itself."""
+    alone: bool = False
+    """Nobody but itself could give it something."""
+    holder: str = ""
+    """Who could, in words."""
+    held_above: bool = False
+    """All who could are processes that it descends from."""
+    stalemate: bool = False
+    """They do nothing before one of their children has ended."""
 
 
 @attrs.frozen

@@ -18,6 +18,7 @@ from kasmos.model.plan import Origin, Plan, PlanTask, RunSettings
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason
 from kasmos.model.table import Table, table_of
+from kasmos.model.takeover import Takeover
 from kasmos.model.task import Cause, Outcome
 from kasmos.model.usage import DayTally, Failure, FailureKind, Tally, Usage
 
@@ -116,6 +117,8 @@ class SessionView:
     """What its terminal shows, in a word; empty where nothing is known."""
     screen_note: str = ""
     """What a person should know about that."""
+    awaits: str = ""
+    """Who of it waits for input that nobody gives, and for what; empty where nothing is known of such."""
     account: str = ""
     """The account it uses."""
     usage: Usage | None = None
@@ -124,6 +127,8 @@ class SessionView:
     """What its conversation had used before it began."""
     shares: tuple[tuple[str, Tally], ...] = ()
     """Day by day what of that counts for it."""
+    attended: bool = False
+    """Whether it is a headless task's conversation in a terminal, for the person who took it over."""
 
     @property
     def tally(self) -> Tally:
@@ -276,6 +281,8 @@ class TaskView:
     """Monotonic instants of attempts that did not succeed in this epoch, oldest first."""
     conversation: str = ""
     """The program's conversation that the attempts of this epoch go on with; empty for new ones."""
+    takeover: Takeover | None = None
+    """The person who has its conversation, or is to have it."""
     started_at: float | None = None
     started_mono: float | None = None
     ended_at: float | None = None

@@ -13,8 +13,9 @@ import attrs
 import kasmos
 from kasmos.config.schema import profile_digest
 from kasmos.exceptions import ConfigError, Mistake
+from kasmos.harnesses.catalog import recognise
 from kasmos.harnesses.command import Continuation, limit_arguments
-from kasmos.harnesses.equip import Equipped, equip, judge_profile
+from kasmos.harnesses.equip import Equipped, equip, equip_attended, harness_of, judge_profile
 from kasmos.model.approval import ApprovalPolicy
 from kasmos.model.budget import Limit
 from kasmos.model.plan import PlanTask
@@ -23,12 +24,14 @@ from kasmos.model.session import SessionKind, SessionSpec
 from kasmos.model.usage import Price
 from kasmos.model.view import RunView, SessionView, TaskView, World
 from kasmos.orchestration.budgets import Place, allowance, purses
+from kasmos.orchestration.modes import agent_name, mode_of
 from kasmos.orchestration.treasury import Treasury
 from kasmos.plans import compile_task
 from kasmos.screens import Ruleset, rules_for
 from kasmos.sessions.environment import child_environment
 from kasmos.sessions.protocol import Backend
 from kasmos.sessions.registry import require_backend
+from kasmos.supervision.handover import Thread
 from kasmos.supervision.recipe import Hindrance
 from kasmos.telemetry.spans import traceparent
 
@@ -63,17 +66,6 @@ class Kitchen:
     """Whether a session may be started, and what it may spend."""
 
 
-def mode_of(run: RunView, profile: AgentProfile) -> ExecutionMode:
-    """The backend a profile's sessions run in, as this run was started."""
-    override = run.settings.execution_mode
-    return ExecutionMode(override) if override is not None else profile.execution_mode
-
-
-def agent_name(run: RunView, task: TaskView) -> str | None:
-    """The profile a task runs with."""
-    return task.spec.agent or run.settings.default_agent
-
-
 def refusals(
     profiles: Mapping[str, AgentProfile],
     names: Iterable[str],
@@ -93,6 +85,8 @@ def refusals(
     used = [profiles[name] for name in names if name in profiles and profiles[name].enabled]
     found = []
     for profile in used:
+        if profile.harness is None and recognise(profile.program).dialect == "generic":
+            continue  # nothing is known of what it would refuse
         whole = child_environment(environ, env_pass=profile.env_pass, env=env or {}, own={})
         found += judge_profile(profile, mode, environment=whole, is_root=os.geteuid() == 0)
     return found
@@ -146,17 +140,24 @@ class TaskRecipe:
             return None
         return self.agent(attempt).prompt
 
-    def agent(self, attempt: int) -> SessionSpec:
-        """The session of an attempt."""
+    def agent(self, attempt: int, thread: Thread | None = None) -> SessionSpec:
+        """The session of an attempt, with the conversation that it goes on with."""
         profile = self._profile()
         wave = next(wave for wave in self._run.plan.waves if wave.number == self._task.spec.wave)
         mode = mode_of(self._run, profile)
-        equipped = self._equip(profile, mode)
+        if thread is None and self._task.conversation:
+            thread = Thread(self._task.conversation)
+        attended = thread is not None and thread.attended
+        if thread is not None and attended:
+            mode, equipped = ExecutionMode.TMUX, self._equip_attended(profile, thread)
+        else:
+            equipped = self._equip(profile, mode, thread)
         profile = equipped.profile
         if profile.prompt is PromptMode.TYPE and mode is not ExecutionMode.TMUX:
             problem = f'agent {profile.name} has prompt = "type", and mode {mode} has no terminal to type into'
             raise ConfigError([Mistake(f"task {self._task.spec.id}", problem, "run it in mode tmux")])
-        command = compile_task(self._run.plan, self._said_to_it(), profile, peers=len(wave.tasks) - 1)
+        said = self._said_to_it(thread, equipped)
+        command = compile_task(self._run.plan, said, profile, peers=len(wave.tasks) - 1)
         session_id = self._session_id(f"a{attempt}")
         return SessionSpec(
             id=session_id,
@@ -165,7 +166,7 @@ class TaskRecipe:
             cwd=self._workdir,
             backend=mode,
             env=self._environment(session_id, profile, len(wave.tasks) - 1),
-            prompt=command.prompt,
+            prompt="" if attended else command.prompt,
             script=command.script,
             stdin_prompt=command.stdin_prompt,
             context=self._task.spec.context,
@@ -182,16 +183,38 @@ class TaskRecipe:
             profile_digest=profile_digest(profile),
             harness=equipped.facts.name if equipped.decides else "",
             conversation=equipped.conversation,
+            attended=attended,
             asks=equipped.asks and mode is ExecutionMode.HEADLESS,
             protocol=equipped.protocol if mode is ExecutionMode.HEADLESS else "",
         )
 
-    def _said_to_it(self) -> PlanTask:
-        """The task; of one that is taken up where it broke off, its program knows all but that."""
-        spec = self._task.spec
-        return attrs.evolve(spec, body=GO_ON, single=True) if self._task.conversation else spec
+    def _said_to_it(self, thread: Thread | None, equipped: Equipped) -> PlanTask:
+        """The task; of one that goes on in a conversation, its program knows all but that."""
+        if thread is None:
+            return self._task.spec
+        go_on = equipped.facts.conversation.go_on if thread.from_person else GO_ON
+        return attrs.evolve(self._task.spec, body=thread.prompt or go_on, single=True)
 
-    def _equip(self, profile: AgentProfile, mode: ExecutionMode) -> Equipped:
+    def quit_keys(self) -> tuple[str, ...]:
+        """Keys that end the agent in a terminal; see `Recipe`."""
+        profile = self._find_profile()
+        return harness_of(profile).quit_keys if profile is not None else ()
+
+    def _equip_attended(self, profile: AgentProfile, thread: Thread) -> Equipped:
+        """The profile made ready to open a conversation in a terminal.
+
+        Raises:
+            ConfigError: its program cannot do that.
+        """
+        profile = attrs.evolve(profile, model=self._task.spec.model or profile.model)
+        equipped = equip_attended(profile, thread.conversation)
+        if equipped is None:
+            problem = f"agent {profile.name} cannot open a headless conversation in a terminal"
+            cure = "`kas detach` lets it go on headless; `kas agents` shows which program it is"
+            raise ConfigError([Mistake(f"task {self._task.spec.id}", problem, cure)])
+        return equipped
+
+    def _equip(self, profile: AgentProfile, mode: ExecutionMode, thread: Thread | None) -> Equipped:
         """The profile made ready for its program.
 
         Raises:
@@ -200,8 +223,9 @@ class TaskRecipe:
         mistakes = refusals({profile.name: profile}, [profile.name], self._kitchen.environ, mode, self._task.spec.env)
         if mistakes:
             raise ConfigError(mistakes)
-        profile = attrs.evolve(profile, model=self._task.spec.model or profile.model)
-        gone_on_with = self._task.conversation or self._task.spec.conversation
+        if self._task.spec.model:
+            profile = attrs.evolve(profile, model=self._task.spec.model)
+        gone_on_with = thread.conversation if thread is not None else self._task.spec.conversation
         if not gone_on_with:
             return equip(profile, mode, conversation=self._kitchen.new_conversation(), server=PERMISSION_SERVER)
         resume = Continuation.RESUME

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import datetime
+import functools
+import time
 import zoneinfo
 
 
 def day_of(at: float, zone: str) -> str:
     """The day of a wall-clock instant: ISO 8601."""
-    return _local(at, zone).date().isoformat()
+    return _day_of_second(int(at // 1), zone, time.tzname)
+
+
+@functools.lru_cache(maxsize=16)
+def _day_of_second(second: int, zone: str, _where: tuple[str, str]) -> str:
+    # Asked several times for each session: days begin with a second, in every zone.
+    return _local(second, zone).date().isoformat()
 
 
 def next_day_at(at: float, zone: str) -> float:

@@ -156,8 +156,9 @@ def _search(region: Region | None, name: str, patterns: tuple[re.Pattern[str], .
         if found is not None:
             if not region.rows:
                 return Evidence(name, None, text)
+            # An input is one row here, whatever stands in it.
             at = line_of(text, found.start() + len(found[0]) - len(found[0].lstrip()))
-            return Evidence(name, region.rows[min(at, len(region.rows) - 1)], region.lines[at].strip())
+            return Evidence(name, region.rows[min(at, len(region.rows) - 1)], text.split("\n")[at].strip())
     return None
 
 

@@ -24,7 +24,6 @@ from kasmos.daemon.leaving import Leaving
 from kasmos.daemon.life import Health, Phase
 from kasmos.daemon.recovery import Findings, end_stray, find_untold, take_stock
 from kasmos.daemon.service import Service
-from kasmos.exceptions import StoreError
 from kasmos.model import event as ev
 from kasmos.model.event import Record
 from kasmos.model.profile import ExecutionMode
@@ -32,6 +31,7 @@ from kasmos.model.view import World
 from kasmos.orchestration.orchestrator import LiveSessions, Orchestrator, open_orchestrator
 from kasmos.serve.engine import Engine, Ground
 from kasmos.serve.furnishing import make_kitchen, random_letters, service_surroundings
+from kasmos.serve.links import open_log_links
 from kasmos.serve.options import Options, in_force
 from kasmos.sessions.headless import open_headless
 from kasmos.sessions.protocol import Backend, ExecutionSession
@@ -39,6 +39,7 @@ from kasmos.sessions.scripted import ScriptedBackend
 from kasmos.sessions.tmux_backend import open_tmux
 from kasmos.store.journal import Journal, open_journal, read_records
 from kasmos.store.lock import StateLock, boot_id
+from kasmos.supervision.quiet import QuietWatch, open_quiet_watch
 from kasmos.supervision.recipe import Surroundings
 from kasmos.supervision.supervisor import Supervisor, open_supervisor
 from kasmos.supervision.termination import terminate
@@ -81,8 +82,10 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                 boot_id=boot,
                 warn=options.announce,
                 with_cgroups=config.orchestration.cgroups,
+                in_memory=root.in_memory,
             ) as headless,
             open_tmux(root.path, headless, environ=options.environ) as tmux,
+            open_log_links(root, options.announce) as links,
         ):
             backends: dict[ExecutionMode, Backend] = {
                 ExecutionMode.HEADLESS: headless,
@@ -92,11 +95,7 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
 
             def started(session: ExecutionSession) -> None:
                 live.started(session)
-                try:
-                    root.link_log(session.spec.name, session.spec.id)
-                except StoreError as error:
-                    # A convenience for people: the program runs, and its log is where it always is.
-                    options.announce(str(error))
+                links.point(session.spec.name, session.spec.id)
 
             around = Surroundings(journal, boot, time.monotonic, random.random, started, live.ended)
             kitchen = make_kitchen(options, present, backends)
@@ -111,6 +110,10 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                     new_run_id=lambda: random_letters(6),
                     untold=untold,
                 ) as orchestrator,
+                open_quiet_watch(
+                    QuietWatch(journal, live.all, live.wait_any, orchestrator.at_tool, time.monotonic),
+                    report=options.announce,
+                ),
             ):
                 findings = await take_stock(journal, headless, boot)
                 awaited, began_at = _awaited(options, findings, journal.world, backends), journal.world.seq

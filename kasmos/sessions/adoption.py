@@ -90,7 +90,7 @@ async def _find_out(hold: Hold, *, same_boot: bool) -> ExitStatus | None:
         return None
     if not records.claimed and not lease_is_held(hold.kin.lease):  # 4. nobody has come, nobody will
         await _look_for_members(hold)
-        hold.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(hold.path, mode=0o700, exist_ok=True)
         if records.entomb():
             reach("recovery.tombstone")
             raise SessionNeverStarted(hold.spec.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import attrs
 import trio
@@ -21,6 +22,19 @@ class Descriptors:
     output: int
     errors: int
     lease: int
+
+
+@attrs.define(eq=False)
+class _Begun:
+    """Told by `trio.run_process` that there is a process; or why there is none."""
+
+    over: trio.Event = attrs.field(factory=trio.Event)
+    process: trio.Process | None = None
+    failure: Exception | None = None
+
+    def started(self, process: trio.Process) -> None:
+        self.process = process
+        self.over.set()
 
 
 @attrs.define(eq=False)
@@ -43,7 +57,9 @@ class Doorman:
         Cancellation: before there is a process, or not at all: it can be dismissed afterwards.
         """
 
-        async def run(*, task_status: trio.TaskStatus[trio.Process]) -> None:
+        begun = _Begun()
+
+        async def run() -> None:
             try:
                 with self._scope:
                     done = await trio.run_process(
@@ -57,18 +73,32 @@ class Doorman:
                         pass_fds=(given.lease,),
                         check=False,
                         deliver_cancel=_kill,
-                        task_status=task_status,
+                        task_status=cast("trio.TaskStatus[trio.Process]", begun),
                     )
                     self._returncode = done.returncode
+            # For whoever waits below; the nursery is everybody's, and would end with it.
+            except Exception as error:
+                if begun.process is not None:
+                    raise
+                begun.failure = error
             finally:
+                begun.over.set()
                 self.ended.set()
 
-        async with services.spawn_limiter:
+        await services.spawn_lanes.acquire_on_behalf_of(self)
+        try:
             # A start cannot be taken back half-way: whoever is cancelled must know what there is to undo.
             # It lasts as long as fork and exec, which run in a thread that cannot be abandoned anyway.
             with trio.CancelScope(shield=True), no_thread_is_exhaustion():
-                process: trio.Process = await services.nursery.start(run)
-        self.pid = process.pid
+                # Not `Nursery.start`: a nursery for each start, and nothing else to be had from it.
+                services.nursery.start_soon(run)
+                await begun.over.wait()
+                process = begun.process
+                if process is None:
+                    raise begun.failure or RuntimeError("nobody starts anything any more: the backend has been closed")
+                self.pid = process.pid
+        finally:
+            services.spawn_lanes.release_on_behalf_of(self)
 
     def dismiss(self) -> None:
         """Kill it, and nothing below it."""

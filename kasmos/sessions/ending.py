@@ -66,7 +66,8 @@ def _reported_exit(hold: Hold) -> ExitStatus:
 
 async def clear_up(hold: Hold) -> None:
     """See to it that after a program's end nobody of its session is left who is not reported, helpers included."""
-    await sweep(hold)
+    if not hold.tree.is_surely_empty(hold.program):
+        await sweep(hold)
     if hold.when_swept is not None:
         await hold.when_swept()
     await _drain(hold)
@@ -99,7 +100,7 @@ async def _dismiss_helpers(hold: Hold) -> None:
 
 def _still_copies(hold: Hold) -> bool:
     """Whether the copier is needed by a process that was only reported; it ends with that one."""
-    shim, copier = hold.records.shim(), hold.records.copier()
+    shim, copier = hold.records.shim(), hold.copier
     if not hold.spared or copier is None or not processes.is_alive(copier):
         return False
     # A shim that hangs is not to be kept for the copier's sake.
@@ -108,7 +109,7 @@ def _still_copies(hold: Hold) -> bool:
 
 async def _drain(hold: Hold) -> None:
     """Give the copier until the pipe is empty, or the idle grace; never until end-of-file."""
-    copier, log = hold.records.copier(), hold.log
+    copier, log = hold.copier, hold.log
     if copier is None or log is None:
         return
     with trio.move_on_after(DRAIN_LIMIT):
@@ -139,7 +140,7 @@ async def close_log(hold: Hold) -> None:
     if log is None:
         return
     log.pull()
-    await log.settle(hold.services.disk_limiter, hold.services.warn, finally_=True)
+    await log.settle(hold.services.disk_lanes.limiter, hold.services.warn, finally_=True)
     losses, log.losses = log.losses, []
     lost = hold.records.copier_lost() if hold.spec.has_copier else None
     if lost is not None:

@@ -11,7 +11,6 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import trio
 
@@ -33,12 +32,21 @@ class FollowedLog:
     """One session's log and the newest part of it in memory.
 
     Used in the Trio thread, except `read`. Work that waits for the disk is done in `settle`, on a thread.
+
+    Args:
+        directory: the session's.
+        fd: the log, opened to read, by its path or in another way when it has been deleted. Closed with this.
+        buffer_bytes: how much of it is kept in memory.
+        max_bytes: how much of it is kept on the disk; None for all.
+        is_new: nobody has written to it yet, so that there is nothing to be found out.
     """
 
-    def __init__(self, directory: Path, *, buffer_bytes: int, max_bytes: int | None, source: str | None = None) -> None:
-        self.path = directory / layout.OUTPUT
-        # The source is another way to the log, for one that has been deleted.
-        self.fd = os.open(source or self.path, os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(
+        self, directory: str, fd: int, *, buffer_bytes: int, max_bytes: int | None, is_new: bool = False
+    ) -> None:
+        self._directory = directory
+        self.path = f"{directory}/{layout.OUTPUT}"
+        self.fd = fd
         self.log = LogFile(directory, fd=self.fd)
         self.buffer = OutputBuffer(buffer_bytes)
         self._capacity = buffer_bytes
@@ -56,6 +64,9 @@ class FollowedLog:
         self._closed = False
         self._undeclared: int | None = None
         """Offset of a truncation that `output.base` does not tell of yet."""
+        self._shift = 0
+        if is_new:
+            return
         try:
             size, self._shift = self._measure()
             self.buffer.skip_to(max(self.log.base, size + self._shift - buffer_bytes))
@@ -206,7 +217,7 @@ class FollowedLog:
             closed = self._closed
             self._borrowers += not closed
         if closed:
-            yield LogFile(self.path.parent)
+            yield LogFile(self._directory)
             return
         try:
             yield self.log

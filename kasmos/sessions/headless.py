@@ -67,6 +67,7 @@ class HeadlessBackend:
 
     def __init__(self, sessions: Path, services: Services, boot_id: str) -> None:
         self._sessions = sessions
+        self._where = os.fspath(sessions)
         self.services = services
         """Shared with other backends of real processes in the same state root."""
         self.boot_id = boot_id
@@ -79,7 +80,7 @@ class HeadlessBackend:
     @asynccontextmanager
     async def open(self, spec: SessionSpec, *, notify: Notify) -> AsyncGenerator[HeadlessSession, None]:
         """Start a program; see `Backend.open`."""
-        hold = Hold(spec, self._sessions / spec.id, self.services, notify)
+        hold = Hold(spec, f"{self._where}/{spec.id}", self.services, notify)
         await spawn.start(hold, self.boot_id)
         session = HeadlessSession(hold, self.boot_id, None)
         try:
@@ -94,7 +95,7 @@ class HeadlessBackend:
         """Take hold of a session of an earlier supervisor; see `Backend.adopt`."""
         directory = self._sessions / handle.session_id
         started = await adoption.what_was_started(directory, spec, self.services)
-        hold = Hold(started, directory, self.services, notify)
+        hold = Hold(started, os.fspath(directory), self.services, notify)
         try:
             status = await adoption.adopt(hold, same_boot=handle.boot_id == self.boot_id)
         except BaseException:
@@ -152,6 +153,7 @@ async def open_headless(
     warn: Callable[[str], None] = lambda text: None,
     claim_grace: float = CLAIM_GRACE,
     with_cgroups: CgroupUse = CgroupUse.DELEGATED,
+    in_memory: bool = False,
 ) -> AsyncGenerator[HeadlessBackend, None]:
     """Open the backend on a state root.
 
@@ -162,6 +164,7 @@ async def open_headless(
         warn: is told, once each, what does not work as configured on this machine.
         claim_grace: seconds adoption waits for a shim that is on its way to start its program.
         with_cgroups: where sessions get control groups of their own.
+        in_memory: whether *root* is on no disk, so that nobody has to wait for one.
 
     Raises:
         BackendUnavailableError: not Linux, or out of inotify instances.
@@ -177,7 +180,9 @@ async def open_headless(
     place = found if isinstance(found, Cgroups) else None
     if place is not None:
         place.tidy(root / "sessions")
-    async with open_services(terminate=terminate, warn=warn, claim_grace=claim_grace, cgroups=place) as services:
+    async with open_services(
+        terminate=terminate, warn=warn, claim_grace=claim_grace, cgroups=place, in_memory=in_memory
+    ) as services:
         yield HeadlessBackend(root / "sessions", services, boot_id)
 
 
@@ -193,7 +198,7 @@ class HeadlessSession(HeldSession):
 
     def __init__(self, hold: Hold, boot_id: str, status: ExitStatus | None) -> None:
         super().__init__(hold, boot_id, status)
-        self._mailbox = Mailbox(Path(hold.path) / layout.ASKS, hold.services.inotify, self._done)
+        self._mailbox = Mailbox(f"{hold.path}/{layout.ASKS}", hold.services.inotify, self._done)
 
     @property
     def capabilities(self) -> Capabilities:

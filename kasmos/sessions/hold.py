@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import attrs
 import trio
@@ -39,7 +38,8 @@ class Hold:
     """The things of one session, and the few verbs that need several of them."""
 
     spec: SessionSpec
-    directory: Path
+    path: str
+    """The session's directory. A text: one is made for each session."""
     services: Services
     notify: Notify
     doorman: Doorman | None = None
@@ -54,20 +54,16 @@ class Hold:
     """What has to be done, within a bound, when the tree is empty and before the last output is waited for."""
     spared: bool = False
     """Whether a process that outlived the program is left alone."""
+    _knows_all: bool = attrs.field(default=False, init=False)
+    """Whether the records can tell nothing more of who is who."""
     records: Records = attrs.field(init=False)
     kin: Kin = attrs.field(init=False)
     tree: Tree = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        path = os.fspath(self.directory)
-        self.records = Records(path)
-        self.kin = Kin(session_id=self.spec.id, lease=f"{path}/{layout.LEASE}", cgroup=self.spec.cgroup)
+        self.records = Records(self.path)
+        self.kin = Kin(session_id=self.spec.id, lease=f"{self.path}/{layout.LEASE}", cgroup=self.spec.cgroup)
         self.tree = Tree(self.kin, self.services.scanner, self.spec.leftovers)
-
-    @property
-    def path(self) -> str:
-        """The session's directory."""
-        return os.fspath(self.directory)
 
     # --- who is who ----------------------------------------------------------------
 
@@ -77,6 +73,8 @@ class Hold:
         Raises:
             OSError: out of descriptors.
         """
+        if self._knows_all:
+            return
         records, kin = self.records, self.kin
         shim, program, copier = records.shim(), records.program(), self.copier
         if program is not None and self.pidfd is None:
@@ -98,20 +96,29 @@ class Hold:
             kin.helpers.add(program.ppid)
         # Init inherits whose parent has ended.
         kin.helpers.discard(1)
+        # A record that is complete never changes.
+        everybody = shim is not None and program is not None and (copier is not None or not self.spec.has_copier)
+        self._knows_all = everybody and self.pidfd is not None
 
     @property
     def copier(self) -> ProcessEntry | None:
         """The copier's record, if there can be one."""
-        return self.records.copier() if self.spec.has_copier else None
+        # What was started is certain only where we did it.
+        return self.records.copier() if self.spec.has_copier or not self.kin.own else None
 
     def has_program(self) -> bool:
         """Whether we hold a pidfd of the proven program: then it runs, or ended a moment ago."""
         return self.pidfd is not None
 
     @property
+    def doorman_is_gone(self) -> bool:
+        """Whether no doorman of ours is there any more."""
+        return self.doorman is None or self.doorman.ended.is_set()
+
+    @property
     def helpers_are_gone(self) -> bool:
         """Whether doorman, shim and copier have ended."""
-        if self.doorman is not None and not self.doorman.ended.is_set():
+        if not self.doorman_is_gone:
             return False
         if self.doorman is not None and self.doorman.has_outlived_all:
             return True
@@ -224,11 +231,18 @@ class Hold:
         Raises:
             OSError: it cannot be opened.
         """
-        if self.log is not None:
-            return
+        if self.log is None:
+            fd = os.open(source or f"{self.path}/{layout.OUTPUT}", os.O_RDONLY | os.O_CLOEXEC)
+            self._follow(fd, is_new=False)
+
+    def follow_new(self, fd: int) -> None:
+        """Follow the log, which was just made, from its beginning; *fd* is a descriptor of it, which is ours now."""
+        self._follow(fd, is_new=True)
+
+    def _follow(self, fd: int, *, is_new: bool) -> None:
         spec = self.spec
         self.log = FollowedLog(
-            self.directory, buffer_bytes=spec.buffer_bytes, max_bytes=spec.max_log_bytes, source=source
+            self.path, fd, buffer_bytes=spec.buffer_bytes, max_bytes=spec.max_log_bytes, is_new=is_new
         )
         self.services.follower.add(self.log)
 

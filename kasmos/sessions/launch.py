@@ -192,8 +192,43 @@ class Records:
         return line if newline else None
 
 
+@attrs.define(eq=False)
+class Opened:
+    """Descriptors of the files of a session's directory that was just made; whoever has it closes it."""
+
+    output: int = -1
+    """The log, to append to."""
+    errors: int = -1
+    """What the shell says, to append to."""
+    lease: int = -1
+    """To be locked: whoever inherits it then holds the lease."""
+    log: int = -1
+    """The log, to read."""
+
+    def take_log(self) -> int:
+        """The log to read; its receiver closes it."""
+        log, self.log = self.log, -1
+        return log
+
+    def close(self) -> None:
+        """Close what is still here."""
+        for fd in (self.output, self.errors, self.lease, self.log):
+            if fd >= 0:
+                os.close(fd)
+        self.output = self.errors = self.lease = self.log = -1
+
+
 def prepare(directory: str, spec: SessionSpec, boot_id: str) -> None:
     """Make a session's directory with everything the shim needs. Blocks on the disk.
+
+    Raises:
+        SessionStartError: it could not be made; what was made of it is removed.
+    """
+    prepare_opened(directory, spec, boot_id).close()
+
+
+def prepare_opened(directory: str, spec: SessionSpec, boot_id: str) -> Opened:
+    """As `prepare`; what the doorman is given, and what we read, comes out of it open.
 
     Raises:
         SessionStartError: it could not be made; what was made of it is removed.
@@ -202,13 +237,15 @@ def prepare(directory: str, spec: SessionSpec, boot_id: str) -> None:
         os.makedirs(directory, mode=0o700)
     except OSError as error:
         raise SessionStartError(f"cannot make the session directory {directory}: {error.strerror}") from error
+    opened = Opened()
     try:
         _write(f"{directory}/{layout.EXIT}", b" " * layout.EXIT_RECORD_BYTES)
         if spec.has_copier:
             _write(f"{directory}/{layout.LOST}", b" " * layout.EXIT_RECORD_BYTES)
-        _write(f"{directory}/{layout.SHIM_LOG}", b"")
-        _write(f"{directory}/{layout.LEASE}", b"")
-        _write(f"{directory}/{layout.OUTPUT}", b"")
+        opened.errors = _create(f"{directory}/{layout.SHIM_LOG}", os.O_WRONLY | os.O_APPEND)
+        opened.lease = _create(f"{directory}/{layout.LEASE}", os.O_RDWR)
+        opened.output = _create(f"{directory}/{layout.OUTPUT}", os.O_WRONLY | os.O_APPEND)
+        opened.log = os.open(f"{directory}/{layout.OUTPUT}", os.O_RDONLY | os.O_CLOEXEC)
         _write(f"{directory}/{layout.PROMPT}", spec.prompt.encode("utf-8", "surrogateescape"))
         if spec.asks:
             os.mkdir(f"{directory}/{layout.ASKS}", mode=0o700)
@@ -219,8 +256,13 @@ def prepare(directory: str, spec: SessionSpec, boot_id: str) -> None:
         # Last: a directory without it was never spawned in.
         _write(f"{directory}/{layout.SPEC}", _stored(spec, boot_id))
     except OSError as error:
+        opened.close()
         discard(directory)
         raise SessionStartError(f"cannot write to {directory}: {error.strerror}") from error
+    except BaseException:
+        opened.close()
+        raise
+    return opened
 
 
 def discard(directory: str) -> None:
@@ -242,8 +284,12 @@ def _stored(spec: SessionSpec, boot_id: str) -> bytes:
     return codec.encode(plain)
 
 
+def _create(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
 def _write(path: str, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = _create(path, os.O_WRONLY)
     try:
         while data:
             data = data[os.write(fd, data) :]

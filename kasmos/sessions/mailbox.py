@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,16 @@ class Mailbox:
         over: set when the session has ended.
     """
 
-    def __init__(self, directory: Path, inotify: Inotify, over: trio.Event) -> None:
-        self._directory = directory
+    def __init__(self, directory: str, inotify: Inotify, over: trio.Event) -> None:
+        self._place = directory
         self._inotify = inotify
         self._over = over
         self._key: int | None = None
         self._changed = trio.Event()
+
+    @cached_property
+    def _directory(self) -> Path:
+        return Path(self._place)
 
     async def wait_ask(self, seen: str | None) -> Ask | None:
         """Wait until something else than *seen* is asked; see `AskSource.wait_ask`."""

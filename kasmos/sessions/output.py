@@ -168,10 +168,10 @@ class LogFile:
     Every method raises `OSError` as the file system does, `FileNotFoundError` where there is no log.
     """
 
-    def __init__(self, directory: Path, *, fd: int | None = None) -> None:
+    def __init__(self, directory: Path | str, *, fd: int | None = None) -> None:
         self._directory = os.fspath(directory)
-        self._log = os.path.join(self._directory, OUTPUT)
-        self._base_file = os.path.join(self._directory, OUTPUT_BASE)
+        self._log = f"{self._directory}/{OUTPUT}"
+        self._base_file = f"{self._directory}/{OUTPUT_BASE}"
         self._fd = fd
         # Both numbers only grow, so what was once known stays true if the file disappears.
         self._known = (0, 0)

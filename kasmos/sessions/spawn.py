@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 
 import attrs
 import trio
@@ -17,10 +17,9 @@ import trio
 from kasmos.exceptions import SessionStartError
 from kasmos.failpoints import reach
 from kasmos.model.profile import OutputMode
-from kasmos.sessions import cgroups, launch, layout
+from kasmos.sessions import cgroups, launch
 from kasmos.sessions.doorman import Descriptors, Doorman
 from kasmos.sessions.hold import Hold
-from kasmos.sessions.threads import in_thread
 
 WITHOUT_CGROUP = "a descendant that hides in every other way will not be found"
 
@@ -36,31 +35,33 @@ async def start(hold: Hold, boot_id: str) -> None:
     spec, services = hold.spec, hold.services
     make_cgroup(hold)
     spec = hold.spec
-    # In a thread: a slow disk must not hold up the other sessions. What it made is its own to undo until it returns.
+    # What this made is its own to undo until it returns.
     try:
-        await in_thread(launch.prepare, hold.path, spec, boot_id, limiter=services.disk_limiter)
+        opened = await services.on_disk(launch.prepare_opened, hold.path, spec, boot_id)
     except OSError as error:
         drop_cgroup(hold)
         raise _cannot_start(hold, error) from error
     except BaseException:
         drop_cgroup(hold)
         raise
-    with ExitStack() as opened:
-        gate: socket.socket | None = None
-        try:
-            reach("session.prepared")
-            command = launch.doorman_command(hold.path, spec, services.soft_nofile)
-            reach("session.spawning")
-            gate, theirs = socket.socketpair()
-            opened.callback(gate.close)
-            gate.setblocking(False)
-            await _spawn(hold, command, gate, theirs)
-        except OSError as error:
-            await _undo(hold, gate)
-            raise _cannot_start(hold, error) from error
-        except BaseException:
-            await _undo(hold, gate)  # noqa: ASYNC102  # it shields itself, within a bound
-            raise
+    gate: socket.socket | None = None
+    try:
+        reach("session.prepared")
+        command = launch.doorman_command(hold.path, spec, services.soft_nofile)
+        reach("session.spawning")
+        gate, theirs = socket.socketpair()
+        gate.setblocking(False)
+        await _spawn(hold, command, gate, theirs, opened)
+    except OSError as error:
+        await _undo(hold, gate)
+        raise _cannot_start(hold, error) from error
+    except BaseException:
+        await _undo(hold, gate)  # noqa: ASYNC102  # it shields itself, within a bound
+        raise
+    finally:
+        opened.close()
+        if gate is not None:
+            gate.close()
 
 
 def make_cgroup(hold: Hold) -> None:
@@ -98,23 +99,25 @@ def _cannot_start(hold: Hold, error: OSError) -> SessionStartError:
     return SessionStartError(f"cannot start {hold.spec.name}: {error.strerror or error}")
 
 
-async def _spawn(hold: Hold, command: list[str], gate: socket.socket, theirs: socket.socket) -> None:
+async def _spawn(
+    hold: Hold, command: list[str], gate: socket.socket, theirs: socket.socket, opened: launch.Opened
+) -> None:
     spec, services = hold.spec, hold.services
-    with ExitStack() as passed:
-        passed.callback(theirs.close)
-        output = _open(hold, layout.OUTPUT, passed, os.O_WRONLY | os.O_APPEND)
-        errors = _open(hold, layout.SHIM_LOG, passed, os.O_WRONLY | os.O_APPEND)
-        lease = _open(hold, layout.LEASE, passed, os.O_RDWR)
-        fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        fcntl.flock(opened.lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
         hold.doorman = Doorman()
-        given = Descriptors(theirs.fileno(), output, errors, lease)
+        given = Descriptors(theirs.fileno(), opened.output, opened.errors, opened.lease)
         await hold.doorman.start(services, command, given, env=dict(spec.env), cwd=hold.path)
         hold.kin.sid = hold.doorman.pid
         hold.kin.own = True
         hold.kin.helpers.add(hold.doorman.pid)
         services.scanner.settled.add(hold.doorman.pid)
         reach("session.spawned")
-    hold.follow()
+        hold.follow_new(opened.take_log())
+    finally:
+        # Whoever has these open tells of a program that is there: from here on, that is not us.
+        theirs.close()
+        opened.close()
     await _reported(gate, 2 if spec.output is OutputMode.PIPE else 1)
     hold.take_records()
     if not hold.is_ready():
@@ -125,12 +128,6 @@ async def _spawn(hold: Hold, command: list[str], gate: socket.socket, theirs: so
     with suppress(OSError):
         gate.send(b"\n")
     reach("session.released")
-
-
-def _open(hold: Hold, name: str, stack: ExitStack, flags: int) -> int:
-    fd = os.open(f"{hold.path}/{name}", flags | os.O_CLOEXEC)
-    stack.callback(os.close, fd)
-    return fd
 
 
 async def _reported(gate: socket.socket, expected: int) -> None:

@@ -48,7 +48,7 @@ class TmuxBackend:
     async def open(self, spec: SessionSpec, *, notify: Notify) -> AsyncGenerator[TmuxSession, None]:
         """Start a program; see `Backend.open`."""
         host = await self.host()
-        hold = Hold(spec, self._directory(spec.id), self._headless.services, notify)
+        hold = Hold(spec, os.fspath(self._directory(spec.id)), self._headless.services, notify)
         pane = await tmux_session.start(hold, host, self._headless.boot_id)
         session = TmuxSession(hold, self._headless.boot_id, None, pane)
         try:
@@ -63,7 +63,7 @@ class TmuxBackend:
         """Take hold of a session of an earlier supervisor; see `Backend.adopt`."""
         directory = self._directory(handle.session_id)
         started = await adoption.what_was_started(directory, spec, self._headless.services)
-        hold = Hold(started, directory, self._headless.services, notify)
+        hold = Hold(started, os.fspath(directory), self._headless.services, notify)
         same_boot = handle.boot_id == self._headless.boot_id
         try:
             host = await self._host_that_runs() if same_boot else None

@@ -17,7 +17,7 @@ import trio
 
 from kasmos.model.profile import LeftoverPolicy, Leftovers
 from kasmos.model.session import Leftover
-from kasmos.sessions import cgroups, processes
+from kasmos.sessions import births, cgroups, processes
 from kasmos.sessions.processes import ProcessEntry, ProcessId
 from kasmos.sessions.reserve import RETRY_INTERVAL, Reserve
 from kasmos.sessions.scanner import Scanner
@@ -103,6 +103,28 @@ class Tree:
             elif kin.session_id in entry.markers:
                 found.append(Member(entry, "marker"))
         return found, entries
+
+    def is_surely_empty(self, program: ProcessId | None) -> bool:
+        """Whether nobody but helpers can be left of a program that has just ended; if not, a look at /proc tells.
+
+        Cheap, and all that most programs of a moment need. A lease that is held is looked for apart from it.
+        """
+        kin = self.kin
+        if program is None or not kin.own or kin.cgroup:
+            return False
+        others = self._scanner.settled
+
+        def belongs(pid: int, sid: int) -> bool:
+            if sid == kin.sid:
+                return True
+            # Whoever has left a kernel session cannot join another that is there already, and nobody in those of other
+            # sessions of ours acts for this one. Anywhere else, a daemon may.
+            if sid in others:
+                return False
+            markers = processes.read_markers(pid)
+            return markers is None or kin.session_id in markers
+
+        return births.nobody_since(program, belongs)
 
     def _grouped(self, entries: list[ProcessEntry]) -> set[int]:
         """Pids of those in the session's control group; who was born there since the look is added to *entries*."""

@@ -27,6 +27,7 @@ from kasmos.model.view import (
     World,
 )
 from kasmos.store.fold_approvals import ApprovalEvent, apply_approval, end_approvals
+from kasmos.store.fold_takeover import after_end, apply_takeover, note_running
 from kasmos.store.fold_usage import add_to_day, apply_account, apply_concluded, apply_used, note_start
 
 V = TypeVar("V")
@@ -132,6 +133,7 @@ def _session_starting(world: World, event: ev.SessionStarting, record: Record) -
         account=event.account,
         harness=event.harness,
         conversation=event.conversation,
+        attended=event.attended,
         state=SessionState.STARTING,
         starting_at=record.at,
         starting_mono=record.mono,
@@ -167,6 +169,8 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
                 pid=event.pid,
                 started_at=record.at,
                 started_mono=record.mono,
+                # Said here, so that it need not be added: it is live, or is told of for the second time.
+                last_seq=record.seq if session.state.live else session.last_seq,
             )
         case ev.SessionAdopted():
             session = evolve(
@@ -224,6 +228,8 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
                 session = evolve(session, delivery=DeliveryState.FAILED, delivery_reason=event.reason)
         case ev.ScreenSeen():
             session = evolve(session, screen=event.screen, screen_note=event.note)
+        case ev.InputAwaited():
+            session = evolve(session, awaits=event.what)
         case _ if isinstance(event, ApprovalEvent):
             session = apply_approval(world, session, event, record)
     if session.approvals and not session.state.live:
@@ -234,8 +240,13 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
         session = evolve(session, last_seq=record.seq)
     world.sessions[session.id] = session
     run = world.runs.get(session.run_id or "")
-    if run is not None:
-        world.runs[run.id] = evolve(run, last_seq=record.seq)
+    if run is None:
+        return
+    task = run.tasks.get(session.task_id or "") if isinstance(event, ev.SessionStarted | ev.SessionAdopted) else None
+    if task is not None and task.takeover is not None:
+        _put_task(world, run, note_running(task, session), record)
+        return
+    world.runs[run.id] = evolve(run, last_seq=record.seq)
 
 
 def _over(session: SessionView, state: SessionState, record: Record, **changes: object) -> SessionView:
@@ -300,10 +311,17 @@ def _run(world: World, event: RunEvent, record: Record) -> None:
             run = evolve(run, waves_started=(*run.waves_started, event.wave))
         case ev.WaveEnded():
             run = evolve(run, waves_ended=(*run.waves_ended, event.wave))
+        case ev.TakeoverRequested() | ev.HandedBack():
+            task = run.tasks.get(event.task_id)
+            if task is not None:
+                newest = world.sessions.get(task.sessions[-1]) if task.sessions else None
+                _put_task(world, run, apply_takeover(task, event, record, newest), record)
+            return
         case ev.TaskRetryScheduled() | ev.TaskPutBack() | ev.TaskEnded():
             task = run.tasks.get(event.task_id)
             if task is None:
                 return
+            task = after_end(task, event)
             _put_task(world, run, _ended_earlier(world, _task(task, event, record)), record)
             return
     world.runs[run.id] = evolve(run, last_seq=record.seq)

@@ -12,11 +12,15 @@ import attrs
 
 from kasmos.model import event as ev
 from kasmos.model.event import Record
+from kasmos.model.evolve import evolve
 from kasmos.model.usage import Tally, Usage, tally_of
 from kasmos.model.view import AccountView, Conclusion, Parked, SessionView, UsageLedger, World
 
 CONVERSATIONS = 10_000
 """How many conversations' totals are remembered, the newest."""
+
+
+_NOTHING = Tally()
 
 
 def apply_used(world: World, session: SessionView, event: ev.SessionUsed) -> SessionView:
@@ -34,20 +38,21 @@ def apply_used(world: World, session: SessionView, event: ev.SessionUsed) -> Ses
     whole = tally_of(own, turns=event.turns, seconds=event.seconds)
     shares = _share_out(session, event.day, whole)
     for day, tally in session.shares:
-        add_to_day(ledger, day, session.profile, session.account, Tally() - tally)
+        add_to_day(ledger, day, session.profile, session.account, _NOTHING - tally)
     for day, tally in shares:
         add_to_day(ledger, day, session.profile, session.account, tally)
     if session.run_id is not None:
-        spent = ledger.runs.get(session.run_id, Tally())
-        ledger.runs[session.run_id] = spent - session.tally + whole
+        spent = ledger.runs.get(session.run_id, _NOTHING)
+        # Sums are long: what is nothing is not taken off.
+        ledger.runs[session.run_id] = (spent - session.tally if session.shares else spent) + whole
     conversation = event.conversation or session.conversation
-    return attrs.evolve(session, usage=event.usage, usage_base=base, shares=shares, conversation=conversation)
+    return evolve(session, usage=event.usage, usage_base=base, shares=shares, conversation=conversation)
 
 
 def add_to_day(ledger: UsageLedger, day: str, agent: str, account: str, tally: Tally) -> None:
     """Add to the sum of a day."""
     sums = ledger.days.setdefault(day, {})
-    sums[agent, account] = sums.get((agent, account), Tally()) + tally
+    sums[agent, account] = sums.get((agent, account), _NOTHING) + tally
 
 
 def _share_out(session: SessionView, day: str, whole: Tally) -> tuple[tuple[str, Tally], ...]:
@@ -56,7 +61,7 @@ def _share_out(session: SessionView, day: str, whole: Tally) -> tuple[tuple[str,
         earlier = session.shares[:-1]
     else:
         earlier = (*session.shares[:-1], (session.shares[-1][0], _known(session.shares[-1][1])))
-    rest = whole - sum((tally for _, tally in earlier), Tally())
+    rest = whole - sum((tally for _, tally in earlier), _NOTHING) if earlier else whole
     return (*earlier, (day, rest))
 
 
@@ -113,4 +118,4 @@ def note_start(world: World, event: ev.SessionStarting, record: Record) -> None:
     """Note when something was started on an account."""
     if event.account:
         view = world.accounts.get(event.account, AccountView(event.account))
-        world.accounts[event.account] = attrs.evolve(view, started_mono=record.mono, boot_id=event.boot_id)
+        world.accounts[event.account] = evolve(view, started_mono=record.mono, boot_id=event.boot_id)

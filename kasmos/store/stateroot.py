@@ -19,7 +19,7 @@ from pathlib import Path
 import attrs
 
 from kasmos.exceptions import StoreError
-from kasmos.store.filesystem import refuse_network
+from kasmos.store.filesystem import is_in_memory, refuse_network
 from kasmos.store.lock import StateLock, acquire_lock, acquire_lock_nowait, boot_id
 
 __all__ = ["StateRoot", "boot_id", "find_state_root", "log_name"]
@@ -75,14 +75,18 @@ class StateRoot:
     def _socket_record(self) -> Path:
         return self.path / "socket"
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether it is on no disk: then nobody has to wait for one. Blocks, for a look at the mounts."""
+        return is_in_memory(self.path)
+
     def session_dir(self, session_id: str) -> Path:
         """The directory of a session.
 
         Raises:
             StoreError: this is no session's id.
         """
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", session_id) or len(session_id) > 200:
-            raise StoreError(f"{session_id!r} is not the id of a session")
+        _require_session_id(session_id)
         return self.sessions / session_id
 
     def prepare(self, *, announce: Callable[[str], None] = lambda text: None) -> None:
@@ -133,7 +137,8 @@ class StateRoot:
             StoreError: the link cannot be made.
         """
         # Texts, not paths: this is done once for each session, in the Trio thread.
-        target = f"../sessions/{os.path.basename(self.session_dir(session_id))}/output.log"
+        _require_session_id(session_id)
+        target = f"../sessions/{session_id}/output.log"
         link = f"{self.path}/logs/{log_name(name)}.log"
         try:
             _replace_link(link, target)
@@ -288,6 +293,11 @@ def _make_private(directory: Path) -> None:
         )
     if stat.S_IMODE(status.st_mode) & 0o022:
         raise StoreError(f"others can write to {directory}: look who did, then `chmod 700 {directory}`")
+
+
+def _require_session_id(session_id: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", session_id) or len(session_id) > 200:
+        raise StoreError(f"{session_id!r} is not the id of a session")
 
 
 def _replace_link(link: str, target: str) -> None:

@@ -29,6 +29,7 @@ from kasmos.supervision.hearing import Reading
 from kasmos.supervision.meter import Meter, MeterTerms
 from kasmos.supervision.prompting import deliver_prompt
 from kasmos.supervision.recipe import Recipe, Surroundings
+from kasmos.supervision.relief import Relief
 from kasmos.supervision.stop_order import StopOrder
 from kasmos.supervision.terminal import Terminal
 from kasmos.supervision.termination import stop
@@ -64,6 +65,8 @@ class Attendant:
         self._around = around
         self._ledger = around.ledger
         self._order = order
+        self._relief = Relief(session.spec.id, around.ledger)
+        """Says when it is to end for a person, or because a person has given it back."""
         self._deadline = self._find_deadline(outset)
         """When its time is over, by CLOCK_MONOTONIC; the time it waits for people is added."""
         self._detached = False
@@ -95,12 +98,23 @@ class Attendant:
         """What the session's program says or does now, in a line; None where that is not understood."""
         return self._witness.said if self._witness is not None else None
 
+    @property
+    def at_tool(self) -> float | None:
+        """Since when the program uses a tool, wall clock; `inf` while it uses none, None where that is not known."""
+        return self._witness.at_tool if self._witness is not None else None
+
     def detach(self) -> None:
         """Leave the running program to the next supervisor. Never blocks."""
         if self._session.exit is None and not self._detached:
             self._detached = True
             self._session.detach()
             self._ledger.append_nowait(ev.SessionDetached(self._session.spec.id))
+
+    def heed(self) -> None:
+        """Somebody wants its conversation, or has given it back; the journal says which. Never blocks."""
+        self._relief.heed()
+        if self._relief.reason is StopReason.HANDED_OVER and self._patience is not None:
+            self._patience.cancel()
 
     def close(self) -> None:
         """Let go of whoever waits for the session to take an answer. Never blocks."""
@@ -141,11 +155,12 @@ class Attendant:
                 # No Trio task of its own for the stop: a thousand sessions are a thousand tasks fewer.
                 with trio.CancelScope(deadline=self._patience_deadline()) as self._patience:
                     order.interrupts = self._patience
-                    if order.reason is None:
+                    if order.reason is None and self._relief.reason is not StopReason.HANDED_OVER:
                         return await wait_beside(session, self._duties())
                 done = StopReason.SETTLED if self._overstayed else None
-                reason = order.reason or done or self._time_is_over()
-                status = await stop(session, reason=reason, hurry=order.hurry)
+                reason = order.reason or done or self._relief.reason or self._time_is_over()
+                keys = self._recipe.quit_keys() if reason is StopReason.HANDED_BACK else ()
+                status = await stop(session, reason=reason, hurry=order.hurry, keys=keys)
         except SessionLostError as error:
             return error
         if status is None:
@@ -175,7 +190,9 @@ class Attendant:
         return (view.started_mono if view.started_mono is not None else view.starting_mono) + outset.limit
 
     def _find_budget_deadline(self) -> float:
-        left = self._recipe.time_left(self._ledger.world) if self._meter is not None else None
+        # Of a person's time nothing is counted.
+        counts = self._meter is not None and not self._relief.attended
+        left = self._recipe.time_left(self._ledger.world) if counts else None
         return float("inf") if left is None else self._around.now() + left
 
     def _used(self) -> list[ev.SessionEvent]:
@@ -207,7 +224,15 @@ class Attendant:
         duties = self._screen_duties()
         if self._witness is not None:
             duties.append(partial(self._see_it_through, self._witness))
+        if self._relief.attended:
+            duties.append(self._see_it_off)
         return duties
+
+    async def _see_it_off(self) -> None:
+        """Send the program away when its conversation has been given back."""
+        await self._relief.wait_due(self.terminal)
+        if self._patience is not None:
+            self._patience.cancel()
 
     async def _see_it_through(self, witness: Witness) -> None:
         """Read along; send the program away when it is done and does not go by itself."""
@@ -257,9 +282,11 @@ class Attendant:
             if self._patience is not None and self._order.reason is None:
                 self._patience.deadline = self._patience_deadline()
 
+        policy = self._recipe.approvals
         terms = DeskTerms(
             session_id=self._session.spec.id,
-            policy=self._recipe.approvals,
+            # Whoever sits there has all the time there is.
+            policy=attrs.evolve(policy, timeout=None) if self._relief.attended else policy,
             cwd=self._recipe.cwd,
             now=self._around.now,
             rand=self._around.rand,
@@ -289,7 +316,7 @@ class Attendant:
 
         def seconds() -> float:
             view = self._ledger.world.sessions.get(spec.id)
-            if view is None:
+            if view is None or view.attended:
                 return 0.0
             begun = view.started_mono if view.started_mono is not None else view.starting_mono
             return max(0.0, self._around.now() - begun - view.waited)

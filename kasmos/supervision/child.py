@@ -26,6 +26,7 @@ from kasmos.store.fold import apply
 from kasmos.supervision import transitions
 from kasmos.supervision.attendant import Attendant, Outset
 from kasmos.supervision.desk import Desk, asks_left
+from kasmos.supervision.handover import Thread, spent_before
 from kasmos.supervision.recipe import Recipe, Surroundings
 from kasmos.supervision.stop_order import StopOrder
 from kasmos.supervision.terminal import Terminal
@@ -59,6 +60,11 @@ class Child:
         """Cut the grace of the stop to nothing. Never blocks."""
         self._order.hurry.set()
 
+    def heed(self) -> None:
+        """Somebody wants its conversation, or has given it back; the journal says which. Never blocks."""
+        if self._attendant is not None:
+            self._attendant.heed()
+
     def answered(self) -> None:
         """Something that the session asks has been answered; the journal says what. Never blocks."""
         if self._desk is not None:
@@ -83,6 +89,11 @@ class Child:
     def said(self) -> str | None:
         """What its session's program says or does now, in a line; None where that is not understood."""
         return self._attendant.said if self._attendant is not None else None
+
+    @property
+    def at_tool(self) -> float | None:
+        """Since when that program uses a tool, wall clock; `inf` while it uses none, None where that is not known."""
+        return self._attendant.at_tool if self._attendant is not None else None
 
     @property
     def _desk(self) -> Desk | None:
@@ -138,8 +149,8 @@ class Child:
     async def _perform(self, step: transitions.Step) -> bool:
         """Do one thing; True when the child is done."""
         match step:
-            case transitions.StartAgent(attempt):
-                return await self._start_agent(attempt)
+            case transitions.StartAgent(attempt, thread):
+                return await self._start_agent(attempt, thread)
             case transitions.StartCheck(attempt, index):
                 await self._open(self._recipe.check(attempt, index), index)
                 return self._over
@@ -160,14 +171,21 @@ class Child:
             case transitions.PutBack(reason):
                 await self._put_back(reason)
                 return True
+            case transitions.GiveBack(event):
+                await self._ledger.append(event)
+                reach("takeover.handed-back")
             case transitions.Finish(outcome, cause):
                 await self._finish(outcome, self._order.explain(cause))
                 return True
         return False
 
-    async def _start_agent(self, attempt: int) -> bool:
+    async def _start_agent(self, attempt: int, thread: Thread | None) -> bool:
         """Start the task's program, if and when that may be; True when the child is done."""
         recipe = self._recipe
+        if thread is not None and thread.attended:
+            # What is used there a person decides, who may be just about to see to the account.
+            await self._open(recipe.agent(attempt, thread), None)
+            return self._over
         wait = recipe.wait_before_start(self._ledger.world, self._around.now(), self._around.boot_id)
         if wait > 0:
             with trio.move_on_after(wait):
@@ -176,7 +194,7 @@ class Child:
                 return False
         hindrance = recipe.hindrance(self._ledger.world)
         if hindrance is None:
-            await self._open(recipe.agent(attempt), None)
+            await self._open(recipe.agent(attempt, thread), None)
             return self._over
         if hindrance.final is not None:
             await self._finish(Outcome.FAILED, hindrance.final)
@@ -190,7 +208,10 @@ class Child:
         reach("task.ended")
 
     async def _put_back(self, reason: str) -> None:
-        await self._ledger.append(ev.TaskPutBack(self.run_id, self.task_id, reason))
+        held = self._task.takeover
+        # What somebody has worked in goes on; nobody's work is begun anew.
+        conversation = held.conversation if held is not None else self._task.conversation
+        await self._ledger.append(ev.TaskPutBack(self.run_id, self.task_id, reason, conversation))
         reach("task.put-back")
 
     async def _end_stopped(self, reason: StopReason) -> None:
@@ -224,10 +245,11 @@ class Child:
                 harness=spec.harness,
                 conversation=spec.conversation,
                 account=self._recipe.account if check is None else "",
+                attended=spec.attended,
             )
         )
         reach("session.intent" if check is None else "check.intent")
-        outset = Outset(self._limit(spec.kind, check), rules)
+        outset = Outset(self._time_for(spec), rules)
         patience = max(START_PATIENCE, outset.limit)
         with trio.CancelScope(deadline=trio.current_time() + patience) as starting:
             if self._order.reason is not None:
@@ -268,7 +290,7 @@ class Child:
                 if session.exit is None:
                     self._ledger.append_nowait(ev.SessionAdopted(view.id, session.pid))
                     rules = await self._find_rules(session)
-                await self._supervise(session, Outset(self._limit(view.kind, view.check), rules, view))
+                await self._supervise(session, Outset(self._time_for(view), rules, view))
         except SessionNeverStarted:
             # The journal knows better: it was seen to run. What is gone is every trace of it.
             had_started = view.started_mono is not None
@@ -292,6 +314,15 @@ class Child:
         except ConfigError as error:
             self._ledger.append_nowait(ev.ScreenSeen(session.spec.id, "", f"its screen is not read: {error}"))
             return None
+
+    def _time_for(self, session: SessionSpec | SessionView) -> float:
+        """Seconds a session may take of its task's time; a person's time is their own."""
+        if session.attended:
+            return float("inf")
+        limit = self._limit(session.kind, session.check)
+        if session.kind is not SessionKind.AGENT:
+            return limit
+        return limit - spent_before(self._task, self._ledger.world.sessions, session.id, session.attempt)
 
     def _limit(self, kind: SessionKind, check: int | None) -> float:
         """Seconds a session may take."""
@@ -327,7 +358,9 @@ class Child:
             return ()
         after = World(sessions={known.id: known})
         for event in events:
-            apply(after, Record(0, known.starting_at, self._around.now(), event))
+            # What it has used decides nothing here.
+            if not isinstance(event, ev.SessionUsed):
+                apply(after, Record(0, known.starting_at, self._around.now(), event))
         step = self._decide(ChainMap(after.sessions, self._ledger.world.sessions))
         if not isinstance(step, transitions.Finish):
             return ()

@@ -16,6 +16,7 @@ from kasmos.model.usage import Price, Shortfall
 from kasmos.model.view import SessionView, World
 from kasmos.screens import Ruleset
 from kasmos.sessions.protocol import Backend, ExecutionSession
+from kasmos.supervision.handover import Thread
 from kasmos.supervision.ledger import Ledger
 
 
@@ -63,8 +64,11 @@ class Recipe(Protocol):
     may_ask: bool
     """Whether a person is there to see to an account."""
 
-    def agent(self, attempt: int) -> SessionSpec:
-        """The session of an attempt."""
+    def agent(self, attempt: int, thread: Thread | None = None) -> SessionSpec:
+        """The session of an attempt, with the conversation that it goes on with."""
+
+    def quit_keys(self) -> tuple[str, ...]:
+        """Keys that end its agent in a terminal, pressed one after the other until it has ended."""
 
     def check(self, attempt: int, index: int) -> SessionSpec:
         """The session of a check."""

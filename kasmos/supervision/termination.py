@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from typing import cast
 
 import trio
 
-from kasmos.exceptions import SessionLostError
+from kasmos.exceptions import SessionError, SessionLostError
 from kasmos.failpoints import reach
 from kasmos.model import event as ev
 from kasmos.model.session import ExitStatus, StopReason
-from kasmos.sessions.protocol import ExecutionSession
+from kasmos.sessions.protocol import ExecutionSession, TerminalSession
 
+KEY_GAP = 0.4
+"""Seconds between two keys that make a program leave: some want the same one twice, soon after each other."""
+KEYS_GRACE = 4.0
+"""Seconds a program has to leave after the last of them."""
 NOTE_LIMIT = 5.0
 """Seconds a stop waits for its intent to be durable."""
 
@@ -38,6 +43,7 @@ async def stop(
     hurry: trio.Event | None = None,
     grace: float | None = None,
     requested: bool = False,
+    keys: tuple[str, ...] = (),
 ) -> ExitStatus | None:
     """Stop a session and wait until it has ended, or was found unkillable.
 
@@ -47,6 +53,7 @@ async def stop(
         hurry: when set, the grace is over at once.
         grace: seconds left of the grace; None means the session's own policy.
         requested: the request is durable already (a stop that is taken up again after a restart).
+        keys: pressed before the first signal, one after the other until it ends; only for a session with a terminal.
 
     Returns: how it ended; None if it survived SIGKILL.
 
@@ -61,6 +68,8 @@ async def stop(
     if not requested:
         await _note(session, ev.StopRequested(session.spec.id, reason))
         reach("session.stop-requested")
+    if (status := await _leave_by_keys(session, keys, hurry)) is not None:
+        return status
     await session.signal(signal.Signals[policy.first_signal])
     await session.signal(signal.SIGCONT)
     reach("session.stop-signalled")
@@ -72,6 +81,20 @@ async def stop(
     await session.kill()
     reach("session.killed")
     return await _wait_within(session, policy.kill_grace, None)
+
+
+async def _leave_by_keys(
+    session: ExecutionSession, keys: tuple[str, ...], hurry: trio.Event | None
+) -> ExitStatus | None:
+    """Press the keys that make a program in a terminal leave; None if it has not left."""
+    for left, key in zip(range(len(keys) - 1, -1, -1), keys, strict=True):
+        with contextlib.suppress(SessionError):
+            await cast(TerminalSession, session).press(key)
+        # The last one has to be enough: it is given the time that leaving takes.
+        status = await _wait_within(session, KEY_GAP if left else KEYS_GRACE, hurry)
+        if status is not None:
+            return status
+    return None
 
 
 async def _note(session: ExecutionSession, event: ev.Event) -> None:

@@ -13,13 +13,14 @@ import attrs
 
 from kasmos.harnesses.aftermath import Step as Way
 from kasmos.harnesses.aftermath import decide_after_failure
-from kasmos.model.event import AccountParked, TaskRetryScheduled
+from kasmos.model.event import AccountParked, HandedBack, TaskRetryScheduled
 from kasmos.model.profile import RestartPolicy
 from kasmos.model.session import UNKNOWN_EXIT, SessionKind, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
 from kasmos.model.units import render_duration
 from kasmos.model.usage import Failure, FailureKind
 from kasmos.model.view import AccountView, BackingOff, Ended, SessionState, SessionView, TaskView
+from kasmos.supervision.handover import TURN_ENDS, Done, Thread, count_for, decide_handover, next_thread
 from kasmos.supervision.restart import decide_restart
 
 # --- steps ------------------------------------------------------------------------
@@ -30,6 +31,8 @@ class StartAgent:
     """Start the task's program."""
 
     attempt: int
+    thread: Thread | None = None
+    """The conversation it goes on with; None for a new one."""
 
 
 @attrs.frozen
@@ -70,6 +73,13 @@ class PutBack:
 
 
 @attrs.frozen
+class GiveBack:
+    """Commit the event: nobody has the conversation any more."""
+
+    event: HandedBack
+
+
+@attrs.frozen
 class Park:
     """Commit the event: nothing is started on the account for a while, and the task goes back to pending."""
 
@@ -85,7 +95,7 @@ class Finish:
     cause: Cause
 
 
-Step = StartAgent | StartCheck | Supervise | BackOff | Retry | Park | PutBack | Finish
+Step = StartAgent | StartCheck | Supervise | BackOff | Retry | Park | PutBack | GiveBack | Finish
 
 
 # --- decisions --------------------------------------------------------------------
@@ -96,6 +106,8 @@ _ENDED_BY_STOP: dict[StopReason, tuple[CauseKind, str]] = {
     StopReason.FAIL_FAST: (CauseKind.FAIL_FAST, "stopped because another task failed"),
 }
 """Stops that end the task for good."""
+_FOR_A_PERSON = (StopReason.HANDED_OVER, StopReason.HANDED_BACK)
+"""Stops that say nothing of the task."""
 
 
 @attrs.frozen
@@ -151,11 +163,12 @@ def decide_task(
             # The monotonic clock starts with the boot. A back-off of an earlier boot began before instant 0,
             # so at *delay* it is over for certain, and asking again always comes to an end.
             until = state.since_mono + state.delay if same_boot else state.delay
-            return StartAgent(task.attempts + 1) if now >= until else BackOff(until)
+            return StartAgent(task.attempts + 1, next_thread(task)) if now >= until else BackOff(until)
         case _:
             rules = _Rules(policy, retries, checks, retry_lost, now, rand, wall, account, may_ask)
             counted = [session for session in _counted(task, sessions) if session.kind is not SessionKind.HOOK]
-            return _after(task, counted, rules) if counted else StartAgent(task.attempts + 1)
+            counted = count_for(task, counted)
+            return _after(task, counted, rules) if counted else StartAgent(task.attempts + 1, next_thread(task))
 
 
 def decide_deadline(deadline: float, session: SessionView | None) -> float:
@@ -182,19 +195,36 @@ def _after(task: TaskView, counted: list[SessionView], rules: _Rules) -> Step:
     # 1. A fate that is unknown stays unknown, stop or no stop.
     if newest.state is SessionState.LOST:
         return _after_loss(task, newest, rules)
-    # 2. A stop explains whatever came of the session. The fold takes none that came after the end.
-    if newest.stop_reason is not None:
+    # 2. A person has its conversation, or is to have it.
+    if newest.kind is SessionKind.AGENT and newest.stop_reason in TURN_ENDS:
+        match decide_handover(task, counted):
+            case Thread() as thread:
+                return StartAgent(newest.attempt, thread)
+            case HandedBack() as event:
+                return GiveBack(event)
+            case Done(who=who):
+                return _passed(newest, rules, f"{who} said that it is done" if who else "done, as was said")
+    # 3. A stop explains whatever came of the session. The fold takes none that came after the end.
+    if newest.stop_reason is not None and newest.stop_reason not in _FOR_A_PERSON:
         return _after_stop(task, counted, newest.stop_reason, rules)
     match newest.state:
-        # 3. Nothing ran, so nothing was tried: the same once more.
+        # 4. Nothing ran, so nothing was tried: the same once more.
+        case SessionState.NEVER_STARTED if newest.check is not None:
+            return StartCheck(newest.attempt, newest.check)
         case SessionState.NEVER_STARTED:
-            return StartAgent(newest.attempt) if newest.check is None else StartCheck(newest.attempt, newest.check)
-        # 4. It could not be started: an attempt like any other.
+            return StartAgent(newest.attempt, _thread_again(task))
+        # 5. It could not be started: an attempt like any other.
         case SessionState.START_FAILED:
             return _failed(task, Outcome.FAILED, _start_cause(task, newest), 0.0, rules)
-        # 5. It ended by itself: its exit status counts.
+        # 6. It ended by itself: its exit status counts.
         case _:
             return _after_exit(task, counted, rules)
+
+
+def _thread_again(task: TaskView) -> Thread | None:
+    """What an attempt goes on with that has not begun, whoever is to have it at the end of its first turn."""
+    held = task.takeover
+    return next_thread(attrs.evolve(task, takeover=None) if held is not None and held.back is None else task)
 
 
 def _after_loss(task: TaskView, lost: SessionView, rules: _Rules) -> Step:
@@ -255,11 +285,15 @@ def _after_exit(task: TaskView, counted: list[SessionView], rules: _Rules) -> St
         kind = CauseKind.EXIT if ended.check is None else CauseKind.CHECK
         cause = _cause(kind, f"{_subject(task, ended)}{status}", ended)
         return _failed(task, Outcome.FAILED, cause, _ran_for(counted), rules)
+    return _passed(ended, rules, "exit 0" if status.succeeded else f"done, then {status}")
+
+
+def _passed(ended: SessionView, rules: _Rules, how: str) -> Step:
+    """Decide what follows a session that has succeeded."""
     following = 0 if ended.check is None else ended.check + 1
     if following < rules.checks:
         return StartCheck(ended.attempt, following)
     passed = {0: "", 1: ", 1 check passed"}.get(rules.checks, f", {rules.checks} checks passed")
-    how = "exit 0" if status.succeeded else f"done, then {status}"
     return Finish(Outcome.SUCCEEDED, _cause(CauseKind.DONE, f"{how}{passed}", ended))
 
 

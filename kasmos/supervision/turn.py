@@ -9,6 +9,10 @@ import trio
 from kasmos.screens import ScreenState, Verdict
 from kasmos.supervision.terminal import Terminal, screen_of
 
+UNSEEN_GRACE = 10.0
+"""Seconds that count where the program was not seen at work: perhaps it has not begun yet."""
+_BEGUN = (ScreenState.WORKING, ScreenState.PERMISSION, ScreenState.QUESTION)
+
 
 async def wait_turn_over(terminal: Terminal, grace: float) -> None:
     """Wait until the turn is over that a prompt began which was seen to be taken.
@@ -25,19 +29,22 @@ async def wait_turn_over(terminal: Terminal, grace: float) -> None:
     Cancellation: no effect.
     """
     shown, since = "", math.inf
+    begun = False
     while True:
+        begun = begun or (terminal.verdict is not None and terminal.verdict.state in _BEGUN)
+        long_enough = grace if begun else max(grace, UNSEEN_GRACE)
         picture = terminal.picture
         text = "\n".join(screen_of(picture).lines) if picture is not None else ""
         if not is_over(terminal.verdict):
             since = math.inf
         elif since == math.inf or text != shown:
             shown, since = text, trio.current_time()
-        elif trio.current_time() >= since + grace:
+        elif trio.current_time() >= since + long_enough:
             if not await terminal.is_attended():
                 return
             # Whoever sits there may go on with it: once more after they have left.
             since = trio.current_time()
-        await terminal.wait_look(since + grace)
+        await terminal.wait_look(since + long_enough)
 
 
 def is_over(verdict: Verdict | None) -> bool:

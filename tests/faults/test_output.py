@@ -337,7 +337,7 @@ trio.run(main)
 async def test_a_log_is_not_closed_while_it_is_put_in_order(tmp_path: Path) -> None:
     """Who settles a log for the last time waits for the settling that is under way: its truncation is durable then."""
     (tmp_path / "output.log").write_bytes(b"lost\n")
-    log = FollowedLog(tmp_path, buffer_bytes=1000, max_bytes=None)
+    log = FollowedLog(str(tmp_path), os.open(tmp_path / "output.log", os.O_RDONLY), buffer_bytes=1000, max_bytes=None)
     disk = trio.CapacityLimiter(1)
     log.pull()
     (tmp_path / "output.log").write_bytes(b"kept")

@@ -10,15 +10,21 @@ from typing import Any
 from kasmos.screens import Screen
 
 DATA = Path(__file__).parent.parent / "data" / "screens"
-PROGRAMS = ("claude", "codex", "gemini", "opencode")
+PROGRAMS = ("claude", "codex", "gemini", "opencode", "qwen")
 VERDICTS: dict[str, dict[str, list[str]]] = tomllib.loads((DATA / "verdicts.toml").read_text())
 """By program and recording: the state and the rule that must decide."""
 DRAWN: list[dict[str, Any]] = tomllib.loads((DATA / "drawn.toml").read_text())["screen"]
 
-HOSTS = {"claude": "finished-1", "codex": "finished-1", "gemini": "finished-1", "opencode": "finished_tool-1"}
+HOSTS = {
+    "claude": "finished-1",
+    "codex": "finished-1",
+    "gemini": "finished-1",
+    "opencode": "finished_tool-1",
+    "qwen": "finished-1",
+}
 """A screen of each program on which a turn is over: the transcript that others are quoted in."""
-_REPLIES = {"claude": "^●", "codex": "^• tick", "gemini": "^✦", "opencode": "^     DONE"}
-_INDENTS = {"claude": "  ", "codex": "  ", "gemini": "  ", "opencode": " " * 5}
+_REPLIES = {"claude": "^●", "codex": "^• tick", "gemini": "^✦", "opencode": "^     DONE", "qwen": "^  ✦"}
+_INDENTS = {"claude": "  ", "codex": "  ", "gemini": "  ", "opencode": " " * 5, "qwen": " " * 4}
 
 
 def text_of(program: str, name: str) -> str:
@@ -63,6 +69,7 @@ def quoted_in_draft(program: str, quote: str) -> str:
         "codex": ("typed-1", "› ", "  "),
         "gemini": ("ready-1", " > ", "   "),
         "opencode": ("typed-1", None, ""),
+        "qwen": ("ready-1", ">   ", "    "),
     }[program]
     lines = text_of(program, name).replace("\xa0", " ").rstrip().split("\n")
     if sign is None:

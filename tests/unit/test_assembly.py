@@ -26,6 +26,7 @@ from kasmos.model.view import RunView
 from kasmos.orchestration.assembly import Kitchen, TaskRecipe
 from kasmos.sessions.registry import require_backend
 from kasmos.sessions.scripted import ScriptedBackend
+from kasmos.supervision.handover import Thread
 from kasmos.supervision.recipe import Recipe
 from kasmos.supervision.termination import terminate
 from tests.simulation import plan
@@ -90,6 +91,23 @@ def test_the_session_of_an_attempt() -> None:
     assert spec.stop == attrs.evolve(PROFILE.stop, stop_signal="SIGINT")
     assert (spec.buffer_bytes, spec.max_log_bytes) == (100, 1000)
     assert len(spec.profile_digest) == 16
+
+
+def test_the_sessions_of_a_takeover() -> None:
+    """A conversation is opened in a terminal and gone on with as profile and task say, told nothing but what is new."""
+    made = recipe()
+    spec = made.agent(2, Thread("c-1", attended=True))
+    assert spec.argv == ("claude", "--model", "opus", "--resume", "c-1")
+    assert (spec.backend, spec.attended, spec.attempt, spec.harness) == (ExecutionMode.TMUX, True, 2, "")
+    assert (spec.prompt, spec.stdin_prompt, spec.conversation) == ("", False, "c-1")
+    assert spec.env == {**made.agent(2).env, "KASMOS_SESSION_ID": spec.id}
+    on = made.agent(2, Thread("c-1", "Now the rest.", from_person=True))
+    assert (on.backend, on.attended, on.harness, on.conversation) == (ExecutionMode.HEADLESS, False, "claude", "c-1")
+    assert on.argv[-2:] == ("--resume", "c-1")
+    assert (on.prompt, on.stdin_prompt) == ("Now the rest.", True)
+    assert "has left" in made.agent(2, Thread("c-1", from_person=True)).prompt
+    assert made.agent(2, Thread("c-1")).prompt.startswith("You were interrupted.")
+    assert made.quit_keys()[0] == "C-c"
 
 
 def test_the_environment_of_an_attempt() -> None:

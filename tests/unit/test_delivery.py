@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,7 +10,10 @@ from kasmos.screens import ScreenState
 from kasmos.screens.layout import Layout
 from kasmos.supervision.delivery import (
     END_PATIENCE,
+    ENTER_AGAIN,
+    ENTER_AGAIN_SILENT,
     MAX_ENTERS,
+    READ_PATIENCE,
     TAKE_PATIENCE,
     Act,
     Fail,
@@ -34,6 +38,8 @@ SIGHTS = st.builds(
     draft=st.none() | st.just("text"),
     shows=st.booleans(),
     person=st.booleans(),
+    offset=st.integers(0, 3),
+    unread=st.booleans(),
 )
 ORDERS = st.builds(Order, text=st.just("text"), submit=st.booleans(), force=st.booleans(), patience=st.floats(0, 20))
 
@@ -97,6 +103,19 @@ def test_done_is_seen(order: Order, sight: Sight) -> None:
     if decide_delivery(order, progress, sight, 0.1) is Act.DONE:
         assert not sight.shows
         assert sight.state in TURN or (sight.composer and sight.state is not ScreenState.UNKNOWN)
+
+
+def test_enter_is_not_pressed_ahead() -> None:
+    """Enter is pressed again once the program has read the one before; sooner if it has drawn something since."""
+    entered = Progress(Step.ENTERED, 0.0, enters=1, entered_offset=7)
+    stands = Sight(ScreenState.READY, composer=True, draft="x", shows=True, offset=7)
+    busy = attrs.evolve(stands, unread=True)
+    for now in (1.0, 5.0, READ_PATIENCE - 0.1):
+        assert isinstance(decide_delivery(Order("x"), entered, busy, now), Hold)
+    assert isinstance(decide_delivery(Order("x"), entered, busy, READ_PATIENCE), Fail)
+    assert isinstance(decide_delivery(Order("x"), entered, stands, ENTER_AGAIN), Hold)
+    assert decide_delivery(Order("x"), entered, stands, ENTER_AGAIN_SILENT) is Act.ENTER
+    assert decide_delivery(Order("x"), entered, attrs.evolve(stands, offset=8), ENTER_AGAIN) is Act.ENTER
 
 
 def test_unknown_after_enter() -> None:

@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from kasmos.harnesses.command import Continuation
-from kasmos.harnesses.equip import doubts, equip, harness_of, judge_profile
+from kasmos.harnesses.equip import doubts, equip, equip_attended, harness_of, judge_profile
 from kasmos.model.approval import PermissionDefault
 from kasmos.model.profile import AgentProfile, ExecutionMode, PromptMode, StopPolicy
 
@@ -73,6 +73,42 @@ def test_a_conversation_is_gone_on_with() -> None:
     assert "--session-id i" in words("claude", Continuation.NEW)
     assert "--resume i" in words("claude", Continuation.RESUME)
     assert words("codex", Continuation.RESUME) == "exec --json resume i {prompt}"
+
+
+@pytest.mark.parametrize(
+    ("given", "command"),
+    [
+        (profile("claude"), "claude --resume i"),
+        (profile("claude", "-p --output-format stream-json --verbose --model x"), "claude --model x --resume i"),
+        (profile("claude", "--output-format=json -p {prompt} --max-turns 9"), "claude --resume i"),
+        (profile("claude", "-p --session-id z --continue"), "claude --resume i"),
+        (profile("claude", model="m", effort="high"), "claude --model {model} --effort high --resume i"),
+        (
+            profile("claude", permission_default=PermissionDefault.BYPASS),
+            "claude --permission-mode bypassPermissions --resume i",
+        ),
+        (
+            profile("codex", "exec --json --sandbox workspace-write -o out.txt -", prompt=PromptMode.STDIN),
+            "codex --no-daemon --sandbox workspace-write resume i",
+        ),
+        (profile("npx -y @openai/codex@0.169.0 exec"), "npx -y @openai/codex@0.169.0 --no-daemon resume i"),
+        (profile("opencode", "run --format json --auto"), "opencode --auto -s i"),
+        (profile("gemini", "--skip-trust -o stream-json -y -p {prompt}"), "gemini --skip-trust -y --resume i"),
+        (profile("qwen", "-o stream-json -y", prompt=PromptMode.STDIN), "qwen -y --resume i"),
+        (profile("./mine", "x -p", harness="claude"), "./mine x --resume i"),
+        (profile("codex", "review"), None),
+        (profile("aider"), None),
+        (profile("mini"), None),
+        (profile("./mine"), None),
+        (profile("claude", prompt=PromptMode.SCRIPT), None),
+    ],
+)
+def test_a_headless_conversation_in_a_terminal(given: AgentProfile, command: str | None) -> None:
+    """What is only for a headless turn is left out, and the rest of a profile stays; nothing is made up for others."""
+    ready = equip_attended(given, "i")
+    words = None if ready is None else " ".join((*ready.profile.program, *ready.profile.flags))
+    assert words == command
+    assert ready is None or (ready.profile.prompt, ready.decides) == (PromptMode.TYPE, False)
 
 
 def test_an_id_is_chosen_where_every_version_takes_one() -> None:

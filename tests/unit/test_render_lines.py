@@ -139,6 +139,26 @@ def test_the_time_of_a_run_is_the_time_it_was_worked_on() -> None:
     assert "run r1 succeeded after 9.0s: 2 succeeded" in text
 
 
+def test_plain_tells_of_a_takeover() -> None:
+    """Who takes a conversation over is told, and who or what gives it back."""
+    history = History(make_plan(2))
+    history.start("1")
+    history.add(ev.TakeoverRequested("r1", "1", "c-1", "ann"))
+    history.add(ev.HandedBack("r1", "1", who="bob"))
+    history.add(ev.TakeoverRequested("r1", "1", "c-1", "", now=True))
+    history.add(ev.HandedBack("r1", "1", reason="its program has ended: exit 0"))
+    history.add(ev.HandedBack("r1", "1", done=True, who="ann"))
+    text = plain().play(history)
+    for said in (
+        "ann takes its conversation over when its turn has ended",
+        "handed back: by bob",
+        "somebody takes its conversation over now",
+        "handed back: its program has ended: exit 0",
+        "handed back: by ann, as done",
+    ):
+        assert said in text
+
+
 def test_plain_has_colours_only_where_there_are_some() -> None:
     """Without colours no escape is written, with them failures are red."""
     assert "\x1b" not in plain().play(failed_run())

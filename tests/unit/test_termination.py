@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from kasmos.exceptions import SessionLostError
+from kasmos.exceptions import SessionError, SessionLostError
 from kasmos.model.event import Event, KillSent, SessionUnkillable, StopRequested
 from kasmos.model.profile import StopPolicy
 from kasmos.model.session import ExitStatus, SessionSpec, StopReason
@@ -191,3 +191,43 @@ async def test_a_ladder_can_be_climbed_twice(autojump_clock: MockClock) -> None:
         assert stage.session.exit is None
         again: dict[str, Any] = {"grace": 1.0, "requested": True}
         assert await stop(stage.session, reason=StopReason.REQUESTED, **again) == ExitStatus(signal=KILL)
+
+
+class AtTerminal:
+    """A session with a terminal, whose program leaves at the n-th key."""
+
+    def __init__(self, stage: Stage, leaves_at: int | None) -> None:
+        self._stage = stage
+        self._leaves_at = leaves_at
+        self.pressed: list[tuple[float, str]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stage.session, name)
+
+    async def press(self, key: str) -> None:
+        """Press a key; where nothing happens by it, the terminal cannot be asked."""
+        self.pressed.append((round(self._stage.now, 3), key))
+        if len(self.pressed) == self._leaves_at:
+            await self._stage.session.signal(TERM)
+        elif self._leaves_at is None:
+            raise SessionError("tmux does not answer")
+
+
+async def test_a_program_that_leaves_by_keys(autojump_clock: MockClock) -> None:
+    """At a terminal, once the stop is durable, its own keys come first; if it leaves by them, no rung follows."""
+    async with running(FOREVER) as stage:
+        session = AtTerminal(stage, leaves_at=2)
+        await stop(session, reason=StopReason.HANDED_BACK, keys=("C-c", "C-c", "C-d"))  # type: ignore[arg-type]
+        assert session.pressed == [(0.5, "C-c"), (0.9, "C-c")]
+        assert stage.program.signals == [TERM]
+        assert [event for _, event, _ in stage.told] == [StopRequested("s", StopReason.HANDED_BACK)]
+
+
+async def test_a_program_that_keys_do_not_move(autojump_clock: MockClock) -> None:
+    """A program that its keys do not end, or whose terminal cannot be asked, goes down the ladder."""
+    async with running(POLITE) as stage:
+        session = AtTerminal(stage, leaves_at=None)
+        await stop(session, reason=StopReason.HANDED_BACK, keys=("C-c", "C-d"))  # type: ignore[arg-type]
+        assert session.pressed == [(0.5, "C-c"), (0.9, "C-d")]
+        assert stage.program.signals == [TERM, CONT]
+        assert round(stage.now, 3) == 0.9 + 4.0 + 2.0

@@ -17,9 +17,11 @@ from kasmos.model.profile import ExecutionMode, RestartPolicy
 from kasmos.model.session import UNKNOWN_EXIT, ExitStatus, SessionKind, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
 from kasmos.model.view import TaskView
+from kasmos.supervision.handover import decide_relief
 from kasmos.supervision.transitions import (
     BackOff,
     Finish,
+    GiveBack,
     PutBack,
     Retry,
     StartAgent,
@@ -50,14 +52,27 @@ class Journal(Ledger):
     def task(self) -> TaskView:
         return self.world.runs["r1"].tasks["1"]
 
-    def open(self, attempt: int, check: int | None = None) -> Journal:
+    def open(self, attempt: int, check: int | None = None, *, attended: bool = False) -> Journal:
         """Commit the intent of a session."""
         self.opened += 1
         self.newest = f"s{self.opened}"
         kind = SessionKind.AGENT if check is None else SessionKind.CHECK
-        mode = ExecutionMode.SCRIPTED
-        self.commit(ev.SessionStarting(self.newest, "w1t1", kind, mode, "boot", "r1", "1", attempt, check))
+        mode = ExecutionMode.TMUX if attended else ExecutionMode.SCRIPTED
+        starting = ev.SessionStarting(self.newest, "w1t1", kind, mode, "boot", "r1", "1", attempt, check)
+        self.commit(attrs.evolve(starting, attended=attended, conversation="c-0" if check is None else ""))
         return self
+
+    def take_over(self, *, now: bool = False) -> Journal:
+        """Somebody wants the conversation."""
+        return self.say(ev.TakeoverRequested("r1", "1", "c-1", "ann", now))
+
+    def hand_back(self, prompt: str = "", *, done: bool = False) -> Journal:
+        """Somebody gives it back."""
+        return self.say(ev.HandedBack("r1", "1", prompt, done, who="ann"))
+
+    def taken(self) -> Journal:
+        """A headless turn has ended, and its conversation is open in a terminal."""
+        return self.open(1).run().take_over().exit(OK).open(1, attended=True).run()
 
     def run(self, seconds: float = 1.0) -> Journal:
         """The newest session's program runs for some time."""
@@ -479,7 +494,9 @@ def test_decide_task_ended() -> None:
 # --- every task ends --------------------------------------------------------------
 
 statuses = st.sampled_from([OK, OK, EXIT_3, ExitStatus(signal=9), ExitStatus(code=137, certain=False), UNKNOWN_EXIT])
-worlds_moves = st.sampled_from(["exit", "exit", "stop", "lose", "crash", "never start", "fail to start"])
+worlds_moves = st.sampled_from(
+    ["exit", "exit", "stop", "lose", "crash", "never start", "fail to start", "take over", "hand back", "hand back"]
+)
 
 
 class Simulator:
@@ -509,10 +526,15 @@ class Simulator:
             case BackOff(until):
                 assert until > self.journal.mono
                 self.journal.mono = until
-            case StartAgent(attempt):
+            case GiveBack(event):
+                assert self.journal.task.takeover is not None
+                self.journal.say(event)
+            case StartAgent(attempt, thread):
                 assert not self.live(), "two sessions side by side"
                 assert attempt in (self.journal.task.attempts, self.journal.task.attempts + 1)
-                self.journal.open(attempt)
+                held, attended = self.journal.task.takeover, thread is not None and thread.attended
+                assert attended <= (held is not None and held.back is None), "nobody wants a terminal"
+                self.journal.open(attempt, attended=attended)
             case StartCheck(attempt, index):
                 assert not self.live(), "two sessions side by side"
                 assert attempt == self.journal.task.attempts
@@ -534,6 +556,12 @@ class Simulator:
                 start_failed(self.journal)
             case "lose":
                 lost(self.journal)
+            case "take over" if self.spend():
+                self.journal.take_over(now=self.draw(st.booleans()))
+                self.relieve(newest)
+            case "hand back" if self.spend():
+                self.journal.hand_back(done=self.draw(st.booleans()))
+                self.relieve(newest)
             case "crash" if self.spend():
                 self.same_boot = self.draw(st.booleans())
                 self.journal.mono = self.journal.mono if self.same_boot else 5.0
@@ -544,6 +572,12 @@ class Simulator:
                 self.journal.run(0.1)
             case _:
                 self.journal.exit(self.draw(statuses))
+
+    def relieve(self, newest: str) -> None:
+        """End the session as its attendant does, where a takeover wants that."""
+        reason = decide_relief(self.journal.task, self.journal.world.sessions[newest])
+        if reason is not None:
+            self.journal.stop(reason)
 
     def spend(self) -> bool:
         self.mischief -= 1
@@ -574,7 +608,9 @@ def test_decide_task_comes_to_an_end(
         elif isinstance(event, ev.SessionStarting):
             tried_since.add(event.attempt)
             assert len(tried_since) <= 1 + retries
-    if finish.outcome is Outcome.SUCCEEDED:
+    assert journal.task.takeover is None or journal.task.outcome is None
+    said_done = any(isinstance(event, ev.HandedBack) and event.done for event in journal.events)
+    if finish.outcome is Outcome.SUCCEEDED and not said_done:
         counted = [journal.world.sessions[session_id] for session_id in journal.task.sessions[journal.task.epoch :]]
         newest = [session for session in counted if session.attempt == journal.task.attempts]
         assert {session.check for session in newest if session.exit == OK} == {None, *range(checks)}

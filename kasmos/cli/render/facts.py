@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 
 from kasmos.cli.render.text import clean
-from kasmos.daemon.wire import run_status, task_status
+from kasmos.daemon.wire import held_by, run_status, task_status
 from kasmos.model.approval import AskKind
 from kasmos.model.event import Event, Record
 from kasmos.model.plan import Wave
@@ -45,11 +45,11 @@ def _run_of(event: Event, world: World) -> str | None:
 
 
 def waits_for(world: World, task: TaskView) -> str:
-    """What a task waits for a person to answer, and how to; nothing if it does not."""
+    """What a task waits for a person to answer, and how to, or who has its conversation; nothing if it needs nobody."""
     name = task.state.approval_id if isinstance(task.state, Active) else None
     view = world.approvals.get(name or "")
     if view is None:
-        return ""
+        return clean(held_by(task))
     verb = f"kas answer {view.id} TEXT" if view.ask.kind is AskKind.QUESTION else f"kas approve {view.id}"
     return f"waiting for you: {verb}  ({clean(view.ask.subject)})"
 

@@ -153,6 +153,8 @@ def _about_session(event: Event, session: SessionView) -> tuple[str, str | None]
             return f"left processes behind: {clean(named)}", "waiting"
         case ev.OutputLost(reason=reason):
             return f"lost output: {clean(reason)}", "waiting"
+        case ev.InputAwaited(what=what) if what:
+            return f"hangs: {clean(what)}", "waiting"
         case ev.SessionEnded(exit=status, output_bytes=size):
             taken = _taken(session)
             return f"{status}{taken}, {plural(size, 'byte')} of output", None if status.succeeded else "failed"
@@ -184,6 +186,12 @@ def _about_task(event: Event, task: TaskView, world: World) -> tuple[str, str | 
     match event:
         case ev.TaskRetryScheduled(attempt=attempt, delay=delay, cause=cause):
             return f"attempt {attempt} {clean(cause.message)}; again in {duration(delay)}", "waiting"
+        case ev.TakeoverRequested(who=who, now=now):
+            when = "now" if now else "when its turn has ended"
+            return f"{clean(who) or 'somebody'} takes its conversation over {when}", "waiting"
+        case ev.HandedBack(reason=reason, who=who, done=done):
+            said = clean(reason) if reason else f"by {clean(who) or 'somebody'}{', as done' if done else ''}"
+            return f"handed back: {said}", None
         case ev.TaskPutBack(reason=reason):
             return f"put back: {clean(reason)}", "queued"
         case ev.TaskEnded(outcome=outcome, cause=cause):

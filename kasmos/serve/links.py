@@ -1,0 +1,84 @@
+"""The links by which people find a session's log, made behind the sessions' backs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+import trio
+
+from kasmos.exceptions import StoreError, is_no_thread
+from kasmos.store.stateroot import StateRoot
+
+COMPANY_WAIT = 0.05
+"""Seconds in which links gather: of sessions that come and go all the time, many are made with one way to a thread."""
+
+
+class LogLinks:
+    """Points `logs/NAME.log` at the newest session of a name; made by `open_log_links`.
+
+    A file that is made costs up to a millisecond, and it is a convenience for people: no session waits for it.
+    """
+
+    def __init__(self, root: StateRoot, announce: Callable[[str], None]) -> None:
+        self._root = root
+        self._announce = announce
+        self._wanted: dict[str, str] = {}
+        self._wake = trio.Event()
+
+    def point(self, name: str, session_id: str) -> None:
+        """Have a name lead to this session, within a moment. Never blocks."""
+        self._wanted[name] = session_id
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Make links until cancelled."""
+        while True:
+            await self._wake.wait()
+            await trio.sleep(COMPANY_WAIT)
+            self._wake = trio.Event()
+            wanted, self._wanted = self._wanted, {}
+            try:
+                problems = await trio.to_thread.run_sync(self._make, wanted)
+            except RuntimeError as error:
+                if not is_no_thread(error):
+                    raise
+                problems = self._make(wanted)
+            self._tell(problems)
+
+    def finish(self) -> None:
+        """Make what is still wanted. Blocks on the disk."""
+        self._tell(self._make(self._wanted))
+        self._wanted = {}
+
+    def _make(self, wanted: Mapping[str, str]) -> list[str]:
+        problems = []
+        for name, session_id in wanted.items():
+            try:
+                self._root.link_log(name, session_id)
+            except StoreError as error:
+                # The program runs, and its log is where it always is.
+                problems.append(str(error))
+        return problems
+
+    def _tell(self, problems: list[str]) -> None:
+        for problem in problems:
+            self._announce(problem)
+
+
+@asynccontextmanager
+async def open_log_links(root: StateRoot, announce: Callable[[str], None]) -> AsyncGenerator[LogLinks, None]:
+    """Make links beside the block; what is wanted when it is left is made then.
+
+    Args:
+        root: whose sessions they lead to.
+        announce: is told which could not be made.
+    """
+    links = LogLinks(root, announce)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(links.run)
+        try:
+            yield links
+        finally:
+            nursery.cancel_scope.cancel()
+            links.finish()

@@ -1,0 +1,69 @@
+"""Who was born since: what can be told of a program's descendants without a look at all of /proc.
+
+The kernel gives out process ids in ascending order, round and round, in the supervisor's own pid namespace also to
+those that live in one below it. So whoever descends from a program has one that was given out after the program's,
+and for a program of a moment those are few: each is asked about by itself. The answer is *nobody*, or *look*: where
+anything is not as expected, one look at /proc tells.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+
+from kasmos.sessions import processes
+from kasmos.sessions.processes import ProcessId
+
+YOUNG = 2.0
+"""Seconds within which process ids cannot have gone round; the least there can be of them is 300."""
+FEW = 250
+"""Process ids that are asked about one by one, each in a microsecond: fewer than a round has."""
+ROUNDS = 3
+"""How often those are asked about that were born while others were: whoever forks faster is looked for in /proc."""
+
+
+def nobody_since(program: ProcessId, belongs: Callable[[int, int], bool]) -> bool:
+    """Whether it is certain that no process that was born after a program, and is still there, belongs to it.
+
+    Args:
+        program: has ended.
+        belongs: told a pid and its kernel session; whether that process may belong to it. May raise `OSError`
+            where that cannot be told.
+    """
+    first = program.pid + 1
+    try:
+        if processes.age(program) > YOUNG or not _is_told_by_the_kernel():
+            return False
+        for _ in range(ROUNDS):
+            last = _newest()
+            if last < first - 1 or last - program.pid > FEW:
+                return False  # gone round, or too many
+            if last == first - 1:
+                return True
+            if any(_is_there(pid, belongs) for pid in range(first, last + 1)):
+                return False
+            first = last + 1
+    except (OSError, ValueError):
+        return False
+    return False
+
+
+def _is_there(pid: int, belongs: Callable[[int, int], bool]) -> bool:
+    try:
+        sid = os.getsid(pid)
+    except ProcessLookupError:
+        return False
+    return belongs(pid, sid)
+
+
+def _newest() -> int:
+    """The process id, or thread id, that was given out last; the last word of proc_loadavg(5)."""
+    with open("/proc/loadavg", "rb", buffering=0) as file:
+        return int(file.read(256).rsplit(None, 1)[-1])
+
+
+@functools.cache
+def _is_told_by_the_kernel() -> bool:
+    """Whether /proc/loadavg is the kernel's own: in some containers a file system stands in, and is seconds behind."""
+    return os.stat("/proc/loadavg").st_dev == os.stat("/proc").st_dev

@@ -1,0 +1,72 @@
+"""The links by which people find logs are made behind the sessions' backs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import trio
+
+from kasmos.serve import links as links_module
+from kasmos.serve.links import open_log_links
+from kasmos.store.stateroot import StateRoot
+from tests.faults.conftest import until
+
+
+def root_at(path: Path) -> StateRoot:
+    """A state root that is ready."""
+    root = StateRoot(path / "root")
+    root.prepare()
+    return root
+
+
+async def test_a_name_leads_to_its_newest_session(tmp_path: Path) -> None:
+    """A link appears by itself, and leads to the newest session of its name, however fast they follow each other."""
+    root = root_at(tmp_path)
+    async with open_log_links(root, pytest.fail) as links:
+        for session in ("s1", "s2", "s3"):
+            links.point("coder", session)
+        await until((root.logs / "coder.log").is_symlink)
+        assert os.readlink(root.logs / "coder.log") == "../sessions/s3/output.log"
+        links.point("coder", "s4")
+        await until(lambda: os.readlink(root.logs / "coder.log") == "../sessions/s4/output.log")
+
+
+async def test_what_is_wanted_at_the_end_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A supervisor that leaves at once has made the links of all its sessions, also when it is cancelled."""
+    monkeypatch.setattr(links_module, "COMPANY_WAIT", float("inf"))
+    root = root_at(tmp_path)
+    with trio.CancelScope() as scope:
+        async with open_log_links(root, pytest.fail) as links:
+            links.point("coder", "s1")
+            scope.cancel()
+            await trio.sleep_forever()
+    assert os.readlink(root.logs / "coder.log") == "../sessions/s1/output.log"
+
+
+async def test_links_that_cannot_be_made_are_told(tmp_path: Path) -> None:
+    """A link that cannot be made is told of, and those after it are made."""
+    root = root_at(tmp_path)
+    (root.logs / "coder.log").mkdir()
+    said: list[str] = []
+    async with open_log_links(root, said.append) as links:
+        links.point("coder", "s1")
+        links.point("tester", "s2")
+        await until((root.logs / "tester.log").is_symlink)
+        await until(lambda: bool(said))
+    assert len(said) == 1
+    assert "coder.log cannot be made" in said[0]
+
+
+async def test_links_are_made_without_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel gives no thread, links are made all the same."""
+
+    async def none(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", none)
+    root = root_at(tmp_path)
+    async with open_log_links(root, pytest.fail) as links:
+        links.point("coder", "s1")
+        await until((root.logs / "coder.log").is_symlink)
