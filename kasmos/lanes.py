@@ -22,6 +22,11 @@ class Lanes:
         """For `trio.to_thread.run_sync`, which takes whatever has these two methods."""
         return cast(trio.CapacityLimiter, self)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody is at work."""
+        return not self._limiter.borrowed_tokens
+
     async def acquire_on_behalf_of(self, borrower: object) -> None:
         """Wait for room. Cancellation: no effect; where there is room, it is not noticed here."""
         try:

@@ -55,7 +55,7 @@ async def _answer(name: str, *, of_task: bool) -> Response:
     query.done()
     kind = must_accept(JSON, NDJSON, SSE)
     service = the_service()
-    session = service.get_task_session(name) if of_task else service.get_session(name)
+    session = service.tasks.newest_session(name) if of_task else service.sessions.get(name)
     reader = service.transcripts.open(session, place)
     if kind != JSON:
         # What is there already, so that a refusal is an answer of its own and not a part of the stream.

@@ -29,7 +29,7 @@ async def get_approvals() -> Response:
     status = query.choice("status", ("all", *(state.value for state in ApprovalState)), ApprovalState.OPEN.value)
     page = query.page()
     query.done()
-    found = the_service().approvals(None if status == "all" else ApprovalState(status or ApprovalState.OPEN))
+    found = the_service().approvals.list(None if status == "all" else ApprovalState(status or ApprovalState.OPEN))
     return answer(page_of(found, page, key=lambda view: view.id, render=_render, name="approvals"))
 
 
@@ -37,7 +37,7 @@ async def get_approvals() -> Response:
 async def get_approval(name: str) -> Response:
     """One approval."""
     Query(()).done()
-    return answer(_render(the_service().get_approval(name)))
+    return answer(_render(the_service().approvals.get(name)))
 
 
 @routes.post("/v1/approvals/<name>", Needs.ADMIN)
@@ -46,7 +46,7 @@ async def post_approval(name: str) -> Response:
     Query(()).done()
     fields = {"decision": _a_decision, "reason": a_text, "text": a_text, "option": a_count}
     body = await read_body(fields, ("decision",))
-    view = await the_service().resolve_approval(name, _answer_of(body), who_asks())
+    view = await the_service().approvals.resolve(name, _answer_of(body), who_asks())
     return answer(_render(view), 200 if view.state.settled else 202)
 
 

@@ -65,6 +65,7 @@ def _standing(service: Service) -> dict[str, object]:
         "pid": os.getpid(),
         "version": __version__,
         "project": service.project,
+        "workspace": service.workspace,
         "addresses": list(life.addresses),
         "running": len(live),
         "queued": count_waiting(world),

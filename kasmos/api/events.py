@@ -31,7 +31,7 @@ async def get_events() -> Response:
     query.done()
     kind = must_accept(NDJSON, SSE)
     service = the_service()
-    run_id = service.get_run(run).id if run is not None else None
+    run_id = service.runs.get(run).id if run is not None else None
     subscription = await service.subscribe(after)
     return stream_answer(
         AllEvents(subscription, kind) if run_id is None else _RunStream(subscription, kind, service, run_id)
@@ -47,7 +47,7 @@ async def get_task_events(name: str) -> Response:
     query.done()
     kind = must_accept(NDJSON, SSE)
     service = the_service()
-    task = service.get_task(name)
+    task = service.tasks.get(name)
     subscription = await service.subscribe(after)
     return stream_answer(TaskStream(service, subscription, kind, task, output=output == "true", offset=offset))
 

@@ -53,9 +53,9 @@ async def _read(session: str, offset: int, limit: int, wait: float) -> Output:
     service = the_service()
     if wait > 0:
         with this_app().waiting(wait):
-            return await service.read_output(session, offset, limit, wait)
+            return await service.sessions.read_output(session, offset, limit, wait)
     # Also when the wait was over or the server is closing: what there is, is the answer.
-    return await service.read_output(session, offset, limit)
+    return await service.sessions.read_output(session, offset, limit)
 
 
 def _as_text(chunk: OutputChunk, ended: bool) -> tuple[bytes, int]:

@@ -27,6 +27,7 @@ from kasmos.daemon.terms import STDIN, RunOverrides
 from kasmos.daemon.wire import run_detail_wire, run_wire
 from kasmos.exceptions import Mistake, RequestError
 from kasmos.model.plan import Origin
+from kasmos.orchestration.intake import ACCEPT_TIMEOUT
 
 routes = Routes("runs")
 
@@ -52,7 +53,7 @@ async def get_runs() -> Response:
     query = Query(("origin", "limit", "cursor"))
     origin, page = query.choice("origin", ("plan", "task", "all"), "plan"), query.page()
     query.done()
-    runs = the_service().list_runs(None if origin == "all" else Origin(origin or "plan"))
+    runs = the_service().runs.list(None if origin == "all" else Origin(origin or "plan"))
     return answer(page_of(runs, page, key=lambda run: run.id, render=run_wire, name="runs"))
 
 
@@ -65,7 +66,7 @@ async def post_run() -> Response:
         body: dict[str, Any] = {"document_base64": base64.b64encode(document).decode()}
     else:
         body = await read_body(_SUBMISSION)
-    submitted = await the_service().submit_run(
+    submitted = await the_service().runs.submit(
         _document(body),
         _source(body),
         fresh=body.get("fresh", False),
@@ -76,6 +77,7 @@ async def post_run() -> Response:
             task_timeout=body.get("task_timeout"),
             on_failure=body.get("on_failure"),
         ),
+        patience=ACCEPT_TIMEOUT,
     )
     return answer(submitted, 202, location=f"/v1/runs/{submitted.run_id}")
 
@@ -85,7 +87,7 @@ async def get_run(name: str) -> Response:
     """One run with its tasks."""
     Query(()).done()
     service = the_service()
-    return answer(run_detail_wire(service.world, service.get_run(name)))
+    return answer(run_detail_wire(service.world, service.runs.get(name)))
 
 
 @routes.post("/v1/runs/<name>/advance", Needs.ADMIN)
@@ -93,7 +95,7 @@ async def post_advance(name: str) -> Response:
     """Let a parked run go on."""
     Query(()).done()
     await read_body({})
-    return answer(run_wire(await the_service().advance(name)), 202)
+    return answer(run_wire(await the_service().runs.advance(name)), 202)
 
 
 @routes.post("/v1/runs/<name>/continue", Needs.ADMIN)
@@ -101,7 +103,7 @@ async def post_continue(name: str) -> Response:
     """Take up a run that was interrupted."""
     Query(()).done()
     await read_body({})
-    return answer(run_wire(await the_service().continue_run(name)), 202)
+    return answer(run_wire(await the_service().runs.continue_run(name)), 202)
 
 
 @routes.post("/v1/runs/<name>/cancel", Needs.ADMIN)
@@ -109,7 +111,7 @@ async def post_cancel(name: str) -> Response:
     """End a run for good."""
     Query(()).done()
     body = await read_body({"reason": a_text})
-    run = await the_service().cancel_run(name, body.get("reason", "cancelled by request"))
+    run = await the_service().runs.cancel(name, body.get("reason", "cancelled by request"))
     return answer(run_wire(run), 202)
 
 
@@ -119,7 +121,7 @@ async def post_retry(name: str) -> Response:
     Query(()).done()
     body = await read_body({"tasks": some_words, "resume": a_flag})
     resume = body.get("resume", False)
-    return answer(run_wire(await the_service().retry_run(name, body.get("tasks", ()), resume=resume)), 202)
+    return answer(run_wire(await the_service().runs.retry(name, body.get("tasks", ()), resume=resume)), 202)
 
 
 def _document(body: dict[str, Any]) -> bytes:

@@ -13,6 +13,8 @@ each with a test of its name in `tests/e2e/test_server.py`:
 7. Listening sockets are made inheritable. Ours is made there.
 8. The file's mode is made by changing the process's umask for a moment. Ours is set on the socket before it is bound.
 9. The peer's credentials are not in the scope.
+10. After an answer that did not wait for the request's body, the connection is closed at once. A client that is still
+    sending the body meets a broken pipe then, and does not read why it was refused.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
+import h11
 import hypercorn.trio.run
 import trio
 from hypercorn.config import Config, Sockets
@@ -58,6 +61,9 @@ PIECE = 65_536
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that closing a connection, or making it ready for its next request, may take."""
+
+LINGER_TIMEOUT = 2.0
+"""Seconds that a client is given to finish a request that was answered before it had."""
 
 KEEP_ALIVE_TIMEOUT = 15.0
 """Seconds that a connection may be idle, or take to send a request's head."""
@@ -96,6 +102,7 @@ class SafeTCPServer(TCPServer):
         tcp = self.stream.socket.family != socket.AF_UNIX
         peer = None if tcp else _peer_of(self.stream)
         self.farewell = Farewell()
+        self._reading = trio.CancelScope()
         self.state = LifespanState({**self.state, "peer": peer, "tcp": tcp, "farewell": self.farewell})
         await super().run()
 
@@ -106,9 +113,29 @@ class SafeTCPServer(TCPServer):
             return
         # (2) Shielded: Quart cancels us exactly now, and the connection has to be closed or recycled.
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT) as scope:
-            await super().protocol_send(event)
+            if isinstance(event, Closed) and self._is_spoken_to():
+                await self._hear_out()
+            else:
+                await super().protocol_send(event)
         if scope.cancelled_caught:
             await trio.aclose_forcefully(self.stream)
+
+    async def _read_data(self) -> None:
+        # Its end closes the connection.
+        with self._reading:
+            await super()._read_data()
+
+    def _is_spoken_to(self) -> bool:
+        """Whether the client is in the middle of a request."""
+        connection = getattr(self.protocol.protocol, "connection", None)
+        return isinstance(connection, h11.Connection) and connection.their_state is h11.SEND_BODY
+
+    async def _hear_out(self) -> None:
+        """Say that this was all, and go on reading for a moment; what is read then is thrown away (10)."""
+        with suppress(trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError):
+            await self.stream.send_eof()
+        self._reading.deadline = trio.current_time() + LINGER_TIMEOUT
+        await self.protocol.handle(Closed())
 
     async def _send(self, data: bytes) -> None:
         # (1) Not shielded. A piece that was cut off leaves the stream useless, so then it is closed.

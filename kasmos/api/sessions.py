@@ -31,10 +31,10 @@ async def get_sessions() -> Response:
     run, page = query.text("run"), query.page()
     query.done()
     service = the_service()
-    run_id = service.get_run(run).id if run is not None else None
+    run_id = service.runs.get(run).id if run is not None else None
     sessions = [
         session
-        for session in service.list_sessions()
+        for session in service.sessions.list()
         if run_id in (None, session.run_id)
         and status in (None, session_status(session))
         and (live is None or session.state.live == (live == "true"))
@@ -46,13 +46,13 @@ async def get_sessions() -> Response:
 async def get_session(name: str) -> Response:
     """One session."""
     Query(()).done()
-    return answer(_render(the_service().get_session(name)))
+    return answer(_render(the_service().sessions.get(name)))
 
 
 @routes.get("/v1/sessions/<name>/output", Needs.READ)
 async def get_output(name: str) -> Response:
     """A session's output."""
-    return await output_answer(the_service().get_session(name).id)
+    return await output_answer(the_service().sessions.get(name).id)
 
 
 @routes.get("/v1/sessions/<name>/screen", Needs.READ)
@@ -78,7 +78,7 @@ async def post_stop(name: str) -> Response:
     """Stop a session, politely and then firmly."""
     Query(()).done()
     await read_body({})
-    return answer(_render(await the_service().stop_session(name)), 202)
+    return answer(_render(await the_service().sessions.stop(name)), 202)
 
 
 @routes.post("/v1/sessions/<name>/keys", Needs.ADMIN)
@@ -139,4 +139,4 @@ def _a_size(value: Any) -> str:
 
 def _render(session: SessionView) -> object:
     service = the_service()
-    return session_wire(session, service.output_bytes(session), service.last_output_at(session))
+    return session_wire(session, service.sessions.output_bytes(session), service.sessions.last_output_at(session))

@@ -60,5 +60,5 @@ async def post_stop() -> Response:
     if not body.get("all"):
         mistake = Mistake("$.all", "it is missing", "true, to end every unfinished run")
         raise RequestError(400, "invalid_body", "the body is wrong", [mistake])
-    runs = await the_service().cancel_all(body.get("reason", "stopped by request"))
+    runs = await the_service().runs.cancel_all(body.get("reason", "stopped by request"))
     return answer({"runs": [run_wire(run) for run in runs]}, 202)

@@ -123,7 +123,7 @@ class _OutputLines:
         if self._session is None:
             await trio.sleep_forever()
         else:
-            await self._service.wait_for_output(self._session, self._offset)
+            await self._service.sessions.wait_for_output(self._session, self._offset)
 
     def _follow(self, session_id: str, offset: int) -> None:
         self._session, self._offset = session_id, offset
@@ -139,7 +139,7 @@ class _OutputLines:
     async def _read(self, *, final: bool = False) -> bytes:
         assert self._session is not None
         try:
-            output = await self._service.read_output(self._session, self._offset, OUTPUT_PIECE)
+            output = await self._service.sessions.read_output(self._session, self._offset, OUTPUT_PIECE)
         except RequestError:
             gone = {"type": "output_gone", "task_id": self._id, "session_id": self._session}
             self._session = None

@@ -43,7 +43,7 @@ async def get_tasks() -> Response:
     def wanted(task: TaskView) -> bool:
         return status in (None, task_status(task))
 
-    tasks = service.list_tasks(run=run, agent=agent, status=wanted)
+    tasks = service.tasks.list(run=run, agent=agent, status=wanted)
     render = partial(task_wire, service.world)
     return answer(page_of(tasks, page, key=lambda task: task.id, render=render, name="tasks"))
 
@@ -55,14 +55,14 @@ async def post_task() -> Response:
     request_key = _request_key()
     wanted, stream, mistakes = await read_task_body()
     if mistakes:
-        await the_service().refuse_task(wanted, mistakes)
+        await the_service().tasks.refuse(wanted, mistakes)
     kind = must_accept(NDJSON, SSE) if stream else must_accept(JSON, NDJSON, SSE)
     service = the_service()
-    submitted = await service.submit_task(wanted, key=request_key)
+    submitted = await service.tasks.submit(wanted, key=request_key)
     location = f"/v1/tasks/{submitted.task_id}"
     if kind == JSON:
         return answer(submitted, 202, location=location)
-    task = service.get_task(submitted.task_id)
+    task = service.tasks.get(submitted.task_id)
     subscription = await service.subscribe(submitted.cursor)
     return stream_answer(TaskStream(service, subscription, kind, task, output=True), location=location)
 
@@ -83,14 +83,14 @@ def _request_key() -> str:
 async def get_task(name: str) -> Response:
     """One task."""
     Query(()).done()
-    return _answer_task(the_service().get_task(name))
+    return _answer_task(the_service().tasks.get(name))
 
 
 @routes.get("/v1/tasks/<name>/output", Needs.READ)
 async def get_task_output(name: str) -> Response:
     """The output of a task's newest session."""
     service = the_service()
-    return await output_answer(service.get_task_session(name).id)
+    return await output_answer(service.tasks.newest_session(name).id)
 
 
 @routes.post("/v1/tasks/<name>/cancel", Needs.ADMIN)
@@ -98,7 +98,7 @@ async def post_cancel(name: str) -> Response:
     """Stop a task for good."""
     Query(()).done()
     await read_body({})
-    return _answer_task(await the_service().cancel_task(name), 202)
+    return _answer_task(await the_service().tasks.cancel(name), 202)
 
 
 @routes.post("/v1/tasks/<name>/retry", Needs.ADMIN)
@@ -106,7 +106,7 @@ async def post_retry(name: str) -> Response:
     """Try a task again."""
     Query(()).done()
     body = await read_body({"resume": a_flag})
-    return _answer_task(await the_service().retry_task(name, resume=body.get("resume", False)), 202)
+    return _answer_task(await the_service().tasks.retry(name, resume=body.get("resume", False)), 202)
 
 
 @routes.post("/v1/tasks/<name>/attach", Needs.ADMIN)
@@ -115,7 +115,7 @@ async def post_attach(name: str) -> Response:
     Query(()).done()
     body = await read_body({"now": a_flag, "check": a_flag})
     check = body.get("check", False)
-    task = await the_service().attach_task(name, who_asks(), now=body.get("now", False), check=check)
+    task = await the_service().tasks.attach(name, who_asks(), now=body.get("now", False), check=check)
     return _answer_task(task, 200 if check else 202)
 
 
@@ -128,7 +128,7 @@ async def post_detach(name: str) -> Response:
     if back.done and back.prompt:
         mistake = Mistake("$.prompt", "what is done is told nothing", "leave it out")
         raise RequestError(400, "invalid_body", "the body is wrong", [mistake])
-    return _answer_task(await the_service().detach_task(name, back), 202)
+    return _answer_task(await the_service().tasks.detach(name, back), 202)
 
 
 def _answer_task(task: TaskView, status: int = 200) -> Response:

@@ -95,9 +95,9 @@ class _Conversation:
             raise RequestError(400, "invalid_message", detail)
         if what == "events":
             after, run = _number(said, "after"), said.get("run")
-            run_id = self._service.get_run(str(run)).id if run is not None and verb == "subscribe" else None
+            run_id = self._service.runs.get(str(run)).id if run is not None and verb == "subscribe" else None
             return "events", (lambda: self._events(after, run_id)) if verb == "subscribe" else None
-        view = self._service.get_session(str(said.get("session", "")))
+        view = self._service.sessions.get(str(said.get("session", "")))
         session = view.id
         if what == "agent_events":
             reader = self._service.transcripts.open(view, _place(said)) if verb == "subscribe" else None
@@ -130,7 +130,7 @@ class _Conversation:
     async def _output(self, session: str, offset: int) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         while True:
-            output = await self._service.read_output(session, offset, OUTPUT_PIECE, OUTPUT_WAIT)
+            output = await self._service.sessions.read_output(session, offset, OUTPUT_PIECE, OUTPUT_WAIT)
             chunk = output.chunk
             if chunk.data or chunk.lost or output.ended:
                 await self._send(

@@ -16,7 +16,7 @@ from kasmos.cli.render import View
 from kasmos.cli.render.facts import run_title
 from kasmos.cli.render.files import write_reports
 from kasmos.cli.request import Document, Place, Request
-from kasmos.daemon.service import plan_key
+from kasmos.daemon.submission import plan_key
 from kasmos.exceptions import RequestError
 from kasmos.model import event as ev
 from kasmos.model.event import Record

@@ -81,7 +81,8 @@ def _tell(verdict: Mapping[str, Any], tried: Sequence[Mapping[str, Any]], *, as_
     if as_json:
         from kasmos.model import codec
 
-        click.echo(codec.encode_pretty(verdict))
+        against = [{"rule": one["rule"], "state": one["state"]} for one in contradicting(verdict, tried)]
+        click.echo(codec.encode_pretty({**verdict, "contradictions": against}))
     else:
         click.echo("\n".join(render_text(verdict, tried)))
 
@@ -138,7 +139,7 @@ def render_text(verdict: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) 
         where = one["region"] if one["line"] is None else f"{one['region']}, line {one['line']}"
         yield f"  {where}: {clean(one['text'])}"
     yield from (f"  {clean(line)}" for line in _details(verdict))
-    against = [one for one in tried if one["held"] and one["state"] != verdict["state"]]
+    against = contradicting(verdict, tried)
     if against:
         yield "seen as well, and asked later:"
         yield from (f"  {other['rule']} would say {other['state']}" for other in against)
@@ -146,6 +147,11 @@ def render_text(verdict: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) 
     for one in tried:
         mark = "*" if one["rule"] == verdict["rule"] else "+" if one["held"] else " "
         yield f" {mark} {one['rule']:<24} {one['state']:<11} {clean(one['missed'] or 'holds')}"
+
+
+def contradicting(verdict: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rules that held as well and say something else."""
+    return [one for one in tried if one["held"] and one["state"] != verdict["state"]]
 
 
 def _details(verdict: Mapping[str, Any]) -> Iterator[str]:

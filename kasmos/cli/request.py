@@ -9,9 +9,11 @@ from pathlib import Path
 import attrs
 import click
 
-from kasmos.config.load import load_config, locate_project
+from kasmos.config.load import load_config, locate_project, read_state_root
 from kasmos.config.schema import Config
-from kasmos.daemon.service import RunOverrides
+from kasmos.daemon.terms import RunOverrides
+from kasmos.exceptions import ConfigError
+from kasmos.store.lock import read_holder
 from kasmos.store.stateroot import StateRoot, find_state_root
 
 
@@ -48,6 +50,8 @@ class Place:
     environ: Mapping[str, str] = attrs.field(repr=False)
     warnings: tuple[str, ...] = ()
     """What the configuration's loader had to say."""
+    wrong: ConfigError | None = None
+    """Why there is no configuration; then a supervisor that has one in force is at work here."""
 
     def configure(self, flags: Mapping[str, object]) -> Config:
         """The configuration with these key paths on top."""
@@ -66,13 +70,26 @@ class Document:
 def place_of(ctx: click.Context) -> Place:
     """Find the project and its state root from the options of `kas` itself.
 
+    Files that have mistakes are no reason to refuse what is for a supervisor to judge, by what it has in force.
+
     Raises:
-        ConfigError: the configuration is wrong.
+        ConfigError: the configuration is wrong, and nobody supervises.
     """
     options: Mapping[str, str | None] = ctx.find_root().params
     environ = dict(os.environ)
     project = locate_project(options.get("project"))
-    loaded = load_config(project, environ=environ)
-    override, configured = options.get("state_root"), loaded.config.state_root
-    root = find_state_root(project, environ=environ, override=override, configured=configured)
+    override = options.get("state_root")
+    try:
+        loaded = load_config(project, environ=environ)
+    except ConfigError as error:
+        configured = read_state_root(project, environ=environ).value
+        root = find_state_root(project, environ=environ, override=override, configured=configured)
+        if read_holder(root.lock_path) is None:
+            raise
+        many = "a mistake" if len(error.mistakes) == 1 else f"{len(error.mistakes)} mistakes"
+        warning = (
+            f"the configuration has {many} (kas config check); the supervisor that runs here is asked all the same"
+        )
+        return Place(project, root, environ, (warning,), error)
+    root = find_state_root(project, environ=environ, override=override, configured=loaded.config.state_root)
     return Place(project, root, environ, tuple(map(str, loaded.warnings)))

@@ -56,7 +56,7 @@ def run(
     130 when interrupted: the same command goes on from there.
     """
     from kasmos.cli import foreground
-    from kasmos.daemon.service import RunOverrides
+    from kasmos.daemon.terms import RunOverrides
 
     overrides = RunOverrides(
         agent=agent, mode=mode, max_concurrent=max_concurrent, task_timeout=task_timeout, on_failure=on_failure
@@ -71,7 +71,7 @@ def run(
         summary=summary,
         budget_daily=budget_daily,
     )
-    foreground.leave(foreground.execute(foreground.place_of(ctx), request))
+    foreground.complete(foreground.place_of(ctx), request)
 
 
 @click.command("resume")
@@ -88,4 +88,4 @@ def resume(
     from kasmos.cli import foreground
 
     request = foreground.Request(resume=run_id or "", keep=keep, as_json=as_json, junit=junit, summary=summary)
-    foreground.leave(foreground.execute(foreground.place_of(ctx), request))
+    foreground.complete(foreground.place_of(ctx), request)

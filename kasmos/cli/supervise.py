@@ -184,7 +184,7 @@ class Supervising:
         errand = self._errand
         assert errand.document is not None
         errand.announce_end_of_old(before)
-        submitted = await engine.service.submit_run(
+        submitted = await engine.service.runs.submit(
             errand.document.data,
             errand.document.source,
             fresh=errand.request.fresh,
@@ -205,8 +205,8 @@ class Supervising:
     async def _take_up(self, engine: Engine, before: World) -> str:
         errand, request = self._errand, self._errand.request
         if request.retry is not None and request.resume:
-            run = engine.service.get_run(request.resume)
-            await engine.service.retry_run(run.id, request.retry, resume=request.in_conversation)
+            run = engine.service.runs.get(request.resume)
+            await engine.service.runs.retry(run.id, request.retry, resume=request.in_conversation)
             errand.run_id = run.id
             return trying_again(before.runs[run.id], request.retry)
         run = errand.find_run(engine.journal.world)

@@ -173,6 +173,8 @@ class Story:
             what += f" ({clean(session.profile)}{', with a person' if session.attended else ''})"
         taken = duration(seconds(self.world, session, self.found, time.monotonic(), time.time()))
         end = str(self.found.get(session.id) or session.exit or session.state.value.replace("_", " "))
+        if session.awaits and session.state.live:
+            end += f", hangs: {clean(session.awaits)}"
         line = f"{local_moment(session.starting_at)}  {what}: {end}" + (f" after {taken}" if taken != "-" else "")
         if session.stop_reason is not None:
             killed = ", then killed" if session.killed else ""

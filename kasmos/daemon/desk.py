@@ -42,7 +42,7 @@ class TaskDesk:
         self._in_hand = 0
 
     async def submit(self, request: TaskRequest, key: str) -> TaskSubmittedWire:
-        """Accept a task; see `Service.submit_task`."""
+        """Accept a task; see `Tasks.submit`."""
         digest = request.digest()
         cursor = self._orchestrator.world.seq
         # Also while the supervisor leaves, or the queue is full: what was accepted is there, and is told of.
@@ -61,7 +61,7 @@ class TaskDesk:
             if shortage is not None:
                 raise budget_exceeded(shortage, self._surroundings)
             submission = TaskSubmission(
-                prepared.task, prepared.settings, self._surroundings.project, digest, needs, key
+                prepared.task, prepared.settings, self._surroundings.workspace, digest, needs, key
             )
             self._refuse_when_draining()
             accepted = await self._orchestrator.submit_task(submission)
@@ -70,7 +70,7 @@ class TaskDesk:
         return self._answer(accepted, cursor, prepared.warnings)
 
     async def refuse(self, request: TaskRequest, mistakes: Iterable[Mistake]) -> NoReturn:
-        """Refuse a task with mistakes; see `Service.refuse_task`."""
+        """Refuse a task with mistakes; see `Tasks.refuse`."""
         _, _, others = await self._look(request)
         told = {mistake.place: mistake for mistake in (*others, *mistakes)}
         raise RequestError(400, "invalid_body", _REFUSED, sorted(told.values(), key=lambda one: one.place))
@@ -90,7 +90,7 @@ class TaskDesk:
             request = attrs.evolve(request, agent=agent, workdir=workdir)
 
         def check() -> tuple[Prepared | None, tuple[Mistake, ...]]:
-            return prepare_task(request, self._surroundings.configure({}), self._surroundings.project, conversation)
+            return prepare_task(request, self._surroundings.configure({}), self._surroundings.workspace, conversation)
 
         # In a thread: the configuration may have to be read.
         prepared, found = await trio.to_thread.run_sync(check)

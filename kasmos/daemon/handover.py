@@ -12,7 +12,7 @@ from kasmos.model.profile import AgentProfile, ExecutionMode
 from kasmos.model.session import SessionKind
 from kasmos.model.takeover import HandBack, TakeoverPhase
 from kasmos.model.view import Active, BackingOff, Ended, SessionState, SessionView, TaskView
-from kasmos.orchestration.assembly import mode_of
+from kasmos.orchestration.modes import mode_of
 from kasmos.sessions.protocol import OutputChunk
 
 

@@ -81,6 +81,8 @@ class SessionWire:
     """What a person should know about that."""
     delivery: str | None = None
     """What has become of a prompt that is typed: delivering, delivered or failed."""
+    awaits: str = ""
+    """Who of it waits for input that nobody gives, and for what; empty where nothing is known of such."""
     attended: bool = False
     """Whether it is a headless task's conversation in a terminal, for the person who took it over."""
 

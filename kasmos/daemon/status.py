@@ -149,10 +149,10 @@ class StatusBoard:
         service = self._service
         known, self._sessions = self._sessions, {}
         for view in views:
-            fact, size = known.get(view.id), service.output_bytes(view)
+            fact, size = known.get(view.id), service.sessions.output_bytes(view)
             if fact is None or fact.view is not view or fact.output_bytes != size:
                 # Only now, since it is a look at a file.
-                fact = _SessionFacts(view, size, wire.session_wire(view, size, service.last_output_at(view)))
+                fact = _SessionFacts(view, size, wire.session_wire(view, size, service.sessions.last_output_at(view)))
             self._sessions[view.id] = fact
         return tuple(fact.wire for fact in self._sessions.values())
 

@@ -190,12 +190,8 @@ class Terminals:
             if enter:
                 await terminal.session.press("Enter")
             return SentWire(enter, verified=False, file="", replaced="")
-        if terminal.is_blind:
-            said = await terminal.type_blind(text, submit=enter, force=force)
-        else:
-            order = Order(text, submit=enter, force=force, patience=math.inf if wait else BUSY_PATIENCE)
-            said = await terminal.deliver(order)
-        return _sent(said)
+        order = Order(text, submit=enter, force=force, patience=math.inf if wait else BUSY_PATIENCE)
+        return _sent(await (terminal.type_blind(order) if terminal.is_blind else terminal.deliver(order)))
 
     async def press(self, name: str, keys: Sequence[str]) -> None:
         """Press keys by their names.

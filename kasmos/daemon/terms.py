@@ -64,6 +64,7 @@ class OrchestratorLike(Protocol):
         settings: RunSettings,
         project: str,
         fresh: bool,
+        patience: float,
     ) -> AcceptedLike:
         """Start, continue or join a run of *plan*."""
 
@@ -129,7 +130,7 @@ class Surroundings:
     """What the service is given by the composition root."""
 
     project: str
-    """The directory tasks run in. Absolute."""
+    """The directory of the project. Absolute."""
     configure: Callable[[Mapping[str, object]], Config]
     """Gives the configuration in force, with these key paths on top. Blocks on the disk."""
     present: Callable[[], Config]
@@ -146,6 +147,8 @@ class Surroundings:
     """Why an agent, or anybody, may spend nothing more today."""
     retry_after: Callable[[Shortage], int] = _soon
     """Seconds after which that may be otherwise."""
+    workspace: str = attrs.field(default=attrs.Factory(lambda self: self.project, takes_self=True))
+    """The directory tasks run in: the project, if it is not another one. Absolute."""
     record: Callable[[Event], object] = lambda event: None
     """Makes a fact durable in its own time. Never blocks."""
     environ: Mapping[str, str] = attrs.field(factory=dict, repr=False)

@@ -24,6 +24,7 @@ from kasmos.daemon.shapes import (
 from kasmos.model.approval import ApprovalState, AskKind
 from kasmos.model.codec import format_instant
 from kasmos.model.plan import Wave
+from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import ExitStatus, SessionKind
 from kasmos.model.takeover import Takeover, TakeoverPhase
 from kasmos.model.task import Cause, Outcome
@@ -140,6 +141,7 @@ def session_wire(
         screen=session.screen if session.state.live else "",
         screen_note=session.screen_note if session.state.live else "",
         delivery=session.delivery.value if session.delivery is not None else None,
+        awaits=session.awaits if session.state.live else "",
         attended=session.attended,
     )
 
@@ -290,6 +292,9 @@ def concerns(
     for session in sessions:
         if session.state is SessionState.RUNNING and (said := _at_terminal(session)):
             yield Attention("terminal", session.id, f"{said} (`kas attach {session.name}`)")
+        if session.state is SessionState.RUNNING and session.awaits:
+            cure = f"kas attach {session.name}" if session.backend is ExecutionMode.TMUX else f"kas why {session.id}"
+            yield Attention("input", session.id, f"{session.name}: {session.awaits} (`{cure}`)")
         if session.unkillable and session.state is SessionState.STOPPING:
             pids = ", ".join(str(pid) for pid in session.unkillable)
             yield Attention("unkillable", session.id, f"processes survive SIGKILL: {pids}")

@@ -11,7 +11,7 @@ import attrs
 from kasmos.model.approval import Answer, Ask, ResolvedBy
 from kasmos.model.plan import Origin, Plan, RunSettings
 from kasmos.model.profile import ExecutionMode
-from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason
+from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason, WaitSource
 from kasmos.model.task import Cause, Outcome
 from kasmos.model.usage import DayTally, Failure, FailureKind, Usage
 
@@ -438,6 +438,17 @@ class ScreenSeen:
 
 
 @attrs.frozen
+class InputAwaited:
+    """A process of a session was seen to wait for input that nobody gives; or, without words, it is so no more."""
+
+    session_id: str
+    what: str = ""
+    """Who waits for what, for people."""
+    pid: int | None = None
+    source: WaitSource | None = None
+
+
+@attrs.frozen
 class ApprovalRequested:
     """A session asks for a yes or no, or for an answer."""
 
@@ -529,6 +540,7 @@ SessionEvent = (
     | PromptDelivered
     | DeliveryFailed
     | ScreenSeen
+    | InputAwaited
     | ApprovalRequested
     | ApprovalResolved
     | ApprovalSending

@@ -199,6 +199,41 @@ class Capabilities:
     """The session can be seen asking, and answered: it is an `AskSource` as well."""
 
 
+class WaitSource(enum.StrEnum):
+    """What a process waits for."""
+
+    TERMINAL = "terminal"
+    PIPE = "pipe"
+    """Its standard input, which is a pipe or a socket."""
+    STOPPED = "stopped"
+    """To be continued (SIGCONT): it was stopped by a signal."""
+
+
+@attrs.frozen
+class InputWait:
+    """A process of a session that waited for input at the moment it was looked at."""
+
+    pid: int
+    start: int
+    """Start time, by which it is not mistaken for another one."""
+    name: str
+    source: WaitSource
+    ticks: int
+    """Time of the processor it has used, in the kernel's ticks."""
+    born_at: float
+    """Wall clock."""
+    is_program: bool = False
+    """Whether it is the session's program itself."""
+    alone: bool = False
+    """Nobody but itself could give it something."""
+    holder: str = ""
+    """Who could, in words."""
+    held_above: bool = False
+    """All who could are processes that it descends from."""
+    stalemate: bool = False
+    """They do nothing before one of their children has ended."""
+
+
 @attrs.frozen
 class Leftover:
     """A process that outlived the program that started it."""

@@ -117,6 +117,8 @@ class SessionView:
     """What its terminal shows, in a word; empty where nothing is known."""
     screen_note: str = ""
     """What a person should know about that."""
+    awaits: str = ""
+    """Who of it waits for input that nobody gives, and for what; empty where nothing is known of such."""
     account: str = ""
     """The account it uses."""
     usage: Usage | None = None

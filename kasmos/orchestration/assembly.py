@@ -13,6 +13,7 @@ import attrs
 import kasmos
 from kasmos.config.schema import profile_digest
 from kasmos.exceptions import ConfigError, Mistake
+from kasmos.harnesses.catalog import recognise
 from kasmos.harnesses.command import Continuation, limit_arguments
 from kasmos.harnesses.equip import Equipped, equip, equip_attended, harness_of, judge_profile
 from kasmos.model.approval import ApprovalPolicy
@@ -23,6 +24,7 @@ from kasmos.model.session import SessionKind, SessionSpec
 from kasmos.model.usage import Price
 from kasmos.model.view import RunView, SessionView, TaskView, World
 from kasmos.orchestration.budgets import Place, allowance, purses
+from kasmos.orchestration.modes import agent_name, mode_of
 from kasmos.orchestration.treasury import Treasury
 from kasmos.plans import compile_task
 from kasmos.screens import Ruleset, rules_for
@@ -64,17 +66,6 @@ class Kitchen:
     """Whether a session may be started, and what it may spend."""
 
 
-def mode_of(run: RunView, profile: AgentProfile) -> ExecutionMode:
-    """The backend a profile's sessions run in, as this run was started."""
-    override = run.settings.execution_mode
-    return ExecutionMode(override) if override is not None else profile.execution_mode
-
-
-def agent_name(run: RunView, task: TaskView) -> str | None:
-    """The profile a task runs with."""
-    return task.spec.agent or run.settings.default_agent
-
-
 def refusals(
     profiles: Mapping[str, AgentProfile],
     names: Iterable[str],
@@ -94,6 +85,8 @@ def refusals(
     used = [profiles[name] for name in names if name in profiles and profiles[name].enabled]
     found = []
     for profile in used:
+        if profile.harness is None and recognise(profile.program).dialect == "generic":
+            continue  # nothing is known of what it would refuse
         whole = child_environment(environ, env_pass=profile.env_pass, env=env or {}, own={})
         found += judge_profile(profile, mode, environment=whole, is_root=os.geteuid() == 0)
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import trio
+
 from kasmos.sessions.protocol import ExecutionSession
 
 
@@ -10,14 +12,23 @@ class LiveSessions:
 
     def __init__(self) -> None:
         self._sessions: dict[str, ExecutionSession] = {}
+        self._some = trio.Event()
+        """Set while there is one."""
 
     def started(self, session: ExecutionSession) -> None:
         """A session runs."""
         self._sessions[session.spec.id] = session
+        self._some.set()
 
     def ended(self, session_id: str) -> None:
         """A session has ended."""
         self._sessions.pop(session_id, None)
+        if not self._sessions:
+            self._some = trio.Event()
+
+    async def wait_any(self) -> None:
+        """Wait until a session runs. Cancellation: no effect."""
+        await self._some.wait()
 
     def all(self) -> list[ExecutionSession]:
         """Every session that runs."""

@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 import trio
 
 from kasmos.exceptions import SupervisionError
-from kasmos.failpoints import reach
 from kasmos.model import event as ev
-from kasmos.model.approval import Answer, ResolvedBy
+from kasmos.model.approval import Answer
 from kasmos.model.plan import Origin, Plan, RunSettings
 from kasmos.model.session import StopReason
 from kasmos.model.takeover import HandBack
 from kasmos.model.task import Cause, CauseKind, Outcome
-from kasmos.model.view import ApprovalView, Ended, RunState, RunView, TaskView, World
-from kasmos.orchestration.accounts import parked_now
-from kasmos.orchestration.approvals import require_not_stale, require_open
-from kasmos.orchestration.assembly import Kitchen, agent_name, mode_of
+from kasmos.model.view import ApprovalView, RunState, RunView, World
+from kasmos.orchestration.assembly import Kitchen
+from kasmos.orchestration.command import Command
 from kasmos.orchestration.driver import Driver
 from kasmos.orchestration.intake import Intake, TaskAccepted, TaskSubmission
 from kasmos.orchestration.live import LiveSessions
-from kasmos.orchestration.retry import tasks_to_retry
+from kasmos.orchestration.modes import require_backends
+from kasmos.orchestration.people import People
+from kasmos.orchestration.retry import chosen_to_retry
 from kasmos.orchestration.scheduler import parked_after
 from kasmos.orchestration.slots import is_under_way
 from kasmos.orchestration.submission import Accepted, Submission, is_gone_on_with, told_of, unfinished_run
 from kasmos.orchestration.treasury import Treasury
 from kasmos.sessions.protocol import ExecutionSession
-from kasmos.sessions.registry import require_backend
 from kasmos.supervision.child import Child
 from kasmos.supervision.ledger import Ledger
 from kasmos.supervision.supervisor import Supervisor
 from kasmos.supervision.terminal import Terminal
 
 __all__ = ["Accepted", "LiveSessions", "Orchestrator", "open_orchestrator"]
-
-COMMIT_TIMEOUT = 5.0
-"""Seconds that who gave a command waits for it to be recorded before they are told that it cannot be."""
 
 
 class Orchestrator:
@@ -63,6 +60,8 @@ class Orchestrator:
         self._untold = set() if untold is None else {untold}
         """Runs whose outcome somebody is still to be told, rather than to have everything done twice."""
         self._driver = Driver(nursery, ledger, supervisor, kitchen, max_concurrent)
+        self._command = Command(self._driver)
+        self._people = People(ledger, supervisor, self._driver, self._command, kitchen.treasury.wall)
         self._intake = Intake(nursery, ledger, self._driver, lambda: f"task_{new_run_id()}")
         self._submitting = trio.Lock()
 
@@ -91,6 +90,11 @@ class Orchestrator:
         """What this session's program says or does now, in a line; None where that is not understood."""
         child = self._child_with(session_id)
         return child.said if child is not None else None
+
+    def at_tool(self, session_id: str) -> float | None:
+        """Since when this session's agent uses a tool, wall clock; `inf` while it uses none, None where unknown."""
+        child = self._child_with(session_id)
+        return child.at_tool if child is not None else None
 
     def _child_with(self, session_id: str) -> Child | None:
         """The child whose session this is, if it runs here and now."""
@@ -138,10 +142,15 @@ class Orchestrator:
         settings: RunSettings,
         project: str,
         fresh: bool = False,
+        patience: float = math.inf,
     ) -> Accepted:
         """Start a run of a plan, or go on with the unfinished run of the same plan.
 
+        Args:
+            patience: seconds to wait for it to be recorded.
+
         Raises:
+            StoreError: it cannot be recorded at present; it may begin all the same, later.
             SupervisionError: the document has changed since its unfinished run began; or the supervisor is leaving.
             BackendUnavailableError: a task's backend cannot run here.
 
@@ -151,10 +160,10 @@ class Orchestrator:
         # Until it is decided: where a fresh run takes the place of the only one, nothing runs for a moment.
         with self._driver.submitting():
             async with self._submitting:
-                return await self._submit(submission)
+                return await self._submit(submission, patience)
 
-    async def _submit(self, submission: Submission) -> Accepted:
-        self._require_accepting()
+    async def _submit(self, submission: Submission, patience: float) -> Accepted:
+        self._command.require_accepting()
         old = unfinished_run(self.world, submission.key)
         if old is not None and is_gone_on_with(submission, old):
             following = self.is_driven(old.id)
@@ -169,11 +178,12 @@ class Orchestrator:
         self._require_backends(started)
         if old is not None:
             await self._abandon(old)
-            self._require_accepting()
-        await self._ledger.append(started)
-        reach("run.accepted")
-        self._driver.drive(started.run_id)
-        return Accepted(started.run_id)
+            self._command.require_accepting()
+        if self._intake.being_recorded(started.key):
+            # Somebody else had less patience. When it is there, it is for us to follow, or not to.
+            await self._intake.accept_run(started, patience)
+            return await self._submit(submission, patience)
+        return Accepted(await self._intake.accept_run(started, patience))
 
     @property
     def queued_tasks(self) -> int:
@@ -197,7 +207,7 @@ class Orchestrator:
         found = self.find_submitted(submission.request_key, submission.digest) if submission.request_key else None
         if found is not None:
             return found
-        self._require_accepting()
+        self._command.require_accepting()
         self._require_backends(submission.started("-"))
         return await self._intake.submit(submission)
 
@@ -209,8 +219,8 @@ class Orchestrator:
         Raises:
             SupervisionError: the supervisor is leaving.
         """
-        self._require_accepting()
-        chosen = [run_id for run_id in run_ids if self._run(run_id).unfinished and not self.is_driven(run_id)]
+        self._command.require_accepting()
+        chosen = [run_id for run_id in run_ids if self._command.run(run_id).unfinished and not self.is_driven(run_id)]
         if not chosen:
             return
         self._untold.update(run_id for run_id in chosen if self.world.runs[run_id].origin is Origin.PLAN)
@@ -224,9 +234,9 @@ class Orchestrator:
         Raises:
             SupervisionError: unknown, ended, or the supervisor is leaving.
         """
-        async with self._command(run_id):
-            self._require_accepting()
-            if not self._run(run_id).unfinished:
+        async with self._command.over(run_id):
+            self._command.require_accepting()
+            if not self._command.run(run_id).unfinished:
                 raise SupervisionError(f"run {run_id} has ended; `kas retry {run_id}` takes it up again")
             if not self.is_driven(run_id):
                 await self._ledger.append(ev.RunContinued(run_id))
@@ -238,8 +248,8 @@ class Orchestrator:
         Raises:
             SupervisionError: unknown, or not parked.
         """
-        async with self._command(run_id):
-            run = self._run(run_id)
+        async with self._command.over(run_id):
+            run = self._command.run(run_id)
             wave = parked_after(run)
             if run.state is not RunState.PARKED or wave is None:
                 raise SupervisionError(f"run {run_id} is not parked: it is {run.outcome or run.state}")
@@ -252,8 +262,8 @@ class Orchestrator:
         Raises:
             SupervisionError: unknown, or ended already.
         """
-        async with self._command(run_id):
-            run = self._run(run_id)
+        async with self._command.over(run_id):
+            run = self._command.run(run_id)
             if not run.unfinished:
                 raise SupervisionError(f"run {run_id} has ended already: {run.outcome}")
             events = _resume(run)
@@ -277,29 +287,14 @@ class Orchestrator:
         Raises:
             SupervisionError: unknown, or nothing to retry.
         """
-        async with self._command(run_id):
-            self._require_accepting()
-            run = self._run(run_id)
-            chosen = self._to_retry(run, task_ids)
+        async with self._command.over(run_id):
+            self._command.require_accepting()
+            run = self._command.run(run_id)
+            chosen = chosen_to_retry(run, task_ids)
             events: list[ev.RunEvent] = _resume(run) if run.unfinished else [ev.RunReopened(run_id)]
             events += [ev.TaskPutBack(run_id, name, "retried", (conversations or {}).get(name, "")) for name in chosen]
             await self._ledger.append(*events)
             self._driver.drive(run_id)
-
-    def _to_retry(self, run: RunView, task_ids: tuple[str, ...]) -> tuple[str, ...]:
-        failed = {
-            task_id
-            for task_id, task in run.tasks.items()
-            if isinstance(task.state, Ended) and task.state.outcome is not Outcome.SUCCEEDED
-        }
-        unknown = [task_id for task_id in task_ids if task_id not in run.tasks]
-        if unknown:
-            raise SupervisionError(f"run {run.id} has no task {', '.join(unknown)}; it has {', '.join(run.tasks)}")
-        wrong = [task_id for task_id in task_ids if task_id not in failed]
-        if wrong or not failed:
-            named = f"task {', '.join(wrong)}" if wrong else f"run {run.id}"
-            raise SupervisionError(f"nothing to retry: {named} has succeeded or is still under way")
-        return tasks_to_retry(run, task_ids)
 
     async def stop_task(self, run_id: str, task_id: str) -> None:
         """Stop a task for good: cancelled, whatever it is doing.
@@ -307,11 +302,8 @@ class Orchestrator:
         Raises:
             SupervisionError: unknown, or not under way.
         """
-        async with self._command(run_id):
-            run = self._run(run_id)
-            if task_id not in run.tasks:
-                raise SupervisionError(f"run {run_id} has no task {task_id}; it has {', '.join(run.tasks)}")
-            task = run.tasks[task_id]
+        async with self._command.over(run_id):
+            task = self._command.task(run_id, task_id)
             if self.is_driven(run_id) and is_under_way(task) and task_id not in self._supervisor.children(run_id):
                 # Left by an earlier supervisor, and about to be taken up again: something of it may run.
                 self._driver.start(run_id, task_id)
@@ -339,128 +331,25 @@ class Orchestrator:
         await self.stop_task(session.run_id, session.task_id)
 
     async def resolve_approval(self, approval_id: str, answer: Answer, who: str, *, patience: float) -> ApprovalView:
-        """Answer what a session asks, in the name of a person.
-
-        Args:
-            approval_id: the approval.
-            answer: what the session is told.
-            who: the person, for the journal.
-            patience: seconds to wait until the session has taken the answer.
-
-        Returns: the approval as it is then: delivered, or still on its way.
-
-        Raises:
-            SupervisionError: unknown, or answered already.
-            StaleApprovalError: it is not asked any more; the session was told nothing.
-
-        Cancellation: the answer may have been recorded; it is given then.
-        """
-        run_id, task_id = self._asker(approval_id)
-        async with self._command(run_id):
-            session_id = require_open(self.world, approval_id).session_id
-            answered = ev.ApprovalResolved(session_id, approval_id, answer, ResolvedBy.PERSON, who, answer.text)
-            await self._ledger.append(answered)
-            child = self._supervisor.children(run_id).get(task_id)
-            if child is not None:
-                child.answered()
-        if child is not None:
-            with trio.move_on_after(patience):
-                await child.wait_settled(approval_id)
-                # That it was delivered may be on its way to the journal.
-                await self._ledger.append()
-        return require_not_stale(self.world, approval_id, answered)
+        """Answer what a session asks, in the name of a person; see `People.answer`."""
+        return await self._people.answer(approval_id, answer, who, patience=patience)
 
     async def take_over(self, run_id: str, task_id: str, conversation: str, who: str, *, now: bool) -> None:
-        """Have a task's conversation opened in a terminal for a person, when its program has ended its turn.
-
-        Args:
-            run_id: the run.
-            task_id: the plan's id.
-            conversation: by the program's own id.
-            who: the person, for the journal.
-            now: its turn is interrupted for it.
-
-        Raises:
-            SupervisionError: unknown, not under way, or taken over already.
-        """
-        async with self._command(run_id):
-            self._require_accepting()
-            task = self._task(run_id, task_id)
-            if task.takeover is not None or not is_under_way(task):
-                raise SupervisionError(f"task {task.id} is not under way any more, or was taken over just now")
-            await self._ledger.append(ev.TakeoverRequested(run_id, task_id, conversation, who, now))
-            reach("takeover.requested")
-            self._heed(run_id, task_id)
+        """Have a task's conversation opened in a terminal for a person; see `People.take_over`."""
+        await self._people.take_over(run_id, task_id, conversation, who, now=now)
 
     async def hand_back(self, run_id: str, task_id: str, back: HandBack) -> None:
-        """Let a conversation that was taken over go on headless.
-
-        Raises:
-            SupervisionError: unknown, or nobody has it.
-        """
-        async with self._command(run_id):
-            task = self._task(run_id, task_id)
-            if task.takeover is None or task.takeover.back is not None:
-                raise SupervisionError(f"task {task.id} is not taken over any more")
-            event = ev.HandedBack(run_id, task_id, back.prompt, back.done, back.now, back.who, back.reason)
-            await self._ledger.append(event)
-            reach("takeover.handed-back")
-            self._heed(run_id, task_id)
-
-    def _heed(self, run_id: str, task_id: str) -> None:
-        child = self._supervisor.children(run_id).get(task_id)
-        if child is not None:
-            child.heed()
-
-    def _task(self, run_id: str, task_id: str) -> TaskView:
-        run = self._run(run_id)
-        if task_id not in run.tasks:
-            raise SupervisionError(f"run {run_id} has no task {task_id}; it has {', '.join(run.tasks)}")
-        return run.tasks[task_id]
+        """Let a conversation that was taken over go on headless; see `People.hand_back`."""
+        await self._people.hand_back(run_id, task_id, back)
 
     async def release_account(self, name: str, who: str) -> None:
-        """Let an account be used again, in the name of a person.
-
-        Raises:
-            SupervisionError: it is not parked; or nothing can be recorded.
-
-        Cancellation: it may have been recorded.
-        """
-        view = self.world.accounts.get(name)
-        if parked_now(view, self._kitchen.treasury.wall()) is None:
-            raise SupervisionError(f"account {name} is not parked; `kas accounts` lists them")
-        await self._ledger.append(ev.AccountReleased(name, who))
-        self._driver.wake_all()
+        """Let an account be used again, in the name of a person; see `People.release_account`."""
+        await self._people.release_account(name, who)
 
     @property
     def treasury(self) -> Treasury:
         """Whether sessions may be started, and what they may spend."""
         return self._kitchen.treasury
-
-    def _asker(self, approval_id: str) -> tuple[str, str]:
-        session = self.world.sessions.get(require_open(self.world, approval_id).session_id)
-        if session is None or session.run_id is None or session.task_id is None:
-            raise SupervisionError(f"approval {approval_id} belongs to no task of this supervisor")
-        return session.run_id, session.task_id
-
-    @asynccontextmanager
-    async def _command(self, run_id: str) -> AsyncGenerator[None, None]:
-        """Have a run to oneself, from a look at it to the commit of what follows.
-
-        Who asked cannot go away in between: what is recorded is also acted upon.
-
-        Raises:
-            SupervisionError: there is no such run; or nothing can be recorded.
-        """
-        self._run(run_id)
-        async with self._driver.lock(run_id):
-            # Bounded, since a full disk must not keep anybody from leaving.
-            commit = trio.CancelScope(shield=True, deadline=trio.current_time() + COMMIT_TIMEOUT)
-            with commit:
-                yield
-        if commit.cancelled_caught:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            raise SupervisionError("nothing can be recorded at present; what was asked for may still come to pass")
 
     # --- leaving -----------------------------------------------------------------------
 
@@ -494,15 +383,8 @@ class Orchestrator:
 
     # --- checks ------------------------------------------------------------------------
 
-    def _require_accepting(self) -> None:
-        if not self.accepting:
-            raise SupervisionError("the supervisor is leaving and takes no new work; try again when it has left")
-
-    def _run(self, run_id: str) -> RunView:
-        run = self.world.runs.get(run_id)
-        if run is None:
-            raise SupervisionError(f"there is no run {run_id}; `kas runs` lists them")
-        return run
+    def _require_backends(self, started: ev.RunStarted) -> None:
+        require_backends(started, self._kitchen.profiles(), self._kitchen.backends)
 
     async def _abandon(self, run: RunView) -> None:
         """End the unfinished run that a fresh one replaces, and wait until nothing of it runs."""
@@ -510,18 +392,6 @@ class Orchestrator:
         with suppress(SupervisionError):
             await self.cancel_run(run.id, "a fresh run of the same plan was asked for")
         await self._driver.wait_over(run.id)
-
-    def _require_backends(self, started: ev.RunStarted) -> None:
-        run = RunView(
-            id=started.run_id, plan=started.plan, source="", key="", digest="", settings=started.settings,
-            project="", started_at=0, started_mono=0, tasks={},
-        )  # fmt: skip
-        profiles = self._kitchen.profiles()
-        for task in started.plan.tasks:
-            name = agent_name(run, TaskView(run_id=run.id, spec=task))
-            profile = profiles.get(name) if name is not None else None
-            if profile is not None:
-                require_backend(self._kitchen.backends, mode_of(run, profile))
 
 
 def _resume(run: RunView) -> list[ev.RunEvent]:

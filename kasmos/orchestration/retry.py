@@ -4,9 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from kasmos.exceptions import SupervisionError
 from kasmos.model.plan import OnFailure
-from kasmos.model.view import RunView
+from kasmos.model.task import Outcome
+from kasmos.model.view import Ended, RunView
 from kasmos.orchestration.scheduler import because_of, has_failed, is_consequence
+
+
+def chosen_to_retry(run: RunView, task_ids: tuple[str, ...]) -> tuple[str, ...]:
+    """The tasks to put back when a person names these, by the plan's ids; none named means all that did not succeed.
+
+    Raises:
+        SupervisionError: one is unknown, or has nothing to be tried again.
+    """
+    failed = {
+        task_id
+        for task_id, task in run.tasks.items()
+        if isinstance(task.state, Ended) and task.state.outcome is not Outcome.SUCCEEDED
+    }
+    unknown = [task_id for task_id in task_ids if task_id not in run.tasks]
+    if unknown:
+        raise SupervisionError(f"run {run.id} has no task {', '.join(unknown)}; it has {', '.join(run.tasks)}")
+    wrong = [task_id for task_id in task_ids if task_id not in failed]
+    if wrong or not failed:
+        named = f"task {', '.join(wrong)}" if wrong else f"run {run.id}"
+        raise SupervisionError(f"nothing to retry: {named} has succeeded or is still under way")
+    return tasks_to_retry(run, task_ids)
 
 
 def tasks_to_retry(run: RunView, chosen: Collection[str] = ()) -> tuple[str, ...]:

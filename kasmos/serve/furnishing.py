@@ -9,7 +9,7 @@ from functools import partial
 
 from kasmos.config.schema import Config
 from kasmos.daemon.life import Health
-from kasmos.daemon.service import Surroundings
+from kasmos.daemon.terms import Surroundings
 from kasmos.model import event as ev
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.view import SessionView, World
@@ -64,7 +64,8 @@ def service_surroundings(
         return tmux.last_screen(view.id) if view.backend is ExecutionMode.TMUX else None
 
     return Surroundings(
-        project=str(options.workspace_root or options.project),
+        project=str(options.project),
+        workspace=str(options.workspace_root or options.project),
         configure=configure,
         present=present,
         read_ended=read_ended,

@@ -39,6 +39,7 @@ from kasmos.sessions.scripted import ScriptedBackend
 from kasmos.sessions.tmux_backend import open_tmux
 from kasmos.store.journal import Journal, open_journal, read_records
 from kasmos.store.lock import StateLock, boot_id
+from kasmos.supervision.quiet import QuietWatch, open_quiet_watch
 from kasmos.supervision.recipe import Surroundings
 from kasmos.supervision.supervisor import Supervisor, open_supervisor
 from kasmos.supervision.termination import terminate
@@ -81,6 +82,7 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                 boot_id=boot,
                 warn=options.announce,
                 with_cgroups=config.orchestration.cgroups,
+                in_memory=root.in_memory,
             ) as headless,
             open_tmux(root.path, headless, environ=options.environ) as tmux,
             open_log_links(root, options.announce) as links,
@@ -108,6 +110,10 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                     new_run_id=lambda: random_letters(6),
                     untold=untold,
                 ) as orchestrator,
+                open_quiet_watch(
+                    QuietWatch(journal, live.all, live.wait_any, orchestrator.at_tool, time.monotonic),
+                    report=options.announce,
+                ),
             ):
                 findings = await take_stock(journal, headless, boot)
                 awaited, began_at = _awaited(options, findings, journal.world, backends), journal.world.seq

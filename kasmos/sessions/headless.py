@@ -153,6 +153,7 @@ async def open_headless(
     warn: Callable[[str], None] = lambda text: None,
     claim_grace: float = CLAIM_GRACE,
     with_cgroups: CgroupUse = CgroupUse.DELEGATED,
+    in_memory: bool = False,
 ) -> AsyncGenerator[HeadlessBackend, None]:
     """Open the backend on a state root.
 
@@ -163,6 +164,7 @@ async def open_headless(
         warn: is told, once each, what does not work as configured on this machine.
         claim_grace: seconds adoption waits for a shim that is on its way to start its program.
         with_cgroups: where sessions get control groups of their own.
+        in_memory: whether *root* is on no disk, so that nobody has to wait for one.
 
     Raises:
         BackendUnavailableError: not Linux, or out of inotify instances.
@@ -178,7 +180,9 @@ async def open_headless(
     place = found if isinstance(found, Cgroups) else None
     if place is not None:
         place.tidy(root / "sessions")
-    async with open_services(terminate=terminate, warn=warn, claim_grace=claim_grace, cgroups=place) as services:
+    async with open_services(
+        terminate=terminate, warn=warn, claim_grace=claim_grace, cgroups=place, in_memory=in_memory
+    ) as services:
         yield HeadlessBackend(root / "sessions", services, boot_id)
 
 

@@ -6,6 +6,7 @@ its kind of session of it.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -13,11 +14,13 @@ import trio
 
 from kasmos.exceptions import SessionClosedError, SessionLostError
 from kasmos.model.profile import ExecutionMode
-from kasmos.model.session import Capabilities, ExitStatus, SessionHandle, SessionSpec
+from kasmos.model.session import Capabilities, ExitStatus, InputWait, SessionHandle, SessionSpec
 from kasmos.sessions.ending import RECORD_GRACE, finish
 from kasmos.sessions.hold import Hold
 from kasmos.sessions.output import lines_between
 from kasmos.sessions.protocol import Notify, OutputChunk
+from kasmos.sessions.threads import in_thread
+from kasmos.sessions.waits import find_waits
 
 
 class HeldSession(ABC):
@@ -184,6 +187,29 @@ class HeldSession(ABC):
     def tail(self, lines: int = 20, max_bytes: int = 4096) -> str:
         """The last lines of the output, decoded with replacement."""
         return self._hold.log.buffer.tail(lines, max_bytes) if self._hold.log is not None else ""
+
+    async def look_for_waits(self) -> tuple[InputWait, ...]:
+        """Who of its processes waits for input at this moment; see `ProcessSession`."""
+        program, services = self._hold.program, self._hold.services
+        if program is None or self._done.is_set():
+            await trio.lowlevel.checkpoint()
+            return ()
+        try:
+            # In a thread: some tens of files for each process.
+            return await in_thread(find_waits, program, services.family, limiter=services.look_limiter)
+        except OSError:
+            # Out of descriptors, memory or threads: who looks again later sees it.
+            return ()
+
+    def last_output_at(self) -> float | None:
+        """When it wrote something last."""
+        if self._hold.log is None:
+            return None
+        try:
+            found = os.stat(self._hold.log.path)
+        except OSError:
+            return None
+        return found.st_mtime if found.st_size else None
 
     # --- what depends on whether there is a terminal -----------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import resource
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar, TypeVarTuple
 
 import attrs
 import trio
@@ -21,6 +22,11 @@ from kasmos.sessions.inotify import Inotify
 from kasmos.sessions.protocol import Terminate
 from kasmos.sessions.reserve import Reserve
 from kasmos.sessions.scanner import Scanner
+from kasmos.sessions.threads import in_thread
+from kasmos.sessions.waits import Family
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 @attrs.define(eq=False)
@@ -43,8 +49,28 @@ class Services:
     """Seconds a shim that holds the lease has to claim its directory, or to start the program."""
     cgroups: Cgroups | None = None
     """Where sessions have control groups of their own, if they can."""
+    in_memory: bool = False
+    """Whether the session directories are on no disk."""
+    family: Family = attrs.field(factory=Family)
+    """Who descends from whom, for looks at what sessions wait for."""
+    look_limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+    """Of those looks."""
     spawn_lanes: Lanes = attrs.field(factory=lambda: Lanes(8))
     disk_lanes: Lanes = attrs.field(factory=lambda: Lanes(8))
+
+    async def on_disk(self, fn: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Do what may have to wait for the disk: in a thread, so that a slow one does not hold up other sessions.
+
+        Where there is no disk, it is done at once: to come and go would take longer than the work.
+
+        Raises:
+            OSError: as *fn* raised it; or `EAGAIN`, where no thread is to be had.
+
+        Cancellation: waits for the function.
+        """
+        if self.in_memory:
+            return fn(*args)
+        return await in_thread(fn, *args, limiter=self.disk_lanes.limiter)
 
 
 @asynccontextmanager
@@ -54,6 +80,7 @@ async def open_services(
     warn: Callable[[str], None],
     claim_grace: float,
     cgroups: Cgroups | None = None,
+    in_memory: bool = False,
 ) -> AsyncGenerator[Services, None]:
     """Run the services beside the block.
 
@@ -104,6 +131,7 @@ async def open_services(
                     soft_nofile=soft,
                     claim_grace=claim_grace,
                     cgroups=cgroups,
+                    in_memory=in_memory,
                 )
             finally:
                 scope.cancel()

@@ -20,7 +20,6 @@ from kasmos.model.profile import OutputMode
 from kasmos.sessions import cgroups, launch
 from kasmos.sessions.doorman import Descriptors, Doorman
 from kasmos.sessions.hold import Hold
-from kasmos.sessions.threads import in_thread
 
 WITHOUT_CGROUP = "a descendant that hides in every other way will not be found"
 
@@ -36,9 +35,9 @@ async def start(hold: Hold, boot_id: str) -> None:
     spec, services = hold.spec, hold.services
     make_cgroup(hold)
     spec = hold.spec
-    # In a thread: a slow disk must not hold up the other sessions. What it made is its own to undo until it returns.
+    # What this made is its own to undo until it returns.
     try:
-        opened = await in_thread(launch.prepare_opened, hold.path, spec, boot_id, limiter=services.disk_lanes.limiter)
+        opened = await services.on_disk(launch.prepare_opened, hold.path, spec, boot_id)
     except OSError as error:
         drop_cgroup(hold)
         raise _cannot_start(hold, error) from error

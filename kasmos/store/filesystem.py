@@ -54,6 +54,16 @@ def is_network(kind: str) -> bool:
     return kind in _NETWORK or (family in ("fuse", "fuseblk") and name in _NETWORK_FUSE)
 
 
+def is_in_memory(path: Path, mountinfo: str | None = None) -> bool:
+    """Whether what is written at *path* goes nowhere but into memory, so that nobody has to wait for it.
+
+    Args:
+        path: need not exist.
+        mountinfo: the text of /proc/self/mountinfo, read if not given.
+    """
+    return filesystem_type(path.resolve(), mountinfo) in ("tmpfs", "ramfs")
+
+
 def refuse_network(path: Path, mountinfo: str | None = None) -> None:
     """Require that *path* is on a file system of this machine.
 

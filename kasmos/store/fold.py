@@ -228,6 +228,8 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
                 session = evolve(session, delivery=DeliveryState.FAILED, delivery_reason=event.reason)
         case ev.ScreenSeen():
             session = evolve(session, screen=event.screen, screen_note=event.note)
+        case ev.InputAwaited():
+            session = evolve(session, awaits=event.what)
         case _ if isinstance(event, ApprovalEvent):
             session = apply_approval(world, session, event, record)
     if session.approvals and not session.state.live:

@@ -1,8 +1,9 @@
 """The journal: every fact, durable before anybody acts on it, and the world that the facts fold to.
 
 One Trio task writes. It takes everything that waits, crosses into a thread once, and commits one
-transaction; so many appenders at once cost little more than one. The world is advanced in the Trio
-thread, in the order of commits, and never shows what is not durable.
+transaction; so many appenders at once cost little more than one. Where the file is in memory there is
+no disk to wait for, and the thread would cost more than the commit: then there is none. The world is
+advanced in the Trio thread, in the order of commits, and never shows what is not durable.
 
 A disk that takes nothing stops nobody's agents: the writer keeps what it has and tries again, and
 appenders wait, so that nothing new begins. Only damage to the file itself ends the journal.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -25,6 +27,7 @@ from kasmos.model.event import Event, Record, SessionStarting
 from kasmos.model.view import World
 from kasmos.store.chain import Row, link_of
 from kasmos.store.database import UnwritableError
+from kasmos.store.filesystem import is_in_memory
 from kasmos.store.fold import apply, forget, restore
 from kasmos.store.keeping import Keeper
 from kasmos.store.pruning import Forgotten, decide_carried
@@ -60,6 +63,8 @@ class Journal:
         clock: Clock,
         on_commit: Callable[[Sequence[Record]], None],
         announce: Callable[[str], None],
+        *,
+        in_memory: bool = False,
     ) -> None:
         self.world: World = opened.world
         """The fold of everything that is durable. Read it; only the journal advances it."""
@@ -72,13 +77,15 @@ class Journal:
         self._clock = clock
         self._on_commit = on_commit
         self._announce = announce
+        self._in_memory = in_memory
         self._seq = opened.last_seq
         self._link = opened.folded.footing.link
         self._run_of = {session.id: session.run_id for session in opened.world.sessions.values()}
         self._waiting: list[_Job] = []
         self._writing: list[_Job] = []
         self._work = trio.lowlevel.ParkingLot()
-        self._thread = Lanes(1).limiter
+        self._lane = Lanes(1)
+        self._thread = self._lane.limiter
         self._closing = False
         self._over = False
         # The journal outlives the cancellation of what writes to it; `_finish` gives this shield its deadline.
@@ -216,6 +223,9 @@ class Journal:
                     if not self._closing and all(job.over is None for job in self._waiting):
                         with trio.move_on_after(COMPANY_WAIT):
                             await self._await_urgent()
+                    if self._in_memory:
+                        # Whoever is about to append joins this transaction, as on the way to a thread.
+                        await trio.lowlevel.checkpoint()
                     await self._write_all()
         finally:
             self._over = True
@@ -237,7 +247,7 @@ class Journal:
             try:
                 if rows:
                     begun = self._clock.mono()
-                    await self._append_in_thread(rows, again=bool(delay))
+                    await self._append(rows, again=bool(delay))
                     self.measure(len(rows), self._clock.mono() - begun)
                 break
             except UnwritableError as error:
@@ -252,17 +262,18 @@ class Journal:
             self._announce(f"the journal can be written again after {waited:.1f} s; nothing was lost")
         self._fold()
 
-    async def _append_in_thread(self, rows: list[Row], again: bool) -> None:
+    async def _append(self, rows: list[Row], again: bool) -> None:
+        if self._in_memory and self._lane.idle:
+            self._database.append(rows, again=again)
+            return
+        append = partial(self._database.append, rows, again=again)
         try:
-            await trio.to_thread.run_sync(self._append, rows, again, limiter=self._thread)
+            await trio.to_thread.run_sync(append, limiter=self._thread)
         except RuntimeError as error:
             # Agents have used up the processes of this user: as with a full disk, it is tried again.
             if not is_no_thread(error):
                 raise
             raise UnwritableError(str(error), full=False) from error
-
-    def _append(self, rows: list[Row], again: bool) -> None:
-        self._database.append(rows, again=again)
 
     def _fell_ill(self, error: UnwritableError) -> None:
         self.healthy = False
@@ -343,7 +354,7 @@ async def open_journal(
             kinds = ", ".join(sorted(foreign))
             announce(f"{sum(foreign.values())} events of a newer kasmos were passed over in the journal: {kinds}")
         keeper = Keeper(path, opened.folded, opened.database.in_place, note)
-        journal = Journal(opened, keeper, clock, on_commit, announce)
+        journal = Journal(opened, keeper, clock, on_commit, announce, in_memory=is_in_memory(path.parent))
         failure: BaseException | None = None
         try:
             async with trio.open_nursery() as nursery:

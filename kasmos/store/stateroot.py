@@ -19,7 +19,7 @@ from pathlib import Path
 import attrs
 
 from kasmos.exceptions import StoreError
-from kasmos.store.filesystem import refuse_network
+from kasmos.store.filesystem import is_in_memory, refuse_network
 from kasmos.store.lock import StateLock, acquire_lock, acquire_lock_nowait, boot_id
 
 __all__ = ["StateRoot", "boot_id", "find_state_root", "log_name"]
@@ -74,6 +74,11 @@ class StateRoot:
     @property
     def _socket_record(self) -> Path:
         return self.path / "socket"
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it is on no disk: then nobody has to wait for one. Blocks, for a look at the mounts."""
+        return is_in_memory(self.path)
 
     def session_dir(self, session_id: str) -> Path:
         """The directory of a session.

@@ -98,6 +98,11 @@ class Attendant:
         """What the session's program says or does now, in a line; None where that is not understood."""
         return self._witness.said if self._witness is not None else None
 
+    @property
+    def at_tool(self) -> float | None:
+        """Since when the program uses a tool, wall clock; `inf` while it uses none, None where that is not known."""
+        return self._witness.at_tool if self._witness is not None else None
+
     def detach(self) -> None:
         """Leave the running program to the next supervisor. Never blocks."""
         if self._session.exit is None and not self._detached:

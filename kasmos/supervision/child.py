@@ -91,6 +91,11 @@ class Child:
         return self._attendant.said if self._attendant is not None else None
 
     @property
+    def at_tool(self) -> float | None:
+        """Since when that program uses a tool, wall clock; `inf` while it uses none, None where that is not known."""
+        return self._attendant.at_tool if self._attendant is not None else None
+
+    @property
     def _desk(self) -> Desk | None:
         return self._attendant.desk if self._attendant is not None else None
 

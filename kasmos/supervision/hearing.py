@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from typing import Protocol
 
@@ -9,7 +10,7 @@ import attrs
 
 from kasmos.harnesses.brief import brief, next_words
 from kasmos.harnesses.conclusion import Conclusion
-from kasmos.harnesses.events import AgentEvent, Message, Thinking, ToolCall, ToolResult
+from kasmos.harnesses.events import AgentEvent, Message, Result, Thinking, ToolCall, ToolResult
 from kasmos.harnesses.facts import Facts
 from kasmos.harnesses.parser import TranscriptParser
 from kasmos.harnesses.zones import zone_of_name
@@ -17,6 +18,9 @@ from kasmos.model.session import ExitStatus
 from kasmos.model.task import Outcome
 from kasmos.model.told import Told, parse_told
 from kasmos.model.usage import Failure, FailureKind, Shortfall, Usage
+
+MOST_TOOLS = 1000
+"""Tools at work that are told apart."""
 
 
 @attrs.frozen
@@ -50,6 +54,10 @@ class Hearing(Protocol):
         """What it says or does now, in a line; None where that is not to be had."""
 
     @property
+    def at_tool(self) -> float | None:
+        """Since when it uses a tool, wall clock; `inf` while it uses none, None where that is not to be had."""
+
+    @property
     def silent(self) -> bool:
         """Whether nothing was told, and nothing need have been: then nothing is recorded."""
 
@@ -78,6 +86,8 @@ class Transcript:
         self._turns = 0
         self._in_turn = False
         self._last: AgentEvent | None = None
+        self._tools: set[str | None] = set()
+        self._at_tool = math.inf
 
     def feed(self, data: bytes) -> None:
         """Take the next piece."""
@@ -86,6 +96,19 @@ class Transcript:
         for event in self._parser.feed(data):
             self._count(event)
             self._last = next_words(self._last, event)
+            self._note_tool(event)
+
+    def _note_tool(self, event: AgentEvent) -> None:
+        """Note which tools are at work: those that were called and have given nothing back yet."""
+        match event:
+            case ToolCall():
+                self._at_tool = self._wall() if not self._tools else self._at_tool
+                if len(self._tools) < MOST_TOOLS:
+                    self._tools.add(event.id)
+            case ToolResult():
+                self._tools.discard(event.id)
+            case Result():
+                self._tools.clear()
 
     def _count(self, event: AgentEvent) -> None:
         """Count turns: what an agent says and does until it is given something is one."""
@@ -111,6 +134,13 @@ class Transcript:
     def said(self) -> str:
         """What it says or does now."""
         return brief(self._last)
+
+    @property
+    def at_tool(self) -> float | None:
+        """Since when it uses a tool; None where its program writes no events."""
+        if not self._parser.evidence.records:
+            return None
+        return self._at_tool if self._tools else math.inf
 
     @property
     def silent(self) -> bool:
@@ -150,6 +180,10 @@ class ToldLines:
     def said_done(self) -> bool:
         """Never: a script is done when it ends."""
         return False
+
+    @property
+    def at_tool(self) -> None:
+        """Nothing is known of what a script does."""
 
     @property
     def said(self) -> None:

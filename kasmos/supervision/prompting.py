@@ -41,8 +41,7 @@ async def deliver_prompt(terminal: Terminal, prompt: str, ledger: Ledger, sessio
         if terminal.is_blind:
             if typed:
                 raise DeliveryError("the supervisor died while it was typing, and no screen rules tell what came of it")
-            await intent("")
-            await terminal.type_blind(order.text, submit=True, force=True)
+            await terminal.type_blind(order, keep_as="typed-prompt.md", intent=intent)
         else:
             await terminal.deliver(order, keep_as="typed-prompt.md", intent=intent, doubtful=typed)
     except SessionClosedError:

@@ -7,7 +7,8 @@ when it is drawn; while output never ends, now and then. An idle terminal costs 
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import attrs
 import trio
@@ -26,7 +27,7 @@ from kasmos.model.event import Event
 from kasmos.model.profile import AgentProfile
 from kasmos.model.screen import Picture
 from kasmos.screens import Cursor, Ruleset, Screen, ScreenState, Verdict, detect
-from kasmos.sessions.protocol import TerminalSession
+from kasmos.sessions.protocol import TerminalSession, require_pasteable
 from kasmos.supervision.asking import ask_of, decide_typing
 from kasmos.supervision.delivery import (
     Act,
@@ -61,6 +62,12 @@ PERSON_ACTIVE = 300.0
 """Seconds after which somebody who is attached and does nothing is not taken to be typing."""
 BUSY_PATIENCE = 5.0
 """Seconds that who does not want to wait waits all the same."""
+AT_REST = 0.5
+"""Seconds without output after which a program without rules is taken to wait."""
+REST_PATIENCE = 10.0
+"""Seconds after which it is typed into although it does not come to rest."""
+BLANK_PATIENCE = 30.0
+"""Seconds after which it is so although it has drawn nothing: on a busy machine a program may begin late."""
 GENERIC = "generic"
 
 
@@ -329,25 +336,36 @@ class Terminal:
 
         Cancellation: it may have been typed, and not submitted.
         """
+        async with self._turn_to_type(order):
+            order, file = await self._as_file(order, keep_as)
+            order = attrs.evolve(order, gap=max(order.gap, self.rules.layout.enter_gap))
+            return attrs.evolve(await self._deliver(order, intent, file, doubtful), file=file)
+
+    @asynccontextmanager
+    async def _turn_to_type(self, order: Order) -> AsyncGenerator[None, None]:
+        """One text is typed at a time."""
         try:
             with trio.fail_after(min(order.patience, 1e9)):
                 await self._typing.acquire()
         except trio.TooSlowError:
             raise SessionBusyError(f"{self._session.spec.name}: another text is being typed") from None
         try:
-            file = ""
-            if len(order.text.encode("utf-8", "surrogateescape")) > self._most:
-                file = await self._session.keep_text(keep_as or f"typed-{int(self._wall() * 1000)}.md", order.text)
-                order = attrs.evolve(order, text=f"Read the file {file} and do what it says.")
-            order = attrs.evolve(order, gap=max(order.gap, self.rules.layout.enter_gap))
-            return attrs.evolve(await self._deliver(order, intent, file, doubtful), file=file)
+            yield
         finally:
             self._typing.release()
             self._wait_for("")
 
+    async def _as_file(self, order: Order, keep_as: str) -> tuple[Order, str]:
+        """A text that is too long to be typed becomes a file, and a line that says where; empty for others."""
+        if len(order.text.encode("utf-8", "surrogateescape")) <= self._most:
+            return order, ""
+        file = await self._session.keep_text(keep_as or f"typed-{int(self._wall() * 1000)}.md", order.text)
+        return attrs.evolve(order, text=f"Read the file {file} and do what it says."), file
+
     async def _deliver(
         self, order: Order, intent: Callable[[str], Awaitable[None]] | None, file: str, doubtful: bool
     ) -> Delivered:
+        require_pasteable(order.text)
         name = self._session.spec.name
         progress = Progress(Step.DOUBTFUL if doubtful else Step.WAITING, trio.current_time())
         replaced, offset = "", 0
@@ -390,23 +408,70 @@ class Terminal:
             # Give the program a moment to draw; its output is looked at as it comes.
             await self.wait_look(trio.current_time() + 0.1)
 
-    async def type_blind(self, text: str, *, submit: bool, force: bool) -> Delivered:
-        """Type a text into a program of whose screen nothing is known.
+    async def type_blind(
+        self,
+        order: Order,
+        *,
+        keep_as: str = "",
+        intent: Callable[[str], Awaitable[None]] | None = None,
+    ) -> Delivered:
+        """Type a text into a program of whose screen nothing is known, once it has come to rest. Nothing is verified.
+
+        Args:
+            order: as for `deliver`.
+            keep_as: as for `deliver`.
+            intent: as for `deliver`.
 
         Raises:
             SessionBusyError: its screen asks something, or somebody is typing.
+            SessionError: the terminal cannot be asked, or the text cannot be typed.
+
+        Cancellation: it may have been typed, and not submitted.
         """
-        verdict = await self.look()
-        name = self._session.spec.name
-        if verdict.state in (ScreenState.QUESTION, ScreenState.DIALOG) and not force:
-            raise SessionBusyError(f"{name} asks something, and the text would be the answer: --force types it")
-        if not force and await self._is_person_active(10.0):
-            raise SessionBusyError(f"{name}: somebody is at its terminal: --force types all the same")
-        await self._session.paste(text)
-        if submit:
-            await trio.sleep(0.15)
-            await self._session.press("Enter")
-        return Delivered(verified=False)
+        async with self._turn_to_type(order):
+            order, file = await self._as_file(order, keep_as)
+            require_pasteable(order.text)
+            await self._wait_at_rest(order)
+            self._wait_for("")
+            if intent is not None:
+                await intent(file)
+            await self._session.paste(order.text)
+            if intent is not None:
+                reach("prompt.typed")
+            if order.submit:
+                await trio.sleep(max(0.15, order.gap))
+                await self._session.press("Enter")
+            return Delivered(verified=False, file=file)
+
+    async def _wait_at_rest(self, order: Order) -> None:
+        """Wait until a program without rules has drawn something and then nothing for a moment, and asks nothing."""
+        name, begun = self._session.spec.name, trio.current_time()
+        blank_until = math.inf
+        while True:
+            verdict = await self.look()
+            picture, waited = self.picture, trio.current_time() - begun
+            assert picture is not None
+            why = "" if order.force else await self._against_blind(verdict)
+            if why:
+                if waited >= order.patience:
+                    raise SessionBusyError(f"{name}: {why}: --force types all the same")
+                self._wait_for(why)
+                await self.wait_look(trio.current_time() + min(1.0, order.patience - waited))
+                continue
+            with trio.move_on_after(AT_REST) as rest:
+                await self._session.wait_changed(picture.offset)
+            # A program that never rests, or never draws, is typed into all the same.
+            if picture.text.strip():
+                blank_until = min(blank_until, waited)
+            enough = blank_until + REST_PATIENCE if blank_until < math.inf else BLANK_PATIENCE
+            at_rest = rest.cancelled_caught and blank_until < math.inf
+            if order.force or at_rest or waited >= min(enough, order.patience):
+                return
+
+    async def _against_blind(self, verdict: Verdict) -> str:
+        if verdict.state in (ScreenState.QUESTION, ScreenState.DIALOG):
+            return "it asks something, and the text would be the answer"
+        return "somebody is at its terminal" if await self._is_person_active(10.0) else ""
 
     @property
     def is_blind(self) -> bool:

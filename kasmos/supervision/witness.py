@@ -57,6 +57,11 @@ class Witness:
         return self._hearing.said
 
     @property
+    def at_tool(self) -> float | None:
+        """Since when the program uses a tool, wall clock; `inf` while it uses none, None where that is not known."""
+        return self._hearing.at_tool
+
+    @property
     def silent(self) -> bool:
         """Whether nothing was told, and nothing need have been."""
         return self._hearing.silent

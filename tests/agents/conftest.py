@@ -129,7 +129,7 @@ class Workshop(Scene):
             profiles = [render_seat(name, self.place(name), self.kas.cwd, **options) for name in names]
         except LookupError as error:
             pytest.fail(str(error), pytrace=False)
-        text = "\n".join([f'[orchestration]\ntask_timeout = "{LIMIT:g}s"\n{orchestration}', *profiles, tables])
+        text = "\n".join([f'[orchestration]\ntask_timeout = "{2 * LIMIT:g}s"\n{orchestration}', *profiles, tables])
         (self.kas.cwd / ".kasmos" / "config.toml").write_text(text)
 
     def conversation(self, name: str) -> str:
@@ -167,9 +167,11 @@ class Workshop(Scene):
         """What a task's last session wrote."""
         return (self.root.session_dir(self.session(task).id) / "output.log").read_text(errors="replace")
 
-    def screen(self, task: str = "1") -> str:
-        """What the terminal of a task's last session shows, or showed last."""
-        return self.kas("capture", self.session(task).name, timeout=LIMIT).stdout
+    def screens(self) -> str:
+        """What the terminal of each session shows, or showed last; for messages."""
+        sessions = [session for session in self.world().sessions.values() if session.kind is SessionKind.AGENT]
+        shown = [self.kas("capture", session.name, timeout=LIMIT).stdout.strip("\n") for session in sessions]
+        return "\n".join(f"--- {one.name}\n{screen}" for one, screen in zip(sessions, shown, strict=True))
 
     def conclusion(self, name: str) -> dict[str, Any]:
         """What `kas agents parse` makes of all that the program has written, and of its exit."""

@@ -18,6 +18,8 @@ class Seat:
     flags: tuple[str, ...] = ()
     settings: Callable[[Place, Path], Mapping[str, str]] = lambda place, cwd: {}
     """Further files in its home, so that no dialog stands before its first prompt; by their paths."""
+    new: Callable[[Place], Mapping[str, str]] = lambda place: {}
+    """The same for somebody who is new to this directory; by their paths."""
     edits: tuple[str, ...] = ()
     """Further flags so that it may edit files unasked."""
     asks: tuple[str, ...] = ()
@@ -33,6 +35,11 @@ def _claude(place: Place, cwd: Path) -> Mapping[str, str]:
         "projects": {str(cwd): {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}},
     }
     return {"claude/.claude.json": json.dumps(known)}
+
+
+def _new_to_claude(place: Place) -> Mapping[str, str]:
+    # Its very first start wants to reach its maker's servers.
+    return {"claude/.claude.json": json.dumps({"hasCompletedOnboarding": True, "theme": "dark"})}
 
 
 def _codex(place: Place, cwd: Path) -> Mapping[str, str]:
@@ -51,9 +58,12 @@ def _opencode(place: Place, cwd: Path) -> Mapping[str, str]:
 
 
 SEATS = {
-    "claude": Seat(settings=_claude, edits=("--permission-mode", "acceptEdits")),
+    "claude": Seat(settings=_claude, new=_new_to_claude, edits=("--permission-mode", "acceptEdits")),
     "codex": Seat(
-        flags=("-m", "gpt-5.5"), settings=_codex, edits=("--sandbox", "workspace-write"), asks=("-a", "untrusted")
+        flags=("-m", "gpt-5.5"),
+        settings=_codex,
+        edits=("--sandbox", "workspace-write"),
+        asks=("--sandbox", "read-only"),
     ),
     "opencode": Seat(settings=_opencode),
     "gemini": Seat(flags=("-m", "gemini-2.5-flash"), settings=_gemini, edits=("--approval-mode", "auto_edit")),
@@ -91,7 +101,7 @@ def render_seat(
         LookupError: the program is not installed.
     """
     seat = SEATS[name]
-    files = {**RECIPES[name].settings(place), **(seat.settings(place, cwd) if known else {})}
-    keys = 'execution_mode = "tmux"\nwhen_done = "leave"\nexit_grace = "2s"\nstop_grace = "5s"\n' + settings
+    files = {**RECIPES[name].settings(place), **(seat.settings(place, cwd) if known else seat.new(place))}
+    keys = 'execution_mode = "tmux"\nwhen_done = "leave"\nexit_grace = "3s"\nstop_grace = "5s"\n' + settings
     flags = (*seat.flags, *(seat.edits if may == "edits" else seat.asks))
     return render_table(name, place, files, flags=flags, prompt="type", stop_signal=seat.stop_signal, keys=keys)

@@ -87,6 +87,30 @@ def test_quota(shop: Workshop, name: str) -> None:
     assert failure["kind"] in ("quota", "rate_limit") if name == "claude" else failure["kind"] == "quota", failure
 
 
+def test_quota_is_waited_for(shop: Workshop) -> None:
+    """A parked account goes on after its reset: nothing is asked meanwhile, siblings wait, nothing is done twice."""
+    shop.equip("codex", settings="max_concurrent = 1")
+    shop.plan.write_text(
+        "# Plan\n\n## Wave 1\n\n"
+        + "".join(
+            f"### Task {n}: codex\n\n[[mock {shop.conversation(f'codex{n}')}: {steps}]]\n\n"
+            f'```toml kasmos\nagent = "codex"\n```\n\n'
+            for n, steps in enumerate(("say first", "quota 20 1 ;; say second", "say third"), 1)
+        )
+    )
+    result = shop.kas("run", "plan.md", timeout=2 * LIMIT)
+    assert result.code == 0, f"{result.stdout}\n{result.stderr}"
+    (parked,) = shop.told(ev.AccountParked)
+    assert isinstance(parked, ev.AccountParked)
+    assert parked.until_at is not None
+    first, second, third = (shop.asked(f"codex{n}") for n in (1, 2, 3))
+    assert [entry["step"] for entry in (*first, *second, *third)] == ["say", "quota", "say", "say"]
+    # The program tells it to the minute.
+    assert second[0]["at"] < parked.until_at < second[0]["at"] + 20 + 120
+    assert min(second[1]["at"], third[0]["at"]) >= parked.until_at
+    assert {task.outcome for task in shop.only_run().tasks.values()} == {Outcome.SUCCEEDED}
+
+
 @pytest.mark.parametrize("name", ["claude", "codex"])
 def test_cut_stream(shop: Workshop, name: str) -> None:
     """A program that asks again after a cut stream has done its task at once; claude does not stream then."""

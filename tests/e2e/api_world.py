@@ -20,7 +20,8 @@ from kasmos.api.app import KasmosApp
 from kasmos.config.schema import Orchestration
 from kasmos.daemon.access import DEFAULT_POLICY, AccessPolicy
 from kasmos.daemon.bus import Bus
-from kasmos.daemon.service import Service, Surroundings
+from kasmos.daemon.service import Service
+from kasmos.daemon.terms import Surroundings
 from kasmos.exceptions import (
     ConfigError,
     InteractiveOnlyError,
@@ -174,7 +175,7 @@ class FakeOrchestrator:
             fresh.append(record)
         self.bus.publish(fresh)
 
-    async def submit(self, plan: Plan, *, key: str, fresh: bool, **facts: Any) -> Accepted:
+    async def submit(self, plan: Plan, *, key: str, fresh: bool, patience: float, **facts: Any) -> Accepted:
         for run in self.world.runs.values():
             if run.key == key and run.unfinished and not fresh:
                 if run.digest != facts["digest"]:

@@ -360,6 +360,21 @@ def test_a_workspace_that_is_not_there_is_refused(scene: Scene) -> None:
     assert "daemon.workspace_root: there is no directory" in result.stderr
 
 
+def test_a_workspace_of_its_own(scene: Scene) -> None:
+    """With `--workspace-root` tasks run there, and status names the project as well as that place."""
+    work = scene.book / "work"
+    work.mkdir()
+    start(scene, "--workspace-root", str(work))
+    scene.write_plan([Task('pwd >"$BOOK/where"; done_')])
+    assert scene.run().code == 0
+    assert (scene.book / "where").read_text().strip() == os.path.realpath(work)
+    project = os.path.realpath(scene.plan.parent)
+    assert ask(scene).get("/v1/status")["project"] == project
+    standing = ask(scene).get("/v1/daemon")
+    assert (standing["project"], standing["workspace"]) == (project, os.path.realpath(work))
+    assert scene.only_run().project == os.path.realpath(work)
+
+
 # --- reload -----------------------------------------------------------------------------
 
 
@@ -381,6 +396,26 @@ def test_reload(scene: Scene) -> None:
     assert ask(scene).submit_run(document, str(scene.plan))["run_id"]
     scene.wait(lambda: scene.only_run().state is RunState.ENDED)
     assert scene.only_run().settings.max_concurrent == 7
+
+
+def test_a_plan_beside_a_broken_file(scene: Scene) -> None:
+    """A file that was broken after the daemon had read it keeps nobody from handing a plan to that daemon."""
+    scene.configure()
+    start(scene)
+    scene.configure(orchestration="max_concurrent = 0")
+    scene.write_plan([Task("done_")])
+    handed = scene.run()
+    assert handed.code == 0, handed
+    assert "warning: the configuration has a mistake (kas config check)" in handed.stdout
+    # A wrong plan is refused by the daemon.
+    wrong = scene.plan.with_name("wrong.md")
+    wrong.write_text("nothing")
+    assert scene.kas("run", str(wrong)).code == 2
+    assert scene.kas("daemon", "stop").code == 0
+    # Without it there is nothing in force.
+    alone = scene.run()
+    assert alone.code == 2
+    assert "max_concurrent" in alone.stderr
 
 
 def test_reloaded_agent(scene: Scene) -> None:

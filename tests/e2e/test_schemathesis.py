@@ -57,6 +57,6 @@ async def test_the_description_is_true(root: Path) -> None:
                 [*command, f"{url}/openapi.json"], capture_stdout=True, stderr=subprocess.STDOUT, check=False, cwd=root
             )
             shutdown.set()
-            await here.engine.service.cancel_all("it is over")
+            await here.engine.service.runs.cancel_all("it is over")
             await here.engine.orchestrator.wait_idle()
     assert done.returncode == 0, done.stdout.decode()[-6000:]

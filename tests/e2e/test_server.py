@@ -48,6 +48,12 @@ async def read_to_end(stream: trio.SocketStream) -> bytes:
     return data
 
 
+async def send_for_ever(stream: trio.SocketStream) -> None:
+    """Send until the server does not take it any more."""
+    while True:
+        await stream.send_all(b"x")
+
+
 async def read_answer(stream: trio.SocketStream) -> bytes:
     """One whole answer whose body is a JSON object."""
     data = b""
@@ -265,6 +271,32 @@ async def test_a_413_can_be_read(root: Path) -> None:
         data = await read_to_end(stream)
         assert data.startswith(b"HTTP/1.1 413 ")
         assert b'"code":"too_large"' in data
+        await stream.aclose()
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_client_may_finish_what_was_answered_early(
+    root: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """(10) A client whose request is answered before its body has come can still send that, and is not cut off."""
+    monkeypatch.setattr(server, "LINGER_TIMEOUT", 60.0)
+    async with open_api(root, grace=0.1) as api:
+        stream = await open_raw(api, f"{method} /v1/none HTTP/1.1\nHost: k\nContent-Length: 4\n\n")
+        # All is said, and the client has the end of it, before it goes on.
+        assert (await read_to_end(stream)).startswith(b"HTTP/1.1 404 ")
+        await stream.send_all(b"nu")
+        await stream.send_all(b"ll")
+        await stream.aclose()
+
+
+async def test_a_client_that_does_not_finish_is_left(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """(10) A client that goes on and on with a request that was answered is cut off."""
+    monkeypatch.setattr(server, "LINGER_TIMEOUT", 0.1)
+    async with open_api(root) as api:
+        stream = await open_raw(api, "POST /v1/none HTTP/1.1\nHost: k\nContent-Length: 100000000\n\n")
+        assert (await read_to_end(stream)).startswith(b"HTTP/1.1 404 ")
+        with trio.fail_after(SOON), pytest.raises(trio.BrokenResourceError):
+            await send_for_ever(stream)
         await stream.aclose()
 
 

@@ -252,7 +252,9 @@ async def test_cannot_be_opened(root: Path) -> None:
 
 async def test_refused(root: Path) -> None:
     """What cannot be taken over is refused before anything is done, with the reason and what to do instead."""
-    extra = '[agents.shell]\nprogram = "sh"\nprompt = "script"\n[agents.mute]\nprogram = "sleep"\nflags = ["60"]\n'
+    extra = (
+        '[agents.shell]\nprogram = "sh"\nprompt = "script"\n[agents.mute]\nprogram = "sh"\nflags = ["-c", "sleep 60"]\n'
+    )
     extra += '[agents.aider]\nprogram = "sh"\nharness = "aider"\nflags = ["-c", "sleep 60"]\n'
     parlour = make_parlour(root, extra)
     async with at_work(parlour, "wait go") as (live, task):
@@ -293,7 +295,7 @@ async def test_interrupted_supervisor(root: Path) -> None:
         await attended(parlour, live, task)
     async with parlour.site.supervisor(limit=2 * LIMIT) as live:
         await attended(parlour, live, task, times=1)
-        await live.engine.service.continue_run(task)
+        await live.engine.service.runs.continue_run(task)
         assert (await live.task(task))["takeover"]["phase"] == "attended"
         assert (await post(live, task, "detach"))[0] == 202
         assert (await live.ended(task))["status"] == "succeeded"

@@ -32,7 +32,7 @@ async def at_work(stand: Stand, prompt: str, **fields: Any) -> AsyncIterator[tup
             yield live, task
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 20):
-                await live.engine.service.cancel_all("the test is over")
+                await live.engine.service.runs.cancel_all("the test is over")
                 if not (await live.task(task))["status"].endswith(("ed", "out")):
                     await live.http.post(f"/v1/tasks/{task}/cancel")
                 await live.ended(task)
@@ -244,6 +244,18 @@ async def test_turn_with_a_question(root: Path) -> None:
         assert response.json()["status"] == "delivered"
         assert (await live.ended(task))["status"] == "succeeded"
     assert stand.log()[-2:] == ["answered yes git push", "left 0"]
+
+
+async def test_prompt_that_cannot_be_typed(root: Path) -> None:
+    """A prompt that cannot be typed at all ends its program, and its task fails and says why."""
+    stand = make_stand(root)
+    async with at_work(stand, "a\x1b[201~rm -rf") as (live, task):
+        done = await live.ended(task)
+        assert (done["status"], done["cause"]["kind"]) == ("failed", "undelivered")
+        assert "ESC[201~" in done["cause"]["message"]
+    (failed,) = [event for event in stand.site.events() if isinstance(event, ev.DeliveryFailed)]
+    assert failed.prompt
+    assert not any(line.startswith(("pasted", "took")) for line in stand.log())
 
 
 async def test_look(root: Path) -> None:

@@ -34,9 +34,11 @@ note() { echo "$1 $KASMOS_TASK $KASMOS_SESSION_ID $$" >>"$BOOK/ledger"; }
 exec 9>>"$BOOK/lock.${KASMOS_SESSION_ID%%-*}.$KASMOS_TASK"
 # Inherited by every child: it is free when the last process of the attempt has gone.
 flock -n 9 || note overlap
+# Before it says that it has begun: whoever stops it then has stopped the first.
+set -C; { true >"$BOOK/first.$KASMOS_TASK"; } 2>/dev/null; _first=$?; set +C
 note start
 count() { _n=0; while [ $_n -lt "$1" ]; do _n=$((_n + 1)); echo "line $_n"; ${2:+sleep "$2"}; done; echo "total $_n"; }
-first() { mkdir "$BOOK/first.$KASMOS_TASK" 2>/dev/null; }
+first() { return $_first; }
 until_exists() { until [ -e "$BOOK/$1" ]; do sleep 0.02; done; }
 done_() { note done; }
 """

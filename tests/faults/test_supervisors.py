@@ -19,7 +19,7 @@ import trio
 from kasmos.cli import foreground
 from kasmos.cli.render.junit import junit
 from kasmos.config.load import load_config
-from kasmos.daemon.service import RunOverrides
+from kasmos.daemon.terms import RunOverrides
 from kasmos.exceptions import RequestError, StoreError
 from kasmos.model import event as ev
 from kasmos.model.clock import Clock
@@ -437,7 +437,7 @@ async def test_clock_set_back(scene: Scene) -> None:
     )
     with trio.fail_after(LIMIT):
         async with open_engine(options) as engine:
-            submitted = await engine.service.submit_run(
+            submitted = await engine.service.runs.submit(
                 scene.plan.read_bytes(), str(scene.plan), overrides=RunOverrides(on_failure="continue")
             )
             while len(scene.lines("start")) < 2:  # noqa: ASYNC110  # the programs' file is all there is to look at

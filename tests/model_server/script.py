@@ -21,7 +21,7 @@ ARGUMENTS = {
     "run": ("command",),
     "call": ("tool", "arguments"),
     "fail": ("status", "times", "reset"),
-    "quota": ("reset",),
+    "quota": ("reset", "times"),
     "cut": ("times",),
     "hang": (),
     "hold": ("gate", "text"),
@@ -35,7 +35,7 @@ ARGUMENTS = {
 | `write`, `read`, `edit`, `run` | calls the tool which the program offers for it |
 | `call` | calls a tool by its name with these arguments (JSON), whether it is offered or not |
 | `fail` | answers with an HTTP status; after `times` such answers (0: never) the next step is due; `reset` in seconds |
-| `quota` | says that the account has used up what it may use, until `reset` seconds from now |
+| `quota` | says that the account has used up what it may use, until `reset` seconds from now; `times` as for `fail` |
 | `cut` | sends half of an answer and closes the connection; `times` as for `fail` |
 | `hang` | takes the request and never answers |
 | `hold` | sends half of an answer, and the rest when its gate is opened |

@@ -180,7 +180,7 @@ async def _answer_program(book: Book, exchange: Exchange, entry: Entry, raw: byt
             # Programs ask for titles and the like in between; those are not held up, but fail as all else does.
             step = Step("say", {"text": SIDE_JSON if asked.schema else SIDE_TEXT})
         entry.step = step.verb
-        if step.verb in ("fail", "cut") and not entry.side:
+        if step.verb in ("fail", "quota", "cut") and not entry.side:
             failed[index] += 1
         book.tell()
         await _take_step(book, exchange, entry, dialect, asked, step)

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from kasmos.config.schema import Config, Orchestration
-from kasmos.daemon.service import RunOverrides
+from kasmos.daemon.terms import RunOverrides
 from kasmos.exceptions import ConfigError, Mistake, PlanError, RequestError, StateLockedError
 from kasmos.model import event as ev
 from kasmos.model.profile import AgentProfile, ExecutionMode
@@ -96,12 +96,12 @@ async def test_a_plan_from_its_document_to_its_end(desk: Desk) -> None:
     """A supervisor runs the document it is given, and its journal tells the whole life, first to last."""
     with trio.fail_after(LIMIT):
         async with open_engine(desk.options()) as engine:
-            submitted = await engine.service.submit_run(PLAN, "/plans/demo.md")
+            submitted = await engine.service.runs.submit(PLAN, "/plans/demo.md")
             await engine.orchestrator.wait_idle()
-            run = engine.service.get_run(submitted.run_id)
+            run = engine.service.runs.get(submitted.run_id)
             assert (run.state, run.outcome) == (RunState.ENDED, Outcome.SUCCEEDED)
             assert run.project == str(desk.project)
-            output = await engine.service.read_output("1", 0, 1000)
+            output = await engine.service.sessions.read_output("1", 0, 1000)
             assert b"rehearsal" in output.chunk.data
     events = desk.events()
     assert isinstance(events[0], ev.SupervisorStarted)
@@ -114,11 +114,11 @@ async def test_ids_can_be_read_aloud(desk: Desk) -> None:
     """A run's id is six letters and digits without look-alikes, the first a letter; its sessions' ids begin with it."""
     with trio.fail_after(LIMIT):
         async with open_engine(desk.options()) as engine:
-            ids = [(await engine.service.submit_run(PLAN, f"/plans/{index}.md")).run_id for index in range(5)]
+            ids = [(await engine.service.runs.submit(PLAN, f"/plans/{index}.md")).run_id for index in range(5)]
             await engine.orchestrator.wait_idle()
             assert all(re.fullmatch(r"[a-hjkmnp-z][a-hjkmnp-z2-9]{5}", name) for name in ids)
             assert len(set(ids)) == 5
-            assert {view.id[:6] for view in engine.service.list_sessions()} == set(ids)
+            assert {view.id[:6] for view in engine.service.sessions.list()} == set(ids)
 
 
 async def test_one_supervisor_per_state_root(desk: Desk) -> None:
@@ -152,31 +152,31 @@ async def test_interrupted_and_taken_up_again(desk: Desk) -> None:
     """A run that is interrupted is not gone on with by the next supervisor until it is handed in again."""
     with trio.fail_after(LIMIT):
         async with open_engine(desk.options()) as engine:
-            run_id = (await engine.service.submit_run(ENDLESS, "/p.md")).run_id
+            run_id = (await engine.service.runs.submit(ENDLESS, "/p.md")).run_id
             await running(engine)
             await engine.orchestrator.interrupt("received SIGINT")
             with pytest.raises(RequestError, match="shutting down"):
-                await engine.service.submit_run(PLAN, "/q.md")
+                await engine.service.runs.submit(PLAN, "/q.md")
         async with open_engine(desk.options()) as engine:
             assert engine.findings.to_continue == ()
-            submitted = await engine.service.submit_run(ENDLESS, "/p.md")
+            submitted = await engine.service.runs.submit(ENDLESS, "/p.md")
             assert (submitted.run_id, submitted.continued) == (run_id, True)
-            await engine.service.cancel_run(run_id, "enough")
+            await engine.service.runs.cancel(run_id, "enough")
             await engine.orchestrator.wait_idle()
-            assert engine.service.get_run(run_id).outcome is Outcome.CANCELLED
+            assert engine.service.runs.get(run_id).outcome is Outcome.CANCELLED
 
 
 async def test_what_is_left_running_is_taken_up_at_once(desk: Desk) -> None:
     """A run whose supervisor left without stopping it goes on with the next; a script lives only in its supervisor."""
     with trio.fail_after(LIMIT):
         async with open_engine(desk.options()) as engine:
-            run_id = (await engine.service.submit_run(ENDLESS, "/p.md")).run_id
+            run_id = (await engine.service.runs.submit(ENDLESS, "/p.md")).run_id
             await running(engine)
             engine.abandon()
         async with open_engine(desk.options()) as engine:
             assert engine.findings.to_continue == (run_id,)
             await engine.orchestrator.wait_idle()
-            state = engine.service.get_run(run_id).tasks["1"].state
+            state = engine.service.runs.get(run_id).tasks["1"].state
             assert isinstance(state, Ended)
             assert (state.outcome, state.cause.kind) == (Outcome.LOST, CauseKind.LOST)
 
@@ -187,10 +187,10 @@ async def test_modes(desk: Desk) -> None:
     with trio.fail_after(LIMIT):
         async with open_engine(desk.options()) as engine:
             with pytest.raises(ConfigError, match="screen"):
-                await engine.service.submit_run(document, "/p.md", overrides=RunOverrides(mode="screen"))
-            assert engine.service.list_runs() == []
+                await engine.service.runs.submit(document, "/p.md", overrides=RunOverrides(mode="screen"))
+            assert engine.service.runs.list() == ()
             with pytest.raises(PlanError):
-                await engine.service.submit_run(b"no waves here\n", "/p.md")
-            await engine.service.submit_run(document, "/p.md", overrides=RunOverrides(mode="scripted"))
+                await engine.service.runs.submit(b"no waves here\n", "/p.md")
+            await engine.service.runs.submit(document, "/p.md", overrides=RunOverrides(mode="scripted"))
             await engine.orchestrator.wait_idle()
-            assert engine.service.list_runs()[0].outcome is Outcome.SUCCEEDED
+            assert engine.service.runs.list()[0].outcome is Outcome.SUCCEEDED

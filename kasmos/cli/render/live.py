@@ -185,6 +185,8 @@ class Frame:
             parts.append((f"attempt {session.attempt}  ", "yellow"))
         if session.state is SessionState.STOPPING:
             parts.append(("killing  " if session.killed else "stopping  ", "yellow"))
+        elif session.awaits:
+            parts.append((f"{clean(session.awaits)}  ", "bold yellow"))
         if session.kind is SessionKind.CHECK:
             parts.append((f"check `{facts.check_command(self._world, session) or session.check}`  ", "cyan"))
         return Text.assemble(*parts, (self._last.get(session.id, ""), "dim"))

@@ -153,6 +153,8 @@ def _about_session(event: Event, session: SessionView) -> tuple[str, str | None]
             return f"left processes behind: {clean(named)}", "waiting"
         case ev.OutputLost(reason=reason):
             return f"lost output: {clean(reason)}", "waiting"
+        case ev.InputAwaited(what=what) if what:
+            return f"hangs: {clean(what)}", "waiting"
         case ev.SessionEnded(exit=status, output_bytes=size):
             taken = _taken(session)
             return f"{status}{taken}, {plural(size, 'byte')} of output", None if status.succeeded else "failed"
