@@ -23,7 +23,7 @@ from kasmos.cli.request import Place, Request, place_of
 from kasmos.cli.supervise import Supervising
 from kasmos.exceptions import ClientError, KasmosError, StateLockedError
 
-__all__ = ["Place", "Request", "execute", "leave", "place_of"]
+__all__ = ["Place", "Request", "complete", "execute", "place_of"]
 
 TAKEOVER_INTERVAL = 0.2
 """Seconds between attempts to reach, or to become, the supervisor while one comes up or leaves."""
@@ -62,7 +62,16 @@ def execute(place: Place, request: Request) -> int:
         raise _single(group) from group
 
 
-def leave(code: int) -> NoReturn:
+def complete(place: Place, request: Request) -> NoReturn:
+    """Do what was asked, and end the process with its exit status.
+
+    Raises:
+        KasmosError: it could not be begun.
+    """
+    _leave(execute(place, request))
+
+
+def _leave(code: int) -> NoReturn:
     """End the process at once.
 
     The journal says that the supervisor has left in order; a kill after that would hide an outcome that nobody has

@@ -24,6 +24,7 @@ from kasmos.sessions import cgroups, launch, layout, processes, spawn, tmux, tmu
 from kasmos.sessions.ending import clear_up, close_log, finish
 from kasmos.sessions.held import HeldSession, either
 from kasmos.sessions.hold import Hold
+from kasmos.sessions.protocol import require_pasteable
 from kasmos.sessions.threads import in_thread
 from kasmos.sessions.tmux_control import ControlError, ControlLost
 from kasmos.sessions.tmux_host import Host
@@ -35,8 +36,6 @@ PANE_LIMIT = 5.0
 """Seconds a terminal has to be given up by everybody after its program's end."""
 ANSWER_LIMIT = 30.0
 """Seconds a server that does not answer is waited for before an end is told without it."""
-PASTE_END = "\x1b[201~"
-"""Ends a bracketed paste: what comes after it in a text would be taken for typed keys."""
 
 _FORM = (
     "#{pane_width} #{pane_height} #{cursor_x} #{cursor_y} #{cursor_flag} #{alternate_on} #{history_size} #{pane_dead} "
@@ -380,8 +379,7 @@ class TmuxSession(HeldSession):
             SessionError: it holds what ends a bracketed paste: the rest of it would be taken for keys.
         """
         self._require_live()
-        if PASTE_END in text:
-            raise SessionError("the text holds ESC[201~, which ends a paste: the rest would be taken for typed keys")
+        require_pasteable(text)
         if not text:
             return
         name = f"kasmos-{os.getpid()}-{time.monotonic_ns()}"
