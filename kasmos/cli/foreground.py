@@ -6,6 +6,7 @@ handed to that one and followed; if that one dies, this process takes over. Eith
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterable
@@ -53,6 +54,8 @@ def execute(place: Place, request: Request) -> int:
     )
     errand = Errand(place, request, document, view)
     errand.warn(warnings)
+    # All there is by now, classes and the plan, stays to the end: nothing of it is to be looked at for garbage again.
+    gc.freeze()
     try:
         return trio.run(_main, errand, strict_exception_groups=True)
     except BaseExceptionGroup as group:

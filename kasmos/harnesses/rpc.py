@@ -165,9 +165,9 @@ class AgentProtocol:
         told = _usage(dict_of(result.get("usage")) or quota) if self._whole else Usage()
         if quota and told.source is UsageSource.REPORTED:
             told = attrs.evolve(told, source=UsageSource.ESTIMATED)  # gemini leaves out what was thought
-        if told.input_tokens is None and told.output_tokens is None and self._cost is None:
-            return []
         money = self._cost or None
+        if told.input_tokens is None and told.output_tokens is None and money is None:
+            return []
         source = UsageSource.UNKNOWN if money is None else UsageSource.REPORTED
         self._usage = attrs.evolve(told, cost_usd=money, cost_source=source)
         return [UsageReport(told.input_tokens, told.output_tokens, told.cached_tokens, cost_usd=money)]

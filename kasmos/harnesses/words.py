@@ -93,6 +93,9 @@ _SECONDS = re.compile(
 _ONE_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)", re.IGNORECASE)
 _EPOCH = re.compile(r"(?:\||resets?_?at\W{1,5}|resetsAt\W{1,5})(1\d{9})(?:\d{3})?\b", re.IGNORECASE)
 _ISO = re.compile(r"\b(20\d\d-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)\s?(Z|UTC|[+-]\d\d:?\d\d)?")
+_MINUTE = datetime.timedelta(minutes=1)
+_JUST_BEEN = datetime.timedelta(minutes=10)
+"""How long ago a time of day may be that is not tomorrow's: what was said is read a little later, clocks differ."""
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _CLOCK = re.compile(
     r"(?:resets?|again|until|available)\W{0,3}(?:at|on)?\s*"
@@ -164,7 +167,7 @@ def _clock(match: re.Match[str], now: float | None, zone_of: ZoneOf | None) -> f
         if match["month"] is None:
             assert here is not None  # as tested above
             at = here.replace(hour=hour, minute=minute, second=0, microsecond=0)
-            return (at if at > here else at + datetime.timedelta(days=1)).timestamp()
+            return _nearest(at, here).timestamp()
         month = _MONTHS.index(match["month"].lower()) + 1
         year = int(match["year"]) if match["year"] else here.year if here is not None else 0
         at = datetime.datetime(year, month, int(match["day"]), hour, minute, tzinfo=zone)
@@ -173,6 +176,15 @@ def _clock(match: re.Match[str], now: float | None, zone_of: ZoneOf | None) -> f
         return at.timestamp()
     except (ValueError, OverflowError):
         return None
+
+
+def _nearest(at: datetime.datetime, here: datetime.datetime) -> datetime.datetime:
+    """A time of day, told to the minute: of today if it is to come or has just been, else of tomorrow."""
+    if at > here:
+        return at
+    if here - at < _MINUTE:
+        return at + _MINUTE
+    return at if here - at < _JUST_BEEN else at + datetime.timedelta(days=1)
 
 
 def _zone(name: str | None, zone_of: ZoneOf | None) -> datetime.tzinfo:

@@ -29,6 +29,7 @@ from typing import Protocol
 
 import attrs
 
+from kasmos.exceptions import SessionError
 from kasmos.model.approval import Answer, Ask
 from kasmos.model.event import Event
 from kasmos.model.screen import AttachedClient, Picture
@@ -230,6 +231,20 @@ class TerminalSession(ExecutionSession, Protocol):
 
     async def keep_text(self, name: str, text: str) -> str:
         """Keep a text in the session's directory; its path."""
+
+
+PASTE_END = "\x1b[201~"
+"""Ends a bracketed paste: what comes after it in a text would be taken for typed keys."""
+
+
+def require_pasteable(text: str) -> None:
+    """See to it that a text can be given as one paste.
+
+    Raises:
+        SessionError: it holds what ends a paste.
+    """
+    if PASTE_END in text:
+        raise SessionError("the text holds ESC[201~, which ends a paste: the rest would be taken for typed keys")
 
 
 class ProcessSession(ExecutionSession, Protocol):

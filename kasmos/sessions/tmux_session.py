@@ -21,6 +21,7 @@ from kasmos.sessions.ending import clear_up, close_log, finish
 from kasmos.sessions.held import HeldSession, either
 from kasmos.sessions.hold import Hold
 from kasmos.sessions.last_screen import load_screen, render_range, save_screen, shown, write_private
+from kasmos.sessions.protocol import require_pasteable
 from kasmos.sessions.threads import in_thread
 from kasmos.sessions.tmux_pane import Pane, end_pane
 from kasmos.sessions.tty import unread_bytes
@@ -29,8 +30,6 @@ CAPABILITIES = Capabilities(interactive=True, adoption=True, detach=True, proces
 
 ANSWER_LIMIT = 30.0
 """Seconds a server that does not answer is waited for before an end is told without it."""
-PASTE_END = "\x1b[201~"
-"""Ends a bracketed paste: what comes after it in a text would be taken for typed keys."""
 
 _FORM = (
     "#{pane_width} #{pane_height} #{cursor_x} #{cursor_y} #{cursor_flag} #{alternate_on} #{history_size} #{pane_dead} "
@@ -214,8 +213,7 @@ class TmuxSession(HeldSession):
             SessionError: it holds what ends a bracketed paste: the rest of it would be taken for keys.
         """
         self._require_live()
-        if PASTE_END in text:
-            raise SessionError("the text holds ESC[201~, which ends a paste: the rest would be taken for typed keys")
+        require_pasteable(text)
         if not text:
             return
         name = f"kasmos-{os.getpid()}-{time.monotonic_ns()}"

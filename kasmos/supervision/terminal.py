@@ -27,7 +27,7 @@ from kasmos.model.event import Event
 from kasmos.model.profile import AgentProfile
 from kasmos.model.screen import Picture
 from kasmos.screens import Cursor, Ruleset, Screen, ScreenState, Verdict, detect
-from kasmos.sessions.protocol import TerminalSession
+from kasmos.sessions.protocol import TerminalSession, require_pasteable
 from kasmos.supervision.asking import ask_of, decide_typing
 from kasmos.supervision.delivery import (
     Act,
@@ -225,21 +225,23 @@ class Terminal:
             await self._changed.wait()
 
     async def wait_turn_over(self) -> None:
-        """Wait until the screen has shown for a moment that the program is not at work, or it is seen no more.
+        """Wait until the screen has shown for a moment that no turn is under way, or it is seen no more.
 
         What cannot be read is not waited for. Cancellation: no effect.
         """
         while self.verdict is None and not self._ended:
             await self._changed.wait()
-        while self._is_working():
+        while self._is_in_turn():
             await self._changed.wait()
             with trio.move_on_after(STANDS_AFTER):
                 # Between two steps of a turn a screen may look idle.
-                while not self._is_working():
+                while not self._is_in_turn():
                     await self._changed.wait()
 
-    def _is_working(self) -> bool:
-        return not self._ended and self.verdict is not None and self.verdict.state is ScreenState.WORKING
+    def _is_in_turn(self) -> bool:
+        # What asks in the middle of its turn is not done with it.
+        in_turn = (ScreenState.WORKING, ScreenState.PERMISSION, ScreenState.QUESTION)
+        return not self._ended and self.verdict is not None and self.verdict.state in in_turn
 
     # --- asks ----------------------------------------------------------------------
 
@@ -363,6 +365,7 @@ class Terminal:
     async def _deliver(
         self, order: Order, intent: Callable[[str], Awaitable[None]] | None, file: str, doubtful: bool
     ) -> Delivered:
+        require_pasteable(order.text)
         name = self._session.spec.name
         progress = Progress(Step.DOUBTFUL if doubtful else Step.WAITING, trio.current_time())
         replaced, offset = "", 0
@@ -426,9 +429,10 @@ class Terminal:
         Cancellation: it may have been typed, and not submitted.
         """
         async with self._turn_to_type(order):
+            order, file = await self._as_file(order, keep_as)
+            require_pasteable(order.text)
             await self._wait_at_rest(order)
             self._wait_for("")
-            order, file = await self._as_file(order, keep_as)
             if intent is not None:
                 await intent(file)
             await self._session.paste(order.text)

@@ -45,6 +45,10 @@ class Person:
                 await trio.sleep(0.05)
         raise AssertionError(f"{text!r} was not seen:\n{screen}")
 
+    def leave(self) -> None:
+        """Close the terminal."""
+        subprocess.run(["tmux", "-S", self.socket, "kill-server"], capture_output=True, timeout=20)
+
     def presses(self, *keys: str) -> None:
         self.tmux("send-keys", "-t", "person", *keys)
 
@@ -54,7 +58,7 @@ def person(root: Path) -> Iterator[Person]:
     """Somebody at a terminal."""
     person = Person(root)
     yield person
-    subprocess.run(["tmux", "-S", person.socket, "kill-server"], capture_output=True, timeout=20)
+    person.leave()
 
 
 async def test_attach_and_detach(root: Path, person: Person) -> None:
@@ -79,6 +83,34 @@ async def test_attach_and_detach(root: Path, person: Person) -> None:
         person.presses("C-b", "d")
         assert "left with 0" in await person.sees("left with")
         assert (await live.task(task))["status"] == "running"
+
+
+async def test_several_people(root: Path, person: Person) -> None:
+    """Several people see the same terminal; the keys of who only looks (`-r`) do nothing, the others' do."""
+    stand = make_stand(root)
+    (root / "other").mkdir()
+    onlooker = Person(root / "other")
+    async with at_work(stand, "work 0.1") as (live, task):
+        await stand.seen(live, ev.PromptDelivered)
+        session = await session_of(live, task)
+        await state_of(live, session, "state", "ready")
+        words = ("-C", stand.site.project, "--state-root", stand.site.root.path, "attach", session)
+        try:
+            await trio.to_thread.run_sync(lambda: person.run(*words))
+            await trio.to_thread.run_sync(lambda: onlooker.run(*words, "-r"))
+            for one in (person, onlooker):
+                await one.sees("* done")
+            onlooker.presses("n", "o", "Enter")
+            person.presses("y", "e", "s")
+            for one in (person, onlooker):
+                await one.sees("> yes")
+            # The onlooker's keys came first, and would be before these.
+            person.presses("Enter")
+            await stand.logged("took 'yes'")
+            onlooker.presses("C-b", "d")
+            assert "left with 0" in await onlooker.sees("left with")
+        finally:
+            await trio.to_thread.run_sync(onlooker.leave)
 
 
 async def test_attach_refused(root: Path, person: Person) -> None:

@@ -246,6 +246,18 @@ async def test_turn_with_a_question(root: Path) -> None:
     assert stand.log()[-2:] == ["answered yes git push", "left 0"]
 
 
+async def test_prompt_that_cannot_be_typed(root: Path) -> None:
+    """A prompt that cannot be typed at all ends its program, and its task fails and says why."""
+    stand = make_stand(root)
+    async with at_work(stand, "a\x1b[201~rm -rf") as (live, task):
+        done = await live.ended(task)
+        assert (done["status"], done["cause"]["kind"]) == ("failed", "undelivered")
+        assert "ESC[201~" in done["cause"]["message"]
+    (failed,) = [event for event in stand.site.events() if isinstance(event, ev.DeliveryFailed)]
+    assert failed.prompt
+    assert not any(line.startswith(("pasted", "took")) for line in stand.log())
+
+
 async def test_look(root: Path) -> None:
     """A session's screen, size and state can be asked for, and which rule saw what."""
     stand = make_stand(root)

@@ -446,6 +446,41 @@ async def test_killed_program(desk: Desk) -> None:
         assert session.capture() == await session.screen() == "last words"
 
 
+@contextlib.contextmanager
+def memory_group(limit: int) -> Iterator[Path | None]:
+    """A memory control group (v1) with this limit; None where none can be made."""
+    with open("/proc/self/cgroup") as file:
+        own = [line.strip().split(":", 2)[2] for line in file if line.split(":")[1] == "memory"]
+    group = Path("/sys/fs/cgroup/memory", *(own[0].lstrip("/") for _ in own[:1]), f"kasmos-test-{os.getpid()}")
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(limit))
+    except OSError:
+        yield None
+        return
+    try:
+        yield group
+    finally:
+        group.rmdir()
+
+
+async def test_program_out_of_memory(desk: Desk) -> None:
+    """A program that the kernel kills for its memory has ended by SIGKILL, exactly; the terminal's server lives on.
+
+    Where no memory control group can be made, the program sends itself the signal that the kernel would.
+    """
+    with memory_group(48 << 20) as group:
+        eat = "x = bytearray(1 << 30)" if group is not None else "import os; os.kill(os.getpid(), 9)"
+        enter = f"echo $$ >{group}/cgroup.procs; " if group is not None else ""
+        spec = desk.sh(f"echo ready; {enter}exec python3 -c '{eat}'")
+        async with desk.opened(spec) as session:
+            pid = await desk.server_pid()
+            assert await ended(session) == ExitStatus(signal=signal.SIGKILL)
+            assert "ready" in await session.screen()
+            assert alive(pid)
+        assert desk.ground.left(spec) == []
+
+
 async def test_program_that_closes_its_terminal(desk: Desk) -> None:
     """A program that closes its terminal goes on, and ends when it ends."""
     async with desk.opened(desk.sh("echo hello; exec <&- >&- 2>&-; sleep 0.3; exit 6")) as session:

@@ -149,6 +149,13 @@ def test_comeback_zone() -> None:
     assert read_comeback(words).reset_at is None
 
 
+@pytest.mark.parametrize(("seconds", "after"), [(-50, 50), (0, 60), (7, 53), (59, 1), (60, 0), (599, 0), (600, 85_800)])
+def test_minute_that_is_not_over(seconds: int, after: int) -> None:
+    """A time of day told to the minute means that minute, and one that has just been is not tomorrow's."""
+    at = datetime.datetime(2026, 11, 26, 1, 54, tzinfo=datetime.UTC).timestamp()
+    assert read_comeback("or try again at 1:54 AM.", at + seconds).retry_after == after
+
+
 BYPASS = PermissionDefault.BYPASS
 
 

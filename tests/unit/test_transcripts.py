@@ -346,6 +346,27 @@ def test_mini() -> None:
     assert kind_of(read("mini", b"step 1\nExit: LimitsExceeded\n")[1]) == "budget"
 
 
+def test_usage_before_a_result() -> None:
+    """Until a result tells, each message counts once, with what it told last; what none tells stays unknown."""
+
+    def said(id_: str, **usage: int) -> Any:
+        message = {"id": id_, "role": "assistant", "content": [{"type": "text", "text": "x"}], "usage": usage}
+        return {"type": "assistant", "message": message}
+
+    _, end = read(
+        "claude",
+        jsonl(
+            said("a", input_tokens=100, cache_read_input_tokens=7),
+            said("b", input_tokens=10),
+            said("a", input_tokens=120, cache_read_input_tokens=5),
+            said("b", input_tokens=10),
+        ),
+        -9,
+    )
+    assert (end.usage.input_tokens, end.usage.cached_tokens) == (130, 5)
+    assert (end.usage.output_tokens, end.usage.cache_write_tokens, end.usage.source) == (None, None, "estimated")
+
+
 def test_turns_of_one_process() -> None:
     """Usage is summed over the turns of a process; money and `modelUsage` are totals already."""
     model = {"inputTokens": 2000, "outputTokens": 200}
