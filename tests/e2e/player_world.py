@@ -25,7 +25,7 @@ SCENES = {
     "loser": ("lost-paste",),
     "wary": ("trust",),
 }
-LIMIT = 30.0
+LIMIT = 60.0
 
 
 def player_config(log: Path, extra: str = "") -> str:
