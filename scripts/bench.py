@@ -473,6 +473,7 @@ def start() -> list[Row]:
 
 def terminals(count: int) -> list[Row]:
     """What sessions in tmux cost; see `bench_tmux`."""
+    sys.path.append(str(Path(__file__).parent))
     import bench_tmux
 
     return [Row(**attrs.asdict(measured)) for measured in bench_tmux.tmux(count)]
@@ -516,6 +517,7 @@ def agents() -> list[Row]:
 
 def api() -> list[Row]:
     """What a daemon's API costs; see `bench_api`."""
+    sys.path.append(str(Path(__file__).parent))
     import bench_api
 
     return [Row(**attrs.asdict(measured)) for measured in bench_api.api(TMPFS)]

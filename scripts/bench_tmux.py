@@ -193,7 +193,7 @@ async def to_approval(root: Path) -> Measured:
     )
     async with open_engine(options) as engine, engine.bus.subscribe(0) as batches:
         service = engine.service
-        task = (await service.submit_task(TaskRequest(prompt="work 0.1", agent="player"))).task_id
+        task = (await service.tasks.submit(TaskRequest(prompt="work 0.1", agent="player"))).task_id
         session = ""
         async for records in batches:
             for event in (record.event for record in records):
@@ -202,12 +202,12 @@ async def to_approval(root: Path) -> Measured:
                     await service.terminals.send(session, "ask command 0", wait=True)
                 elif isinstance(event, ev.ApprovalRequested):
                     told.append(time.time())
-                    await service.resolve_approval(event.approval_id, Answer(AnswerKind.DENY), "bench")
+                    await service.approvals.resolve(event.approval_id, Answer(AnswerKind.DENY), "bench")
                     if len(told) < ASKED:
                         await service.terminals.send(session, f"ask command {len(told)}", wait=True)
             if len(told) >= ASKED:
                 break
-        await service.cancel_task(task)
+        await service.tasks.cancel(task)
     drawn = [float(line.split()[1]) for line in log.read_text().splitlines() if line.startswith("drawn")]
     taken = sorted(late - early for early, late in zip(drawn, told, strict=True))
     middle = statistics.median(taken)

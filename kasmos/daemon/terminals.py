@@ -16,7 +16,8 @@ from kasmos.model.view import SessionView
 from kasmos.screens import Tried, Verdict, examine
 from kasmos.sessions.protocol import ExecutionSession, TerminalSession
 from kasmos.supervision.delivery import Order
-from kasmos.supervision.terminal import BUSY_PATIENCE, Delivered, Terminal, screen_of
+from kasmos.supervision.terminal import Terminal, screen_of
+from kasmos.supervision.typist import BUSY_PATIENCE, Delivered, Typist
 
 LARGEST = 2000
 """Columns or rows of a terminal."""
@@ -191,7 +192,8 @@ class Terminals:
                 await terminal.session.press("Enter")
             return SentWire(enter, verified=False, file="", replaced="")
         order = Order(text, submit=enter, force=force, patience=math.inf if wait else BUSY_PATIENCE)
-        return _sent(await (terminal.type_blind(order) if terminal.is_blind else terminal.deliver(order)))
+        typist = Typist(terminal)
+        return _sent(await (typist.type_blind(order) if typist.is_blind else typist.deliver(order)))
 
     async def press(self, name: str, keys: Sequence[str]) -> None:
         """Press keys by their names.

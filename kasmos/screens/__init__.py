@@ -4,7 +4,7 @@ Owns the values (`Screen`, `Verdict`), the cut into regions and the shipped rule
 sessions or approvals: a screen comes in as text, a verdict goes out, never more certain than the screen.
 """
 
-from kasmos.screens.detect import Tried, detect, examine
+from kasmos.screens.detect import Tried, detect, examine, transcript
 from kasmos.screens.load import PROJECT_RULES, known_programs, load_rules, program_of, rules_for
 from kasmos.screens.rule import Ruleset
 from kasmos.screens.screen import Cursor, Screen
@@ -29,4 +29,5 @@ __all__ = [
     "load_rules",
     "program_of",
     "rules_for",
+    "transcript",
 ]

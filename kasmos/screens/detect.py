@@ -16,6 +16,7 @@ from kasmos.screens.verdict import Choice, Composer, Evidence, Meaning, ScreenSt
 
 NO_RULE = "none"
 """The name in a verdict that no rule made."""
+_MOVES = re.compile(r"[\d⠁-⣿]")
 _VERSION = re.compile(r"\d+")
 _PANE_IS_DEAD = re.compile(r"Pane is dead \((?:status|signal) \d+, .*\)")
 _WIDE_DEFAULTS = (ScreenState.DIALOG, ScreenState.LIMIT)
@@ -63,6 +64,13 @@ def examine(screen: Screen, rules: Ruleset) -> tuple[Verdict, tuple[Tried, ...]]
 def contradictions(verdict: Verdict, tried: Iterable[Tried]) -> tuple[Tried, ...]:
     """The rules that held as well and say something else."""
     return tuple(one for one in tried if one.seen.held and one.rule.state is not verdict.state)
+
+
+def transcript(screen: Screen, rules: Ruleset) -> tuple[str, ...]:
+    """What stands above the live part of a screen, without what moves by itself: numbers and spinners."""
+    regions = Regions(screen, rules.layout)
+    found = regions.rows(0, regions.transcript_end)
+    return () if found is None else tuple(_MOVES.sub("", line) for line in found.lines)
 
 
 def _ended(screen: Screen) -> Evidence | None:

@@ -16,6 +16,7 @@ from kasmos.model.view import DeliveryState
 from kasmos.supervision.delivery import Order
 from kasmos.supervision.ledger import Ledger
 from kasmos.supervision.terminal import Terminal
+from kasmos.supervision.typist import Typist
 
 
 async def deliver_prompt(terminal: Terminal, prompt: str, ledger: Ledger, session_id: str) -> bool:
@@ -36,14 +37,14 @@ async def deliver_prompt(terminal: Terminal, prompt: str, ledger: Ledger, sessio
         typed = True
         reach("prompt.delivering")
 
-    order = Order(prompt.rstrip("\n"), patience=math.inf)
+    typist, order = Typist(terminal), Order(prompt.rstrip("\n"), patience=math.inf)
     try:
-        if terminal.is_blind:
+        if typist.is_blind:
             if typed:
                 raise DeliveryError("the supervisor died while it was typing, and no screen rules tell what came of it")
-            await terminal.type_blind(order, keep_as="typed-prompt.md", intent=intent)
+            await typist.type_blind(order, keep_as="typed-prompt.md", intent=intent)
         else:
-            await terminal.deliver(order, keep_as="typed-prompt.md", intent=intent, doubtful=typed)
+            await typist.deliver(order, keep_as="typed-prompt.md", intent=intent, doubtful=typed)
     except SessionClosedError:
         # It has ended: that is what is told.
         return True
@@ -52,6 +53,6 @@ async def deliver_prompt(terminal: Terminal, prompt: str, ledger: Ledger, sessio
         await ledger.append(ev.DeliveryFailed(session_id, reason, screen[:20_000]))
         # What may have been typed may be under way: nothing that ends it is built on not knowing.
         return typed
-    await ledger.append(ev.PromptDelivered(session_id, verified=not terminal.is_blind))
+    await ledger.append(ev.PromptDelivered(session_id, verified=not typist.is_blind))
     reach("prompt.delivered")
     return True

@@ -7,42 +7,24 @@ when it is drawn; while output never ends, now and then. An idle terminal costs 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import attrs
 import trio
 
 from kasmos.exceptions import (
-    DeliveryError,
-    SessionBusyError,
     SessionClosedError,
     SessionError,
     StaleApprovalError,
 )
-from kasmos.failpoints import reach
 from kasmos.model import event as ev
 from kasmos.model.approval import Answer, Ask
 from kasmos.model.event import Event
 from kasmos.model.profile import AgentProfile
 from kasmos.model.screen import Picture
-from kasmos.screens import Cursor, Ruleset, Screen, ScreenState, Verdict, detect
-from kasmos.sessions.protocol import TerminalSession, require_pasteable
+from kasmos.screens import Cursor, Ruleset, Screen, ScreenState, Verdict, detect, transcript
+from kasmos.sessions.protocol import TerminalSession
 from kasmos.supervision.asking import ask_of, decide_typing
-from kasmos.supervision.delivery import (
-    Act,
-    Fail,
-    Hold,
-    Order,
-    Progress,
-    Refuse,
-    Sight,
-    Step,
-    after,
-    decide_delivery,
-    saw,
-    shows_text,
-)
 
 QUIET = 0.02
 """Seconds without output after which a screen counts as drawn."""
@@ -58,17 +40,6 @@ ANSWER_PATIENCE = 5.0
 """Seconds in which a dialog has to go that was answered."""
 KEY_GAP = 0.05
 """Seconds between keys that move about: programs read several at once as a paste."""
-PERSON_ACTIVE = 300.0
-"""Seconds after which somebody who is attached and does nothing is not taken to be typing."""
-BUSY_PATIENCE = 5.0
-"""Seconds that who does not want to wait waits all the same."""
-AT_REST = 0.5
-"""Seconds without output after which a program without rules is taken to wait."""
-REST_PATIENCE = 10.0
-"""Seconds after which it is typed into although it does not come to rest."""
-BLANK_PATIENCE = 30.0
-"""Seconds after which it is so although it has drawn nothing: on a busy machine a program may begin late."""
-GENERIC = "generic"
 
 
 @attrs.frozen
@@ -78,18 +49,6 @@ class Glance:
     state: str
     note: str = ""
     """What a person should know about it."""
-
-
-@attrs.frozen
-class Delivered:
-    """What became of a text that was typed."""
-
-    verified: bool
-    """The screen showed that it was taken; else there are no rules by which that could be seen."""
-    file: str = ""
-    """Where the text is, if only a line about it was typed."""
-    replaced: str = ""
-    """What somebody had typed, and was removed."""
 
 
 class Terminal:
@@ -113,16 +72,18 @@ class Terminal:
     ) -> None:
         self.session = session
         self._session = session
-        self._most = most
+        self.most = most
+        """Bytes; a longer text goes as a file."""
         self.rules = rules
-        self._tell = tell
-        self._wall = wall
+        self.tell = tell
+        self.wall = wall
         self.picture: Picture | None = None
         self.verdict: Verdict | None = None
         self._ended = False
         self._changed = trio.Event()
         """Set, and replaced, with every look."""
-        self._typing = trio.Lock()
+        self.typing = trio.Lock()
+        """Held by who types: one text at a time."""
         self._ask: Ask | None = None
         """What it asks, as far as that is certain."""
         self._waiting_for = ""
@@ -260,14 +221,21 @@ class Terminal:
         verdict = await self.look()
         self._require_asked(ask)
         typing = decide_typing(verdict, answer)
+        before = self._transcript()
         await self._press(typing.keys)
         if typing.text:
             await self._session.paste(typing.text)
             await self._until(lambda: self._screen_has(typing.text), "the answer was typed and is not seen")
             await trio.sleep(self.rules.layout.enter_gap)
             await self._session.press("Enter")
-        await self._until(lambda: not self._asks(ask), "the dialog is still there after its answer")
+        # Where something has been added above it, it is the next dialog, which asks the same once more.
+        await self._until(
+            lambda: not self._asks(ask) or self._transcript() != before, "the dialog is still there after its answer"
+        )
         self._publish()
+
+    def _transcript(self) -> tuple[str, ...]:
+        return transcript(screen_of(self.picture), self.rules) if self.picture is not None else ()
 
     def _asks(self, ask: Ask) -> bool:
         now = ask_of(self.verdict)
@@ -311,192 +279,7 @@ class Terminal:
                 await trio.sleep(KEY_GAP)
             await self._session.press(key)
 
-    # --- typing --------------------------------------------------------------------
-
-    async def deliver(
-        self,
-        order: Order,
-        *,
-        keep_as: str = "",
-        intent: Callable[[str], Awaitable[None]] | None = None,
-        doubtful: bool = False,
-    ) -> Delivered:
-        """Type a text, and see to it that the program takes it.
-
-        Args:
-            order: what, and how.
-            keep_as: the name of the file that a text becomes which is too long, if it is to be found again.
-            intent: made durable right before something is typed; told where the file is, if there is one.
-            doubtful: an earlier supervisor may have typed it: it is not typed again.
-
-        Raises:
-            SessionBusyError: something is in the way; nothing was typed.
-            DeliveryError: it was not seen to be taken.
-            SessionError: the terminal cannot be asked, or the text cannot be typed.
-
-        Cancellation: it may have been typed, and not submitted.
-        """
-        async with self._turn_to_type(order):
-            order, file = await self._as_file(order, keep_as)
-            order = attrs.evolve(order, gap=max(order.gap, self.rules.layout.enter_gap))
-            return attrs.evolve(await self._deliver(order, intent, file, doubtful), file=file)
-
-    @asynccontextmanager
-    async def _turn_to_type(self, order: Order) -> AsyncGenerator[None, None]:
-        """One text is typed at a time."""
-        try:
-            with trio.fail_after(min(order.patience, 1e9)):
-                await self._typing.acquire()
-        except trio.TooSlowError:
-            raise SessionBusyError(f"{self._session.spec.name}: another text is being typed") from None
-        try:
-            yield
-        finally:
-            self._typing.release()
-            self._wait_for("")
-
-    async def _as_file(self, order: Order, keep_as: str) -> tuple[Order, str]:
-        """A text that is too long to be typed becomes a file, and a line that says where; empty for others."""
-        if len(order.text.encode("utf-8", "surrogateescape")) <= self._most:
-            return order, ""
-        file = await self._session.keep_text(keep_as or f"typed-{int(self._wall() * 1000)}.md", order.text)
-        return attrs.evolve(order, text=f"Read the file {file} and do what it says."), file
-
-    async def _deliver(
-        self, order: Order, intent: Callable[[str], Awaitable[None]] | None, file: str, doubtful: bool
-    ) -> Delivered:
-        require_pasteable(order.text)
-        name = self._session.spec.name
-        progress = Progress(Step.DOUBTFUL if doubtful else Step.WAITING, trio.current_time())
-        replaced, offset = "", 0
-        while True:
-            sight = await self._sight(order)
-            progress = saw(progress, sight, trio.current_time())
-            action = decide_delivery(order, progress, sight, trio.current_time())
-            match action:
-                case Hold(until, why):
-                    # What is over in a moment is not worth telling.
-                    tell_at = progress.since + STANDS_AFTER
-                    if trio.current_time() >= tell_at:
-                        self._wait_for(why)
-                        tell_at = math.inf
-                    await self.wait_look(min(until, tell_at) if why else until)
-                    continue
-                case Refuse(why):
-                    raise SessionBusyError(f"{name}: {why}; nothing was typed")
-                case Fail(why):
-                    error = DeliveryError(f"{name}: {why}", self._shown())
-                    if intent is None and not doubtful:
-                        self._tell(ev.DeliveryFailed(self._session.spec.id, why, self._shown()[:20_000], prompt=False))
-                    raise error
-                case Act.DONE:
-                    return Delivered(verified=True, replaced=replaced)
-                case Act.CLEAR:
-                    replaced = sight.draft or ""
-                    await self._session.press("C-u")
-                case Act.PASTE:
-                    self._wait_for("")
-                    if intent is not None:
-                        await intent(file)
-                    await self._session.paste(order.text)
-                    if intent is not None:
-                        reach("prompt.typed")
-                case Act.ENTER:
-                    offset = self._session.output_bytes
-                    await self._session.press("Enter")
-            progress = after(progress, action, trio.current_time(), offset)
-            # Give the program a moment to draw; its output is looked at as it comes.
-            await self.wait_look(trio.current_time() + 0.1)
-
-    async def type_blind(
-        self,
-        order: Order,
-        *,
-        keep_as: str = "",
-        intent: Callable[[str], Awaitable[None]] | None = None,
-    ) -> Delivered:
-        """Type a text into a program of whose screen nothing is known, once it has come to rest. Nothing is verified.
-
-        Args:
-            order: as for `deliver`.
-            keep_as: as for `deliver`.
-            intent: as for `deliver`.
-
-        Raises:
-            SessionBusyError: its screen asks something, or somebody is typing.
-            SessionError: the terminal cannot be asked, or the text cannot be typed.
-
-        Cancellation: it may have been typed, and not submitted.
-        """
-        async with self._turn_to_type(order):
-            order, file = await self._as_file(order, keep_as)
-            require_pasteable(order.text)
-            await self._wait_at_rest(order)
-            self._wait_for("")
-            if intent is not None:
-                await intent(file)
-            await self._session.paste(order.text)
-            if intent is not None:
-                reach("prompt.typed")
-            if order.submit:
-                await trio.sleep(max(0.15, order.gap))
-                await self._session.press("Enter")
-            return Delivered(verified=False, file=file)
-
-    async def _wait_at_rest(self, order: Order) -> None:
-        """Wait until a program without rules has drawn something and then nothing for a moment, and asks nothing."""
-        name, begun = self._session.spec.name, trio.current_time()
-        blank_until = math.inf
-        while True:
-            verdict = await self.look()
-            picture, waited = self.picture, trio.current_time() - begun
-            assert picture is not None
-            why = "" if order.force else await self._against_blind(verdict)
-            if why:
-                if waited >= order.patience:
-                    raise SessionBusyError(f"{name}: {why}: --force types all the same")
-                self._wait_for(why)
-                await self.wait_look(trio.current_time() + min(1.0, order.patience - waited))
-                continue
-            with trio.move_on_after(AT_REST) as rest:
-                await self._session.wait_changed(picture.offset)
-            # A program that never rests, or never draws, is typed into all the same.
-            if picture.text.strip():
-                blank_until = min(blank_until, waited)
-            enough = blank_until + REST_PATIENCE if blank_until < math.inf else BLANK_PATIENCE
-            at_rest = rest.cancelled_caught and blank_until < math.inf
-            if order.force or at_rest or waited >= min(enough, order.patience):
-                return
-
-    async def _against_blind(self, verdict: Verdict) -> str:
-        if verdict.state in (ScreenState.QUESTION, ScreenState.DIALOG):
-            return "it asks something, and the text would be the answer"
-        return "somebody is at its terminal" if await self._is_person_active(10.0) else ""
-
-    @property
-    def is_blind(self) -> bool:
-        """Whether there are no rules that tell when its program takes a text."""
-        return self.rules.program == GENERIC
-
-    async def _sight(self, order: Order) -> Sight:
-        try:
-            verdict = await self.look()
-        except SessionClosedError:
-            return Sight(ScreenState.EXITED, composer=False, draft=None, shows=False)
-        draft = verdict.composer.draft if verdict.composer is not None else None
-        shows = shows_text(draft, order.text, self.rules.layout.pasted)
-        person = draft is not None and not shows and await self._is_person_active(PERSON_ACTIVE)
-        picture = self.picture
-        assert picture is not None
-        return Sight(
-            verdict.state,
-            verdict.composer is not None,
-            draft,
-            shows,
-            person,
-            offset=picture.offset,
-            unread=picture.unread > 0,
-        )
+    # --- who types ------------------------------------------------------------------
 
     async def is_attended(self) -> bool:
         """Whether somebody sits at it who may type.
@@ -504,13 +287,15 @@ class Terminal:
         Raises:
             SessionError: the terminal cannot be asked.
         """
-        return await self._is_person_active(math.inf)
+        return await self.is_person_active(math.inf)
 
-    async def _is_person_active(self, within: float) -> bool:
-        since = self._wall() - within
+    async def is_person_active(self, within: float) -> bool:
+        """Whether somebody who may type has done so, or come, in the last seconds."""
+        since = self.wall() - within
         return any(one.active_at >= since and not one.read_only for one in await self._session.clients())
 
-    def _wait_for(self, why: str) -> None:
+    def wait_for(self, why: str) -> None:
+        """A text waits to be typed, and this is why; nothing: none waits."""
         self._waiting_for = f"a text waits to be typed: {why}" if why else ""
         glance = self._glance()
         # At once: who waits for it looks at the status now.
@@ -519,10 +304,7 @@ class Terminal:
 
     def _tell_glance(self, glance: Glance) -> None:
         self._told = glance
-        self._tell(ev.ScreenSeen(self._session.spec.id, glance.state, glance.note))
-
-    def _shown(self) -> str:
-        return "\n".join(screen_of(self.picture).lines) if self.picture is not None else ""
+        self.tell(ev.ScreenSeen(self._session.spec.id, glance.state, glance.note))
 
 
 def screen_of(picture: Picture) -> Screen:

@@ -20,8 +20,16 @@ from .conftest import LIMIT, Workshop, command_lines, marked
 from .interactive import SEATS
 
 PATIENCE = 2 * LIMIT
-DIALOGS = {"trust": "1", "api-key": "1", "new-model": "2"}
-"""What a person presses at the dialogs of a first start, by the rule that sees them. None of them asks twice."""
+DIALOGS = {
+    ("claude", "trust"): "1",
+    ("claude", "api-key"): "1",
+    ("codex", "trust"): "Enter",  # its number does nothing here
+    ("codex", "new-model"): "2",
+    ("gemini", "trust"): "1",
+}
+"""What a person presses at the dialogs of a first start, by program and the rule that sees it. None asks twice."""
+REQUESTS = {"codex": 2}
+"""How often a program asks its model at one prompt, where that is more than once."""
 TREE = "sleep {0}1 & (sleep {0}2 & sleep {0}3) ; wait"
 
 
@@ -40,9 +48,10 @@ class Person:
                 continue
             shown = self.shop.kas("explain", session.name, "--json", timeout=LIMIT)
             rule = json.loads(shown.stdout)["rule"] if shown.code == 0 else ""
-            if rule in DIALOGS and (session.profile, rule) not in self.pressed:
-                assert self.shop.kas("keys", session.name, DIALOGS[rule], timeout=LIMIT).code == 0
-                self.pressed.append((session.profile, rule))
+            dialog = (session.profile, rule)
+            if dialog in DIALOGS and dialog not in self.pressed:
+                assert self.shop.kas("keys", session.name, DIALOGS[dialog], timeout=LIMIT).code == 0
+                self.pressed.append(dialog)
 
     def wait(self, holds: Callable[[], object], kas: Running) -> None:
         """Wait until something holds, and see to dialogs meanwhile."""
@@ -136,7 +145,7 @@ def test_first_start(shop: Workshop, person: Person, name: str) -> None:
     typed_at = next(at for at, event in enumerate(kinds) if isinstance(event, ev.PromptDelivering))
     dialogs = [at for at, event in enumerate(kinds) if isinstance(event, ev.ScreenSeen) and event.screen == "dialog"]
     assert max(dialogs) < typed_at
-    assert len(shop.asked(name)) == 1
+    assert len(shop.asked(name)) <= REQUESTS.get(name, 1)
 
 
 @pytest.mark.parametrize("name", ["claude", "codex"])
@@ -158,7 +167,7 @@ def test_adopted_in_mid_turn(shop: Workshop, person: Person, name: str) -> None:
     assert shop.session().pid == before.pid
     assert shop.outcome() is Outcome.SUCCEEDED
     assert len(shop.told(ev.PromptDelivering)) == 1
-    assert len(shop.asked(name)) == 1, shop.asked(name)
+    assert len(shop.asked(name)) <= REQUESTS.get(name, 1), shop.asked(name)
 
 
 @pytest.mark.parametrize("name", ["claude", "codex"])

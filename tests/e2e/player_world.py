@@ -24,6 +24,7 @@ SCENES = {
     "folder": ("folded",),
     "loser": ("lost-paste",),
     "wary": ("trust",),
+    "insister": ("again=1",),
 }
 LIMIT = 30.0
 

@@ -117,6 +117,25 @@ async def test_ask_becomes_approval(root: Path) -> None:
         assert stand.log()[-1] == "answered no git push"
 
 
+async def test_asked_the_same_again(root: Path) -> None:
+    """The same dialog once more, right after its answer, is an approval of its own; each is answered once."""
+    stand = make_stand(root)
+    async with at_work(stand, "ask git push", agent="insister") as (live, _):
+        first = await stand.seen(live, ev.ApprovalRequested)
+        for decision in ("allow_once", "deny"):
+            asked = await stand.event(
+                live,
+                lambda event, decision=decision: (
+                    isinstance(event, ev.ApprovalRequested)
+                    and (decision == "allow_once" or event.approval_id != first.approval_id)
+                ),
+            )
+            response = await live.http.post(f"/v1/approvals/{asked.approval_id}", json={"decision": decision})
+            assert response.json()["status"] == "delivered"
+        found = [line for line in stand.log() if line.startswith("answered")]
+        assert found == ["answered yes git push", "answered no git push"]
+
+
 async def test_rule_answers(root: Path) -> None:
     """A rule of the profile answers what it speaks of, once, without a person."""
     stand = make_stand(root, RULE)

@@ -181,6 +181,7 @@ def test_long_line() -> None:
 
 
 @given(st.lists(st.text(), min_size=1, max_size=4), st.lists(st.integers(1, 90), max_size=40), st.integers(1, 60))
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_shortened(texts: list[str], cuts: list[int], keep: int) -> None:
     """A shortened line is still JSON, whatever its letters, and does not depend on how it was cut."""
     line = json.dumps({"a": texts, "b": {"c": '\U0001f600\\"' * 40}}).encode()
