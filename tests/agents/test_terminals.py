@@ -25,7 +25,6 @@ DIALOGS = {
     ("claude", "api-key"): "1",
     ("codex", "trust"): "Enter",  # its number does nothing here
     ("codex", "new-model"): "2",
-    ("gemini", "trust"): "1",
 }
 """What a person presses at the dialogs of a first start, by program and the rule that sees it. None asks twice."""
 REQUESTS = {"codex": 2}
@@ -131,7 +130,7 @@ def test_approved_and_denied(shop: Workshop, person: Person, name: str) -> None:
     assert "denied" not in path.read_text()
 
 
-@pytest.mark.parametrize("name", ["claude", "codex", "gemini"])
+@pytest.mark.parametrize("name", ["claude", "codex"])
 def test_first_start(shop: Workshop, person: Person, name: str) -> None:
     """The dialogs of a first start are for a person; the prompt waits until they are gone."""
     shop.seat(name, known=False)
