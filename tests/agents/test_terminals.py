@@ -27,8 +27,6 @@ DIALOGS = {
     ("codex", "new-model"): "2",
 }
 """What a person presses at the dialogs of a first start, by program and the rule that sees it. None asks twice."""
-REQUESTS = {"codex": 2}
-"""How often a program asks its model at one prompt, where that is more than once."""
 TREE = "sleep {0}1 & (sleep {0}2 & sleep {0}3) ; wait"
 
 
@@ -144,7 +142,7 @@ def test_first_start(shop: Workshop, person: Person, name: str) -> None:
     typed_at = next(at for at, event in enumerate(kinds) if isinstance(event, ev.PromptDelivering))
     dialogs = [at for at, event in enumerate(kinds) if isinstance(event, ev.ScreenSeen) and event.screen == "dialog"]
     assert max(dialogs) < typed_at
-    assert len(shop.asked(name)) <= REQUESTS.get(name, 1)
+    assert len(shop.asked(name)) == 1, shop.asked(name)
 
 
 @pytest.mark.parametrize("name", ["claude", "codex"])
@@ -166,7 +164,7 @@ def test_adopted_in_mid_turn(shop: Workshop, person: Person, name: str) -> None:
     assert shop.session().pid == before.pid
     assert shop.outcome() is Outcome.SUCCEEDED
     assert len(shop.told(ev.PromptDelivering)) == 1
-    assert len(shop.asked(name)) <= REQUESTS.get(name, 1), shop.asked(name)
+    assert len(shop.asked(name)) == 1, shop.asked(name)
 
 
 @pytest.mark.parametrize("name", ["claude", "codex"])
