@@ -479,6 +479,42 @@ def terminals(count: int) -> list[Row]:
     return [Row(**attrs.asdict(measured)) for measured in bench_tmux.tmux(count)]
 
 
+def transcripts() -> list[Row]:
+    """How fast the streams of agents are understood; see `bench_transcripts`."""
+    import bench_agents
+    import bench_transcripts
+
+    read = bench_transcripts.measure(100)
+    speed, grown = read["mb_per_s"], read["grown_kib"] / 1024
+    placed = bench_agents.placed(100)
+    what = f"a transcript of {read['megabytes']:.0f} MB"
+    return [
+        Row(f"{what}: understood", f"{speed:.0f} MB/s", "-", "-", ">= 50 MB/s", speed >= 50),
+        Row(
+            f"{what}: the same with places, as for the API", f"{placed:.0f} MB/s", "-", "-", ">= 50 MB/s", placed >= 50
+        ),
+        Row(f"{what}: memory", f"+{grown:.1f} MiB", "-", "-", "flat (< 16 MiB)", grown < 16),
+    ]
+
+
+def agents() -> list[Row]:
+    """What it costs to understand agents while they work; see `bench_agents`."""
+    import bench_agents
+
+    work = bench_agents.agents()
+    each = work.events / bench_agents.AGENTS
+    return [
+        Row(
+            f"{bench_agents.AGENTS} agents, {each:.0f} events/s each ({work.megabytes:.1f} MB/s): supervisor",
+            f"{work.cpu:.1%} of a core",
+            "-",
+            "-",
+            "< 25 %",
+            work.cpu < 0.25,
+        )
+    ]
+
+
 def api() -> list[Row]:
     """What a daemon's API costs; see `bench_api`."""
     sys.path.append(str(Path(__file__).parent))
@@ -498,8 +534,10 @@ def render(rows: list[Row]) -> str:
 
 def main() -> None:
     """Measure what was asked for."""
+    # What is imported late stands beside this file, where `python -P` does not look.
+    sys.path.append(str(Path(__file__).parent))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    groups = ("life", "floor", "peer", "wave", "crowd", "output", "tmux", "start", "api")
+    groups = ("life", "floor", "peer", "wave", "crowd", "output", "transcripts", "agents", "tmux", "start", "api")
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(groups)}; all by default")
     parser.add_argument("--commands", type=int, default=1000, help="trivial sessions for life, floor and peer")
     parser.add_argument("--sessions", type=int, default=1000, help="idle sessions for crowd")
@@ -529,6 +567,10 @@ def main() -> None:
                 rows += crowd(asked.sessions)
             case "output":
                 rows += output(asked.megabytes)
+            case "transcripts":
+                rows += transcripts()
+            case "agents":
+                rows += agents()
             case "tmux":
                 rows += terminals(min(asked.sessions, 200))
             case "start":

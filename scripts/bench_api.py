@@ -383,6 +383,8 @@ async def _mute_crowd(town: Town, count: int, mute: int) -> tuple[int, int, bool
             await stream.send_all(HEAD % start)
             if index >= mute:
                 nursery.start_soon(read, index - mute, stream)
+        # A new one: that many readers may take longer to come than an idle connection is kept.
+        client = Unix(town.socket)
         await work(50)
         await trio.sleep(1)
         before = rss(town.process.pid)

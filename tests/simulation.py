@@ -8,6 +8,7 @@ which nothing of it has any effect, just as after SIGKILL. Time is Trio's, so a 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -189,11 +190,19 @@ class Life:
         digest: str = "d",
         settings: RunSettings | None = None,
         fresh: bool = False,
+        patience: float = math.inf,
     ) -> Accepted:
         """Hand in a plan."""
         settings = attrs.evolve(settings or RunSettings(), default_agent="a")
         return await self.orchestrator.submit(
-            plan, source=key, key=key, digest=digest, settings=settings, project="/project", fresh=fresh
+            plan,
+            source=key,
+            key=key,
+            digest=digest,
+            settings=settings,
+            project="/project",
+            fresh=fresh,
+            patience=patience,
         )
 
     async def until(self, condition: Callable[[World], bool]) -> None:

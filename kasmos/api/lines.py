@@ -33,6 +33,8 @@ class LineCache:
         self._batch: Sequence[Record] = ()
         self._batches: dict[str, bytes] = {}
         """What was rendered last, by media type."""
+        self._chunks: dict[str, bytes] = {}
+        """The same as chunks of an answer."""
 
     def line(self, record: Record) -> bytes:
         """The record as one line of JSON, without its end."""
@@ -60,7 +62,7 @@ class LineCache:
     def render_all(self, records: Sequence[Record], kind: str) -> bytes:
         """Records next to each other as this media type has them, gaps between them included."""
         if records is not self._batch:
-            self._batch, self._batches = records, {}
+            self._batch, self._batches, self._chunks = records, {}, {}
         text = self._batches.get(kind)
         if text is None:
             parts, seen = [], records[0].seq - 1
@@ -71,6 +73,19 @@ class LineCache:
                 parts.append(self.render(record, kind))
             text = self._batches[kind] = b"".join(parts)
         return text
+
+    def render_chunk(self, records: Sequence[Record], kind: str) -> bytes:
+        """The same as a chunk of an answer in HTTP/1.1, ready to be sent."""
+        text = self.render_all(records, kind)
+        chunk = self._chunks.get(kind)
+        if chunk is None:
+            chunk = self._chunks[kind] = chunk_of(text)
+        return chunk
+
+
+def chunk_of(text: bytes) -> bytes:
+    """A chunk of an answer in HTTP/1.1 (RFC 9112, 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(text), text)
 
 
 def render_gap(after: int, before: int, kind: str) -> bytes:

@@ -27,6 +27,7 @@ from kasmos.daemon.terms import STDIN, RunOverrides
 from kasmos.daemon.wire import run_detail_wire, run_wire
 from kasmos.exceptions import Mistake, RequestError
 from kasmos.model.plan import Origin
+from kasmos.orchestration.intake import ACCEPT_TIMEOUT
 
 routes = Routes("runs")
 
@@ -76,6 +77,7 @@ async def post_run() -> Response:
             task_timeout=body.get("task_timeout"),
             on_failure=body.get("on_failure"),
         ),
+        patience=ACCEPT_TIMEOUT,
     )
     return answer(submitted, 202, location=f"/v1/runs/{submitted.run_id}")
 

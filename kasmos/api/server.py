@@ -103,7 +103,8 @@ class SafeTCPServer(TCPServer):
         peer = None if tcp else _peer_of(self.stream)
         self.farewell = Farewell()
         self._reading = trio.CancelScope()
-        self.state = LifespanState({**self.state, "peer": peer, "tcp": tcp, "farewell": self.farewell})
+        given = {"peer": peer, "tcp": tcp, "farewell": self.farewell, "straight": self._send}
+        self.state = LifespanState({**self.state, **given})
         await super().run()
 
     async def protocol_send(self, event: Event) -> None:

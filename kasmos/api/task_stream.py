@@ -95,7 +95,7 @@ class _OutputLines:
         task = self._service.world.runs[self._run_id].tasks[self._task_id]
         for session_id in reversed(task.sessions):
             session = self._service.world.sessions.get(session_id)
-            if session is not None and session.kind is SessionKind.AGENT:
+            if session is not None and session.kind is SessionKind.AGENT and not session.attended:
                 if session.first_seq <= cursor and (session.state.live or session.last_seq > cursor):
                     self._follow(session_id, self._first_offset)
                 return
@@ -103,7 +103,7 @@ class _OutputLines:
     async def before(self, record: Record) -> bytes:
         """What has to be told before this event is."""
         event = record.event
-        if isinstance(event, ev.SessionStarting) and event.kind is SessionKind.AGENT:
+        if isinstance(event, ev.SessionStarting) and event.kind is SessionKind.AGENT and not event.attended:
             text = await self._drain()
             self._follow(event.session_id, 0)
             return text

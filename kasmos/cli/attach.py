@@ -50,6 +50,9 @@ def attach(ctx: click.Context, name: str, read_only: bool, now: bool, yes: bool)
     task = takeover.task_of(world, session)
     opens = session.backend is not ExecutionMode.TMUX or (session.attended and not session.state.live)
     if opens and task is not None and not isinstance(task.state, Ended):
+        if read_only:
+            how = f"`kas logs -f {session.name}` shows what it does, `kas attach` without -r takes it over"
+            raise InteractiveOnlyError(f"{session.name} runs {session.backend}: there is no terminal to look at; {how}")
         session = takeover.take_over(place, world, task, now=now, yes=yes)
     if session.backend is not ExecutionMode.TMUX:
         how = f"`kas logs -f {session.name}` shows what it writes"

@@ -6,6 +6,7 @@ handed to that one and followed; if that one dies, this process takes over. Eith
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterable
@@ -22,7 +23,7 @@ from kasmos.cli.request import Place, Request, place_of
 from kasmos.cli.supervise import Supervising
 from kasmos.exceptions import ClientError, KasmosError, StateLockedError
 
-__all__ = ["Place", "Request", "execute", "leave", "place_of"]
+__all__ = ["Place", "Request", "complete", "execute", "place_of"]
 
 TAKEOVER_INTERVAL = 0.2
 """Seconds between attempts to reach, or to become, the supervisor while one comes up or leaves."""
@@ -53,13 +54,24 @@ def execute(place: Place, request: Request) -> int:
     )
     errand = Errand(place, request, document, view)
     errand.warn(warnings)
+    # All there is by now, classes and the plan, stays to the end: nothing of it is to be looked at for garbage again.
+    gc.freeze()
     try:
         return trio.run(_main, errand, strict_exception_groups=True)
     except BaseExceptionGroup as group:
         raise _single(group) from group
 
 
-def leave(code: int) -> NoReturn:
+def complete(place: Place, request: Request) -> NoReturn:
+    """Do what was asked, and end the process with its exit status.
+
+    Raises:
+        KasmosError: it could not be begun.
+    """
+    _leave(execute(place, request))
+
+
+def _leave(code: int) -> NoReturn:
     """End the process at once.
 
     The journal says that the supervisor has left in order; a kill after that would hide an outcome that nobody has

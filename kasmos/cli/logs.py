@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kasmos.cli.context import Place, complete, note, place_of, session_names
+from kasmos.cli.newest import newest_lines
 
 if TYPE_CHECKING:
     from kasmos.cli.outlet import Outlet
@@ -69,7 +70,7 @@ def logs(
     told = bool(rendered or as_json or (session.harness and not raw and tail is None and since is None))
     outlet = Told(place, session, as_json=as_json) if told else Bytes()
     try:
-        offset = tail_offset(log, tail) if tail is not None else log.base if told else since or 0
+        offset = _tail_offset(log, tail) if tail is not None else log.base if told else since or 0
         offset = _copy(log, offset, outlet)
     except FileNotFoundError:
         if not session.state.live:
@@ -87,27 +88,8 @@ def logs(
     outlet.end(session)
 
 
-def tail_offset(log: LogFile, lines: int) -> int:
-    """Where the last *lines* lines begin, as `tail -n` counts them.
-
-    Raises:
-        OSError: the log cannot be read.
-    """
-    base, end = log.base, log.end
-    if lines == 0:
-        return end
-    # A newline at the very end ends the last line and begins none.
-    at = end - 1 if end > base and log.read(end - 1, 1).data == b"\n" else end
-    while at > base:
-        begin = max(base, at - PIECE)
-        data = log.read(begin, at - begin).data
-        found = len(data)
-        while (found := data.rfind(b"\n", 0, found)) != -1:
-            lines -= 1
-            if lines == 0:
-                return begin + found + 1
-        at = begin
-    return base
+def _tail_offset(log: LogFile, lines: int) -> int:
+    return newest_lines(lambda offset, size: log.read(offset, size).data, lines, base=log.base, end=log.end)
 
 
 def _copy(log: LogFile, offset: int, outlet: Outlet) -> int:

@@ -40,10 +40,16 @@ def missing_programs(
 ) -> tuple[Mistake, ...]:
     """A warning for each agent of a plan whose program is not there. Other agents do not matter."""
     warnings = {}
+    looked_for: set[tuple[str, str | None]] = set()
     for task in plan.tasks:
         profile = agents.get(agent_of(task, default_agent) or "")
         if profile is None or profile.execution_mode is ExecutionMode.SCRIPTED or profile.name in warnings:
             continue
+        # Once for each agent and PATH, and not for each of a thousand tasks.
+        wanted = (profile.name, task.env.get("PATH"))
+        if wanted in looked_for:
+            continue
+        looked_for.add(wanted)
         if find_program(profile, environ, project, task.env) is None:
             program = profile.program[0]
             where = "there" if "/" in program else "on its PATH"

@@ -27,7 +27,7 @@ def retry(ctx: click.Context, names: tuple[str, ...], resume: bool) -> None:
         from kasmos.cli import foreground
 
         request = foreground.Request(resume=run.id, retry=tuple(tasks), in_conversation=resume)
-        ctx.exit(foreground.execute(foreground.place_of(ctx), request))
+        foreground.complete(foreground.place_of(ctx), request)
     supervisor = place.reach("its supervisor is just leaving: try again")
     supervisor.post(f"/v1/runs/{run.id}/retry", {"tasks": tasks, **({"resume": True} if resume else {})})
     what = f"task {', '.join(tasks)}" if tasks else "every task that did not succeed"

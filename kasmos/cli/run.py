@@ -71,7 +71,7 @@ def run(
         summary=summary,
         budget_daily=budget_daily,
     )
-    foreground.leave(foreground.execute(foreground.place_of(ctx), request))
+    foreground.complete(foreground.place_of(ctx), request)
 
 
 @click.command("resume")
@@ -88,4 +88,4 @@ def resume(
     from kasmos.cli import foreground
 
     request = foreground.Request(resume=run_id or "", keep=keep, as_json=as_json, junit=junit, summary=summary)
-    foreground.leave(foreground.execute(foreground.place_of(ctx), request))
+    foreground.complete(foreground.place_of(ctx), request)

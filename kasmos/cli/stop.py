@@ -40,7 +40,7 @@ def _stop_all(ctx: click.Context, place: Place) -> int:
 
         # What was left at work has to be taken up to be stopped, and tasks that have not begun to be recorded as such.
         request = foreground.Request(cancel="kas stop --all")
-        return foreground.execute(foreground.place_of(ctx), request)
+        foreground.complete(foreground.place_of(ctx), request)
     place.reach("its supervisor is just leaving: try again").post("/v1/stop", {"all": True})
     match unfinished:
         case []:

@@ -402,7 +402,7 @@ class TaskStream(Stream["Record | TaskOutput"]):
         match item:
             case TaskOutput():
                 self._offset = item.next_offset
-            case Record(event=SessionStarting(kind=SessionKind.AGENT)):
+            case Record(event=SessionStarting(kind=SessionKind.AGENT, attended=False)):
                 self._offset = 0
 
     async def _is_over(self) -> bool:

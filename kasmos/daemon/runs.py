@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import trio
@@ -38,15 +39,23 @@ class Runs:
         return run_called(self._world, name)
 
     async def submit(
-        self, document: bytes, source: str, *, fresh: bool = False, overrides: RunOverrides | None = None
+        self,
+        document: bytes,
+        source: str,
+        *,
+        fresh: bool = False,
+        overrides: RunOverrides | None = None,
+        patience: float = math.inf,
     ) -> Submitted:
         """Start a run of a plan document, continue its unfinished one, or join the one under way.
 
         Args:
             source: the document's absolute path, or `-`.
             fresh: start anew even if there is an unfinished run of the same plan.
+            patience: seconds to wait for it to be recorded.
 
         Raises:
+            StoreError: it cannot be recorded at present; it may begin all the same, later.
             PlanError: the document is wrong.
             ConfigError: the configuration or an override is wrong.
             SupervisionError: the document has changed and its run is unfinished.
@@ -71,6 +80,7 @@ class Runs:
             settings=prepared.settings,
             project=self._surroundings.workspace,
             fresh=fresh,
+            patience=patience,
         )
         # A run that was under way keeps the settings it began with.
         run = self._world.runs.get(accepted.run_id) if accepted.continued else None

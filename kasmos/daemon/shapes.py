@@ -136,6 +136,8 @@ class ApprovalWire:
     requested_at: str
     resolved_at: str | None
     settled_at: str | None
+    more_paths: tuple[str, ...] = ()
+    """Further files that the same yes is for."""
 
 
 @attrs.frozen

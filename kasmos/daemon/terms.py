@@ -64,6 +64,7 @@ class OrchestratorLike(Protocol):
         settings: RunSettings,
         project: str,
         fresh: bool,
+        patience: float,
     ) -> AcceptedLike:
         """Start, continue or join a run of *plan*."""
 

@@ -171,6 +171,7 @@ def approval_wire(world: World, view: ApprovalView) -> ApprovalWire:
         requested_at=format_instant(view.requested_at),
         resolved_at=_instant(view.resolved_at),
         settled_at=_instant(view.settled_at),
+        more_paths=view.ask.more_paths,
     )
 
 

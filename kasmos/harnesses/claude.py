@@ -26,7 +26,7 @@ from kasmos.harnesses.events import (
     UsageReport,
 )
 from kasmos.harnesses.evidence import Evidence, Verdict
-from kasmos.harnesses.fields import added, amount_of, count_of, dict_of, list_of, text_of, word_of, words_of
+from kasmos.harnesses.fields import added, amount_of, count_of, dict_of, instant_of, list_of, text_of, word_of, words_of
 from kasmos.harnesses.rpc import AgentProtocol
 from kasmos.harnesses.words import Comeback
 
@@ -42,6 +42,7 @@ _QUIET_SYSTEM = frozenset({
     "stop_hook_summary",
 })  # fmt: skip
 _ABORTED = re.compile(r"request was aborted|\baborterror\b|interrupted by (?:the )?user", re.IGNORECASE)
+_TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
 MAX_OPEN = 4096
 """Tool calls and messages that are remembered."""
 
@@ -65,7 +66,7 @@ class ClaudeDialect(Dialect):
         self._tools: dict[str, str] = {}
         self._synthetic = False
         # Until a result tells what was used: what each message began with, by its id.
-        self._started: dict[str, dict[str, Any]] = {}
+        self._started = _Messages()
         self._turns = Usage()
         self._process = Usage()
         self._cost: float | None = None
@@ -98,8 +99,8 @@ class ClaudeDialect(Dialect):
         if parent is None and type(model) is str and model:
             evidence.model = model
         usage = message.get("usage")
-        if type(usage) is dict and len(self._started) < MAX_OPEN:
-            self._started[text_of(message.get("id"))] = usage
+        if type(usage) is dict:
+            self._started.put(text_of(message.get("id")), usage)
         events = self._blocks(message.get("content"), "assistant", parent)
         if events:
             evidence.go_on()
@@ -300,7 +301,7 @@ class ClaudeDialect(Dialect):
 
     def _begun(self) -> Usage:
         """Without a result: what the messages began with. How much came out, only partial messages tell."""
-        total = _total([_usage_of(one) for one in self._started.values()])
+        total = self._started.total
         if not total.input_tokens:
             return Usage()
         return Usage(
@@ -311,6 +312,44 @@ class ClaudeDialect(Dialect):
             source=UsageSource.ESTIMATED,
             cached_in_input=False,
         )
+
+
+class _Messages:
+    """What each message said that it used, by its id, and the sum of it, which is asked for after every piece."""
+
+    def __init__(self) -> None:
+        self._usages: dict[str, Usage] = {}
+        self._sums = dict.fromkeys(_TOKENS, 0)
+        self._known = dict.fromkeys(_TOKENS, 0)
+        """How many messages tell each of them."""
+
+    def __len__(self) -> int:
+        return len(self._usages)
+
+    def put(self, id_: str, usage: dict[str, Any]) -> None:
+        """A message tells what it used; what it told before counts no more. Those beyond `MAX_OPEN` do not count."""
+        told, before = _usage_of(usage), self._usages.get(id_)
+        if told == before or len(self._usages) >= MAX_OPEN:
+            return
+        self._usages[id_] = told
+        if before is not None:
+            self._add(before, -1)
+        self._add(told, 1)
+
+    def _add(self, usage: Usage, sign: int) -> None:
+        for name in _TOKENS:
+            value = getattr(usage, name)
+            if value is not None:
+                self._sums[name] += sign * value
+                self._known[name] += sign
+
+    @property
+    def total(self) -> Usage:
+        """All of them together; unknown if none tells anything."""
+        read, out, cached, written, reasoning = (self._sums[one] if self._known[one] else None for one in _TOKENS)
+        if read is None and out is None:
+            return Usage()
+        return Usage(read, out, cached, written, reasoning, source=UsageSource.REPORTED, cached_in_input=False)
 
 
 class QwenDialect(ClaudeDialect):
@@ -350,17 +389,8 @@ class QwenDialect(ClaudeDialect):
 
     def _begun(self) -> Usage:
         # What a message of Qwen's carries is what it used in the end; helpers are not among them.
-        total = _total([_usage_of(one) for one in self._started.values()])
+        total = self._started.total
         return attrs.evolve(total, cached_in_input=True) if total.input_tokens else Usage()
-
-
-def instant_of(value: Any) -> float | None:
-    """A wall-clock instant, told in seconds or milliseconds since 1970."""
-    at = amount_of(value)
-    if at is None:
-        return None
-    at = at / 1000 if at > 1e11 else at
-    return at if 1e9 <= at < 1e11 else None
 
 
 def _usage_of(usage: dict[str, Any]) -> Usage:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from kasmos.harnesses.claude import instant_of
 from kasmos.harnesses.conclusion import Usage, UsageSource
 from kasmos.harnesses.dialect import Dialect, report, unknown
 from kasmos.harnesses.events import (
@@ -24,7 +23,7 @@ from kasmos.harnesses.events import (
     UsageReport,
 )
 from kasmos.harnesses.evidence import Evidence, Verdict
-from kasmos.harnesses.fields import amount_of, count_of, dict_of, list_of, text_of, word_of, words_of
+from kasmos.harnesses.fields import amount_of, count_of, dict_of, instant_of, list_of, text_of, word_of, words_of
 
 _RETRYING = re.compile(r"^(?:Reconnecting|Retrying|stream error: .*retrying)|; retrying \d", re.IGNORECASE)
 _QUIET = frozenset({"turn.started", "thread.resumed", "item.delta", "turn.plan.updated", "turn.diff.updated"})

@@ -80,3 +80,12 @@ def added(one: int | None, other: int | None) -> int | None:
     if one is None or other is None:
         return one if other is None else other
     return one + other
+
+
+def instant_of(value: Any) -> float | None:
+    """A wall-clock instant, told in seconds or milliseconds since 1970."""
+    at = amount_of(value)
+    if at is None:
+        return None
+    at = at / 1000 if at > 1e11 else at
+    return at if 1e9 <= at < 1e11 else None

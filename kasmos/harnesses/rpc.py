@@ -48,6 +48,8 @@ class AgentProtocol:
         """What is asked: the tool and the options that refuse it, by the request's id."""
         self._usage = Usage()
         self._called: set[str] = set()
+        self._tools: dict[str, str] = {}
+        """What each tool call uses, by its id: what is told of it later need not say so again."""
         self._cost: float | None = None
         self._text = ""
 
@@ -90,8 +92,10 @@ class AgentProtocol:
         refusing = [text_of(one.get("optionId")) for one in options if text_of(one.get("kind")).startswith("reject")]
         if type(key) in (int, str) and len(self._refusing) < 4096:
             self._refusing[key] = tool, refusing
-        title = text_of(call.get("title"))
-        return ApprovalRequested(tool, call.get("rawInput"), word_of(call.get("toolCallId")), title)
+        title, id_ = text_of(call.get("title")), word_of(call.get("toolCallId"))
+        if id_ is not None and len(self._tools) < 4096:
+            self._tools.setdefault(id_, tool)
+        return ApprovalRequested(tool, _input(call), id_, title)
 
     def _answered(self, key: Any, option: str) -> None:
         tool, refusing = self._refusing.pop(key, ("", [])) if type(key) in (int, str) else ("", [])
@@ -140,13 +144,14 @@ class AgentProtocol:
 
     def _tool(self, update: dict[str, Any]) -> list[AgentEvent]:
         id_ = word_of(update.get("toolCallId"))
-        tool = text_of(update.get("kind")) or text_of(update.get("title"))
+        tool = text_of(update.get("kind")) or self._tools.get(id_ or "", "") or text_of(update.get("title"))
+        tool = tool or text_of(dict_of(update.get("_meta")).get("toolName"))
         events: list[AgentEvent] = []
         if id_ is None or id_ not in self._called:
-            title = word_of(update.get("title"))
-            events.append(ToolCall(tool, update.get("rawInput") or (title and {"title": title}), id_))
+            events.append(ToolCall(tool, _input(update), id_))
             if id_ is not None and len(self._called) < 4096:
                 self._called.add(id_)
+                self._tools.setdefault(id_, tool)
         self.evidence.go_on()
         self._text = ""
         status = update.get("status")
@@ -165,9 +170,9 @@ class AgentProtocol:
         told = _usage(dict_of(result.get("usage")) or quota) if self._whole else Usage()
         if quota and told.source is UsageSource.REPORTED:
             told = attrs.evolve(told, source=UsageSource.ESTIMATED)  # gemini leaves out what was thought
-        if told.input_tokens is None and told.output_tokens is None and self._cost is None:
-            return []
         money = self._cost or None
+        if told.input_tokens is None and told.output_tokens is None and money is None:
+            return []
         source = UsageSource.UNKNOWN if money is None else UsageSource.REPORTED
         self._usage = attrs.evolve(told, cost_usd=money, cost_source=source)
         return [UsageReport(told.input_tokens, told.output_tokens, told.cached_tokens, cost_usd=money)]
@@ -185,6 +190,11 @@ class AgentProtocol:
             reasoning_tokens=added(whole.reasoning_tokens, step.reasoning_tokens),
         )
         return [UsageReport(step.input_tokens, step.output_tokens, step.cached_tokens, scope="step")]
+
+
+def _input(call: dict[str, Any]) -> Any:
+    title = word_of(call.get("title"))
+    return call.get("rawInput") or (title and {"title": title})
 
 
 def _usage(found: dict[str, Any]) -> Usage:

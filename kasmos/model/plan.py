@@ -6,6 +6,7 @@ A plan knows nothing of profiles' contents or of how far a run has come.
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
@@ -86,9 +87,15 @@ class PlanTask:
         """The session name, safe as a file name: `wWtN-slug-of-the-title`; of a single task its label, or its id."""
         if self.single:
             return self.label or self.id
-        slug = "".join(c if c.isascii() and c.isalnum() else "-" for c in self.title.lower())
-        slug = "-".join(part for part in slug.split("-") if part)[:32].rstrip("-")
+        slug = _slug(self.title)
         return f"w{self.wave}t{self.number}-{slug}" if slug else f"w{self.wave}t{self.number}"
+
+
+@functools.lru_cache(maxsize=4096)
+def _slug(title: str) -> str:
+    """A title as a part of a file name; asked for several times in each session's life."""
+    slug = "".join(c if c.isascii() and c.isalnum() else "-" for c in title.lower())
+    return "-".join(part for part in slug.split("-") if part)[:32].rstrip("-")
 
 
 @attrs.frozen

@@ -13,6 +13,7 @@ import attrs
 import kasmos
 from kasmos.config.schema import profile_digest
 from kasmos.exceptions import ConfigError, Mistake
+from kasmos.harnesses.catalog import recognise
 from kasmos.harnesses.command import Continuation, limit_arguments
 from kasmos.harnesses.equip import Equipped, equip, equip_attended, harness_of, judge_profile
 from kasmos.model.approval import ApprovalPolicy
@@ -84,6 +85,8 @@ def refusals(
     used = [profiles[name] for name in names if name in profiles and profiles[name].enabled]
     found = []
     for profile in used:
+        if profile.harness is None and recognise(profile.program).dialect == "generic":
+            continue  # nothing is known of what it would refuse
         whole = child_environment(environ, env_pass=profile.env_pass, env=env or {}, own={})
         found += judge_profile(profile, mode, environment=whole, is_root=os.geteuid() == 0)
     return found

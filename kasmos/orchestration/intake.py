@@ -1,7 +1,7 @@
-"""Tasks that are handed in by themselves: accepted once, whoever asks however often, and then driven.
+"""What is handed in: accepted once, whoever asks however often, and then driven.
 
-Whoever hands one in may go away at any moment. From the beginning of its commit the task is the supervisor's: it is
-recorded and driven, or it never was.
+Whoever hands something in may go away at any moment, or be sent away while the disk takes nothing. From the beginning
+of its commit a task or a run is the supervisor's: it is recorded and driven, or it never was.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kasmos.orchestration.driver import Driver
 from kasmos.supervision.ledger import Ledger
 
 ACCEPT_TIMEOUT = 5.0
-"""Seconds that who hands in a task waits for it to be recorded."""
+"""Seconds that who hands something in over the API waits for it to be recorded."""
 
 
 @attrs.frozen
@@ -67,9 +67,9 @@ class TaskAccepted:
 
 @attrs.define(eq=False)
 class _Claim:
-    """A task that is being recorded."""
+    """A task or a run of a plan that is being recorded."""
 
-    task_id: str
+    run_id: str
     digest: str
     done: trio.Event = attrs.field(factory=trio.Event)
     error: Exception | None = None
@@ -111,37 +111,73 @@ class Intake:
         repeated = claim is not None
         if claim is None:
             claim = self._record(submission)
-        with trio.move_on_after(ACCEPT_TIMEOUT):
-            await claim.done.wait()
-        if not claim.done.is_set():
-            raise StoreError("nothing can be recorded at present; ask again, with the same Idempotency-Key")
-        if claim.error is not None:
-            raise claim.error
-        return TaskAccepted(claim.task_id, repeated, claim.digest == submission.digest)
+        await _recorded(
+            claim,
+            ACCEPT_TIMEOUT,
+            f"task {claim.run_id} cannot be recorded at present (is the disk full?); it is accepted when it can be, if "
+            f"this supervisor is still there: GET /v1/tasks/{claim.run_id} tells then, as does its Idempotency-Key",
+        )
+        return TaskAccepted(claim.run_id, repeated, claim.digest == submission.digest)
+
+    def being_recorded(self, plan_key: str) -> bool:
+        """Whether a run of this plan is on its way into the journal."""
+        return f"plan {plan_key}" in self._claims
+
+    async def accept_run(self, started: ev.RunStarted, patience: float) -> str:
+        """Accept a run of a plan, or wait for the one that is being recorded; the id.
+
+        Raises:
+            StoreError: it cannot be recorded within *patience*; it may be accepted all the same, later.
+
+        Cancellation: the run may have been accepted.
+        """
+        key = f"plan {started.key}"
+        claim = self._claims.get(key)
+        if claim is None:
+            claim = self._claims[key] = _Claim(started.run_id, started.digest)
+            self._nursery.start_soon(self._commit, started, claim, key)
+        await _recorded(
+            claim,
+            patience,
+            f"run {claim.run_id} cannot be recorded at present (is the disk full?); it begins when it can be, if this "
+            "supervisor is still there: the same plan, handed in again, finds it then",
+        )
+        return claim.run_id
 
     def _record(self, submission: TaskSubmission) -> _Claim:
         task_id = self._new_id()
         while task_id in self._ledger.world.runs or task_id in self._claims:
             task_id = self._new_id()
         claim = self._claims[task_id] = _Claim(task_id, submission.digest)
+        names = [task_id]
         if submission.request_key:
-            self._claims[f"key {submission.request_key}"] = claim
+            names.append(f"key {submission.request_key}")
+            self._claims[names[-1]] = claim
         # Not in the Trio task of who asked: that one may be gone before it is recorded, and the record may stay.
-        self._nursery.start_soon(self._commit, submission, claim)
+        self._nursery.start_soon(self._commit, submission.started(task_id), claim, *names)
         return claim
 
-    async def _commit(self, submission: TaskSubmission, claim: _Claim) -> None:
+    async def _commit(self, started: ev.RunStarted, claim: _Claim, *names: str) -> None:
         try:
             with self._driver.submitting():
-                await self._ledger.append(submission.started(claim.task_id))
-                reach("task.accepted")
-                if submission.request_key and self._keys is not None:
-                    self._keys[submission.request_key] = claim.task_id
-                self._driver.drive(claim.task_id)
-        # Whatever is wrong with one task is told to who handed it in, and ends nothing else.
+                await self._ledger.append(started)
+                reach("task.accepted" if started.origin is Origin.TASK else "run.accepted")
+                if started.request_key and self._keys is not None:
+                    self._keys[started.request_key] = claim.run_id
+                self._driver.drive(claim.run_id)
+        # Whatever is wrong with one of them is told to who handed it in, and ends nothing else.
         except Exception as error:
             claim.error = error
         finally:
-            del self._claims[claim.task_id]
-            self._claims.pop(f"key {submission.request_key}", None)
+            for name in names:
+                del self._claims[name]
             claim.done.set()
+
+
+async def _recorded(claim: _Claim, patience: float, otherwise: str) -> None:
+    with trio.move_on_after(patience):
+        await claim.done.wait()
+    if not claim.done.is_set():
+        raise StoreError(otherwise)
+    if claim.error is not None:
+        raise claim.error

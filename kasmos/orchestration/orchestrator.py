@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 import trio
 
 from kasmos.exceptions import SupervisionError
-from kasmos.failpoints import reach
 from kasmos.model import event as ev
 from kasmos.model.approval import Answer
 from kasmos.model.plan import Origin, Plan, RunSettings
@@ -142,10 +142,15 @@ class Orchestrator:
         settings: RunSettings,
         project: str,
         fresh: bool = False,
+        patience: float = math.inf,
     ) -> Accepted:
         """Start a run of a plan, or go on with the unfinished run of the same plan.
 
+        Args:
+            patience: seconds to wait for it to be recorded.
+
         Raises:
+            StoreError: it cannot be recorded at present; it may begin all the same, later.
             SupervisionError: the document has changed since its unfinished run began; or the supervisor is leaving.
             BackendUnavailableError: a task's backend cannot run here.
 
@@ -155,9 +160,9 @@ class Orchestrator:
         # Until it is decided: where a fresh run takes the place of the only one, nothing runs for a moment.
         with self._driver.submitting():
             async with self._submitting:
-                return await self._submit(submission)
+                return await self._submit(submission, patience)
 
-    async def _submit(self, submission: Submission) -> Accepted:
+    async def _submit(self, submission: Submission, patience: float) -> Accepted:
         self._command.require_accepting()
         old = unfinished_run(self.world, submission.key)
         if old is not None and is_gone_on_with(submission, old):
@@ -174,10 +179,11 @@ class Orchestrator:
         if old is not None:
             await self._abandon(old)
             self._command.require_accepting()
-        await self._ledger.append(started)
-        reach("run.accepted")
-        self._driver.drive(started.run_id)
-        return Accepted(started.run_id)
+        if self._intake.being_recorded(started.key):
+            # Somebody else had less patience. When it is there, it is for us to follow, or not to.
+            await self._intake.accept_run(started, patience)
+            return await self._submit(submission, patience)
+        return Accepted(await self._intake.accept_run(started, patience))
 
     @property
     def queued_tasks(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import functools
 import re
 from collections.abc import Mapping
 
@@ -64,10 +65,12 @@ def parse_plan(data: bytes, source: str) -> ParsedPlan:
     return read.parsed
 
 
+@functools.lru_cache(maxsize=1)
 def read_plan(data: bytes, source: str) -> ReadPlan:
     """Read a plan document like `parse_plan`, and go on whatever the mistakes.
 
-    For those who have more to say about the document and want to say everything at once.
+    For those who have more to say about the document and want to say everything at once. `kas run` reads a plan before
+    it touches anything, and once more as the supervisor that accepts it: the second time it is known.
     """
     findings = Findings(source)
     text = _decode(data, findings)

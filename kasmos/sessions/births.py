@@ -15,8 +15,10 @@ from collections.abc import Callable
 from kasmos.sessions import processes
 from kasmos.sessions.processes import ProcessId
 
-YOUNG = 2.0
-"""Seconds within which process ids cannot have gone round; the least there can be of them is 300."""
+YOUNG = 1.0
+"""Seconds within which process ids, where there are `MANY`, do not go round."""
+MANY = 32_768
+"""The kernel's own default of `pid_max`, for small machines. Where somebody has set it lower, nothing is certain."""
 FEW = 250
 """Process ids that are asked about one by one, each in a microsecond: fewer than a round has."""
 ROUNDS = 3
@@ -33,7 +35,7 @@ def nobody_since(program: ProcessId, belongs: Callable[[int, int], bool]) -> boo
     """
     first = program.pid + 1
     try:
-        if processes.age(program) > YOUNG or not _is_told_by_the_kernel():
+        if processes.age(program) > YOUNG or not _can_be_told():
             return False
         for _ in range(ROUNDS):
             last = _newest()
@@ -64,6 +66,11 @@ def _newest() -> int:
 
 
 @functools.cache
-def _is_told_by_the_kernel() -> bool:
-    """Whether /proc/loadavg is the kernel's own: in some containers a file system stands in, and is seconds behind."""
-    return os.stat("/proc/loadavg").st_dev == os.stat("/proc").st_dev
+def _can_be_told() -> bool:
+    """Whether there are many ids, and /proc/loadavg is the kernel's own.
+
+    In some containers a file system stands in for it, and is seconds behind.
+    """
+    with open("/proc/sys/kernel/pid_max", "rb", buffering=0) as file:
+        many = int(file.read(32)) >= MANY
+    return many and os.stat("/proc/loadavg").st_dev == os.stat("/proc").st_dev

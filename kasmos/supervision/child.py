@@ -182,6 +182,10 @@ class Child:
     async def _start_agent(self, attempt: int, thread: Thread | None) -> bool:
         """Start the task's program, if and when that may be; True when the child is done."""
         recipe = self._recipe
+        if thread is not None and thread.attended:
+            # What is used there a person decides, who may be just about to see to the account.
+            await self._open(recipe.agent(attempt, thread), None)
+            return self._over
         wait = recipe.wait_before_start(self._ledger.world, self._around.now(), self._around.boot_id)
         if wait > 0:
             with trio.move_on_after(wait):

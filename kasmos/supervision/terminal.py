@@ -186,21 +186,23 @@ class Terminal:
             await self._changed.wait()
 
     async def wait_turn_over(self) -> None:
-        """Wait until the screen has shown for a moment that the program is not at work, or it is seen no more.
+        """Wait until the screen has shown for a moment that no turn is under way, or it is seen no more.
 
         What cannot be read is not waited for. Cancellation: no effect.
         """
         while self.verdict is None and not self._ended:
             await self._changed.wait()
-        while self._is_working():
+        while self._is_in_turn():
             await self._changed.wait()
             with trio.move_on_after(STANDS_AFTER):
                 # Between two steps of a turn a screen may look idle.
-                while not self._is_working():
+                while not self._is_in_turn():
                     await self._changed.wait()
 
-    def _is_working(self) -> bool:
-        return not self._ended and self.verdict is not None and self.verdict.state is ScreenState.WORKING
+    def _is_in_turn(self) -> bool:
+        # What asks in the middle of its turn is not done with it.
+        in_turn = (ScreenState.WORKING, ScreenState.PERMISSION, ScreenState.QUESTION)
+        return not self._ended and self.verdict is not None and self.verdict.state in in_turn
 
     # --- asks ----------------------------------------------------------------------
 

@@ -12,7 +12,8 @@ import pytest
 from kasmos.model import event as ev
 from kasmos.model.task import Outcome
 
-from .conftest import LIMIT, Workshop
+from .conftest import LIMIT, Workshop, marked
+from .test_stop import TREE, running, unique_number
 
 
 def wait_for(what: Callable[[], str]) -> str:
@@ -82,6 +83,23 @@ def test_a_file_is_judged_by_its_path(shop: Workshop, name: str) -> None:
     assert shop.kas("run", "plan.md", timeout=LIMIT).code == 0, shop.output()
     assert (shop.kas.cwd / "made.txt").read_text().strip() == "kasmos"
     assert "allowed by" in shop.kas("why", "1").stdout
+
+
+@pytest.mark.parametrize("name", [name for name in ASKING if name != "claude"])
+def test_a_stop_of_the_spoken_to(shop: Workshop, name: str) -> None:
+    """A program that is spoken to is stopped in mid-tool with all that the tool has started."""
+    let_ask(shop, name)
+    number = unique_number()
+    tree = [f"sleep {number}{n}" for n in (1, 2, 3)]
+    shop.write_tasks({name: f"run {TREE.format(number)} ;; say done"})
+    with shop.start() as kas:
+        approval = wait_for(lambda: asked(shop, ASKING[name]))
+        assert shop.kas("approve", approval).code == 0
+        shop.wait(lambda: len(running(tree)) == 3, kas)
+        assert shop.kas("stop", shop.session().name).code == 0
+        assert kas.wait() == 1
+    assert running(tree) == []
+    assert marked(shop.session().id) == {}
 
 
 @pytest.mark.parametrize("name", ["codex", "opencode", "gemini", "qwen"])

@@ -175,7 +175,7 @@ class FakeOrchestrator:
             fresh.append(record)
         self.bus.publish(fresh)
 
-    async def submit(self, plan: Plan, *, key: str, fresh: bool, **facts: Any) -> Accepted:
+    async def submit(self, plan: Plan, *, key: str, fresh: bool, patience: float, **facts: Any) -> Accepted:
         for run in self.world.runs.values():
             if run.key == key and run.unfinished and not fresh:
                 if run.digest != facts["digest"]:

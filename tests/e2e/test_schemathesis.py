@@ -10,6 +10,7 @@ from pathlib import Path
 import trio
 
 from kasmos.config.schema import Daemon
+from kasmos.serve import listen
 from tests.e2e.supervisor_world import make_site
 
 LIMIT = 110.0
@@ -51,8 +52,9 @@ async def test_the_description_is_true(root: Path) -> None:
         async with site.supervisor(LIMIT) as here, trio.open_nursery() as nursery:
             # It has the only slot, so that nothing of what is handed in runs.
             await here.submit("1000", name="sleeper")
-            listen = partial(here.engine.listen, Daemon(listen=("127.0.0.1:0",)), root / "other.sock", shutdown)
-            _, url = await nursery.start(listen)
+            tcp = Daemon(listen=("127.0.0.1:0",))
+            serve = partial(listen, here.engine.service, tcp, root / "other.sock", shutdown)
+            _, url = await nursery.start(serve)
             done = await trio.run_process(
                 [*command, f"{url}/openapi.json"], capture_stdout=True, stderr=subprocess.STDOUT, check=False, cwd=root
             )

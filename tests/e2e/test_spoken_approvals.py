@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import time
@@ -12,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from ..agents.conftest import command_lines
+from kasmos.store.stateroot import find_state_root
+
+from ..agents.conftest import command_lines, marked
 from ..conftest import Kas
 
 SPEAKER = Path(__file__).parents[1] / "programs" / "speaker"
@@ -144,7 +147,8 @@ def test_a_stop_leaves_no_tree(kas: Kas, harness: str) -> None:
         assert kas("stop", "w1t1-work").code == 0
         assert run.wait(LIMIT) == 1
     assert f"sleep {number}" not in command_lines()
-    assert not [line for line in command_lines() if str(SPEAKER) in line and str(kas.cwd) in line]
+    (session,) = find_state_root(kas.cwd, environ=os.environ).session_dir("x").parent.iterdir()
+    assert marked(session.name) == {}
     assert "stopped" in kas("why", "w1t1-work").stdout
 
 

@@ -38,6 +38,38 @@ async def test_a_gap_is_said(root: Path) -> None:
         assert lines[2] == {"type": "gap", "after": 2, "before": 40}
 
 
+async def test_a_stream_is_whole_in_every_version_of_http(root: Path) -> None:
+    """Events that come one by one make a stream of whole chunks with an end in HTTP/1.1, and bare lines in HTTP/1.0."""
+    streams: dict[str, trio.SocketStream] = {}
+    told = {"1.0": b"", "1.1": b""}
+    async with open_api(root) as api:
+        for version in told:
+            streams[version] = await trio.open_unix_socket(str(api.socket))
+            await streams[version].send_all(f"GET /v1/events HTTP/{version}\r\nHost: k\r\n\r\n".encode())
+        with trio.fail_after(SOON):
+            for run_id in ("r1", "r2", "r3"):
+                api.orchestrator.start_run(run_id)
+                mark = b'"run_id":"%s","wave":1' % run_id.encode()
+                for version, stream in streams.items():
+                    while mark not in told[version]:
+                        told[version] += await stream.receive_some(65_536)
+            api.shutdown.set()
+            for version, stream in streams.items():
+                async for data in stream:
+                    told[version] += data
+                await stream.aclose()
+    body = told["1.1"].partition(b"\r\n\r\n")[2]
+    lines = b""
+    while not lines.endswith(b"\n") or body != b"0\r\n\r\n":
+        size, _, body = body.partition(b"\r\n")
+        assert int(size, 16) > 0
+        lines += body[: int(size, 16)]
+        assert body[int(size, 16) :].startswith(b"\r\n")
+        body = body[int(size, 16) + 2 :]
+    assert told["1.0"].partition(b"\r\n\r\n")[2] == lines
+    assert [json.loads(line)["seq"] for line in lines.splitlines()] == [1, 2, 3, 4, 5, 6]
+
+
 async def test_the_stream_of_a_task_that_is_over_ends(root: Path) -> None:
     """Who comes back after a task's end is told that nothing follows, by the end of the stream."""
     async with open_api(root) as api:

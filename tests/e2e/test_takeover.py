@@ -81,6 +81,10 @@ async def test_over_and_back(root: Path) -> None:
         status, answer = await post(live, task, "detach", prompt="write three 3")
         assert (status, answer["takeover"]["phase"]) == (202, "handed_back")
         done = await live.ended(task)
+        lines = await live.lines("GET", f"/v1/tasks/{task}/events?output=true")
+        # What a person's terminal shows is not what the task writes.
+        written = dict.fromkeys(line["session_id"] for line in lines if line["type"] == "output")
+        assert list(written) == [one for one in done["sessions"] if one != session]
     assert (done["status"], done["attempts"], done["takeover"], len(done["sessions"])) == ("succeeded", 1, None, 3)
     assert [parlour.text(name) for name in ("one", "two", "three")] == ["1\n", "2\n", "3\n"]
     lines = parlour.ledger("headless", "attended", "overlap")
@@ -111,6 +115,42 @@ async def test_turn_in_the_terminal_is_waited_for(root: Path) -> None:
     assert parlour.ledger("interrupted") == []
     # Nothing was said: the program is told that nobody can be asked any more.
     assert "until it is done." in " ".join(parlour.ledger("headless")[-1])
+
+
+async def test_turn_that_asks_is_waited_for(root: Path) -> None:
+    """What the terminal's program asks is answered as any approval; a turn that asks is not over."""
+    parlour = make_parlour(root)
+    async with at_work(parlour, "wait go") as (live, task):
+        await post(live, task, "attach")
+        parlour.let("go")
+        session = await attended(parlour, live, task)
+        await says(live, session, "wait more; ask make; write two 2")
+        await parlour.noted("took")
+        await parlour.event(live, lambda event: isinstance(event, ev.ScreenSeen) and event.screen == "working")
+        assert (await post(live, task, "detach"))[0] == 202
+        parlour.let("more")
+        asked = await parlour.event(live, lambda event: isinstance(event, ev.ApprovalRequested))
+        assert not any(isinstance(event, ev.StopRequested) for event in parlour.site.events())
+        await live.http.post(f"/v1/approvals/{asked.approval_id}", json={"decision": "allow_once"})
+        assert (await live.ended(task))["status"] == "succeeded"
+    assert parlour.text("two") == "2\n"
+    assert len(parlour.ledger("allowed")) == 1
+    assert parlour.ledger("interrupted") == []
+
+
+async def test_terminal_that_asks_is_not_left(root: Path) -> None:
+    """A conversation is not given back while its terminal waits for an answer; with `now` it is."""
+    parlour = make_parlour(root)
+    async with at_work(parlour, "wait go") as (live, task):
+        await post(live, task, "attach")
+        parlour.let("go")
+        session = await attended(parlour, live, task)
+        await says(live, session, "ask make")
+        await parlour.event(live, lambda event: isinstance(event, ev.ApprovalRequested))
+        status, answer = await post(live, task, "detach")
+        assert (status, answer["code"]) == (409, "approval_waiting")
+        assert (await post(live, task, "detach", now=True, done=True))[0] == 202
+        assert (await live.ended(task))["status"] == "succeeded"
 
 
 async def test_now(root: Path) -> None:
@@ -168,6 +208,17 @@ async def test_done(root: Path, checks: list[str], outcome: str, message: str) -
     assert done["status"] == outcome
     assert len(parlour.ledger("headless")) == 1
     assert message in done["cause"]["message"]
+
+
+async def test_opened_at_once(root: Path) -> None:
+    """A person does not stand in line for an account: what keeps programs apart keeps nobody from a terminal."""
+    parlour = make_parlour(root, 'start_interval = "1h"\n')
+    async with at_work(parlour, "wait go; write one 1") as (live, task):
+        await post(live, task, "attach")
+        parlour.let("go")
+        await attended(parlour, live, task)
+        await post(live, task, "detach", done=True)
+        assert (await live.ended(task))["status"] == "succeeded"
 
 
 async def test_thought_better_of(root: Path) -> None:

@@ -140,6 +140,8 @@ async def test_refused(root: Path, person: Person) -> None:
         refused = await desk.runs("attach", task, "--yes")
         assert (refused.code, "needs a terminal" in refused.stderr) == (4, True), refused
         assert f"kas logs -f {task}" in refused.stderr
+        refused = await desk.runs("attach", task, "-r")
+        assert (refused.code, "no terminal to look at" in refused.stderr) == (4, True), refused
         refused = await desk.runs("detach", task)
         assert (refused.code, "has not been taken over" in refused.stderr) == (4, True), refused
         refused = await desk.runs("detach", task, "--done", "--prompt", "x")

@@ -47,13 +47,13 @@ FOLD_POINTS = ("fold.half-written", "fold.written", "fold.kept")  # tests/faults
 SIGNALLED_POINTS = ("task.put-back",)
 SINGLE_POINTS = ("task.accepted",)  # tests/faults/test_killed_tasks.py
 TYPED_POINTS = ("prompt.delivering", "prompt.typed", "prompt.delivered")  # tests/e2e/test_typed_killed.py
+TAKEOVER_POINTS = ("takeover.requested", "takeover.handed-back")  # tests/faults/test_killed_takeover.py
 RECOVERY_POINTS = {"recovery.adopted": "session.released", "recovery.tombstone": "session.prepared"}
 """What a second supervisor passes, and where the first one was killed before."""
-FIRST_POINTS = [
-    point
-    for point in failpoints.POINTS
-    if point not in (*PRUNING_POINTS, *FOLD_POINTS, *SIGNALLED_POINTS, *RECOVERY_POINTS, *SINGLE_POINTS, *TYPED_POINTS)
-]
+ELSEWHERE = (
+    *PRUNING_POINTS, *FOLD_POINTS, *SIGNALLED_POINTS, *RECOVERY_POINTS, *SINGLE_POINTS, *TYPED_POINTS, *TAKEOVER_POINTS,
+)  # fmt: skip
+FIRST_POINTS = [point for point in failpoints.POINTS if point not in ELSEWHERE]
 AGAIN = {
     "session.intent": (4,),
     "session.spawned": (3,),

@@ -304,5 +304,31 @@ async def test_a_supervisor_tells_within_seconds(root: Path) -> None:
         assert json.dumps(session)
         # It is told of, and that is all.
         assert session["status"] == "running"
-        await here.engine.service.cancel_all("it is over")
+        await here.engine.service.runs.cancel_all("it is over")
+        await here.engine.orchestrator.wait_idle()
+
+
+async def test_who_asks_at_its_terminal(root: Path) -> None:
+    """In tmux a program that asks at its terminal, and whose screen nobody can read, is told of with how to answer."""
+    asks = """
+[agents.asks]
+program = "sh"
+flags = ["-c", "read answer"]
+execution_mode = "tmux"
+stop_grace = "100ms"
+"""
+    site = make_site(root, asks)
+    async with site.supervisor() as here:
+        await here.submit("Do it.", agent="asks", name="asks")
+        what = ""
+        async with here.engine.bus.subscribe(0) as subscription:
+            async for records in subscription:
+                what = next((one.event.what for one in records if isinstance(one.event, ev.InputAwaited)), "")
+                if what:
+                    break
+        assert "sh (pid" in what
+        assert "at its terminal" in what
+        (concern,) = (await here.http.get("/v1/status")).json()["attention"]
+        assert (concern["kind"], "`kas attach asks`" in concern["message"]) == ("input", True)
+        await here.engine.service.runs.cancel_all("it is over")
         await here.engine.orchestrator.wait_idle()

@@ -395,3 +395,21 @@ def test_allowed_line_in_a_shell(line: str) -> None:
         subprocess.run(script, cwd=home / "cwd", env=environment, timeout=30, check=False)
         assert set((home / "ran").read_text().split()) <= {"ok"} if (home / "ran").exists() else True
         assert os.listdir(home / "cwd") == []
+
+
+@pytest.mark.parametrize(
+    ("paths", "decision"),
+    [
+        (("src/a", "src/b/c"), ALLOW),
+        (("src/a", "doc/b"), ASK),
+        (("doc/b", "src/a"), ASK),
+        (("src/a", "src/../b"), ASK),
+        (("src/a", ".env"), DENY),
+        (("src/a", "/home/me/.ssh/id"), DENY),
+    ],
+)
+def test_several_files(paths: tuple[str, ...], decision: Decision) -> None:
+    """What is for several files is allowed only if each of them is, and refused if one of them is."""
+    ask = Ask("1", tool="Write", path=paths[0], more_paths=paths[1:])
+    assert judge(ask).decision is decision
+    assert "and 1 more" in ask.subject

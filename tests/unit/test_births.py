@@ -100,7 +100,7 @@ def test_nothing_is_certain_where_it_cannot_be_asked() -> None:
 def test_nothing_is_certain_where_the_kernel_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a container where another file system stands in for /proc/loadavg, what it says is seconds old."""
     program = ended_program()
-    monkeypatch.setattr(births, "_is_told_by_the_kernel", lambda: False)
+    monkeypatch.setattr(births, "_can_be_told", lambda: False)
     assert not births.nobody_since(program, lambda pid, sid: False)
 
 

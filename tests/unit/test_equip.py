@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import attrs
@@ -143,3 +144,58 @@ def test_what_a_program_is_never_told() -> None:
     found = doubts(profile("./mine", model="m", effort="high"))
     assert [one.place for one in found] == ["agents.a.model", "agents.a.effort"]
     assert doubts(attrs.evolve(profile("./mine", "--model {model}"), model="m")) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "command", "protocol"),
+    [
+        (profile("codex", model="m", effort="low"), "codex app-server -c S -c M -c E", "app_server"),
+        (profile("codex", "exec --json --skip-git-repo-check -"), "codex app-server -c S", "app_server"),
+        (profile("codex", "exec -s read-only -m x"), 'codex app-server -c sandbox_mode="read-only" -c X', "app_server"),
+        (profile("codex", "--full-auto"), "codex exec --full-auto --json {prompt}", ""),
+        (profile("codex", "review"), "codex review", ""),
+        (profile("gemini", "--skip-trust -o stream-json -p {prompt}"), "gemini --acp --skip-trust", "acp"),
+        (profile("gemini", "--approval-mode=auto_edit"), None, ""),
+        (profile("qwen", model="m"), "qwen --acp -m {model}", "acp"),
+        (profile("opencode", "run --format json"), "opencode acp", "acp"),
+        (profile("codex", execution_mode=ExecutionMode.TMUX), "codex", ""),
+    ],
+)
+def test_who_is_spoken_to(given: AgentProfile, command: str | None, protocol: str) -> None:
+    """Who asks over a protocol is started for that, with what the profile says in the words for it."""
+    given = attrs.evolve(given, permission_default=PermissionDefault.PROMPT)
+    ready = equip(given)
+    short = {
+        "S": 'sandbox_mode="workspace-write"',
+        "M": 'model="{model}"',
+        "E": 'model_reasoning_effort="low"',
+        "X": 'model="x"',
+    }
+    if command is not None:
+        assert [*ready.profile.program, *ready.profile.flags] == [short.get(word, word) for word in command.split()]
+    assert ready.protocol == protocol
+    assert ready.asks is bool(protocol)
+    if protocol:
+        assert ready.profile.prompt is PromptMode.STDIN
+        assert equip(ready.profile).profile == ready.profile
+    assert judge_profile(given, environment={}, is_root=False) == []
+
+
+def test_a_spoken_conversation() -> None:
+    """Of the conversation that is gone on with the mediator speaks, not the arguments; none is chosen."""
+    asking = profile("codex", permission_default=PermissionDefault.PROMPT)
+    assert equip(asking, conversation="i").conversation == ""
+    resumed = equip(asking, conversation="i", continuation=Continuation.RESUME)
+    assert resumed.conversation == "i"
+    assert "i" not in resumed.profile.flags
+
+
+def test_a_model_by_the_environment() -> None:
+    """Where a program takes its model from the environment alone, it is told there, and nobody doubts it."""
+    asking = profile("opencode", permission_default=PermissionDefault.PROMPT, model='a"b/c')
+    ready = equip(asking).profile
+    assert json.loads(ready.env["OPENCODE_CONFIG_CONTENT"]) == {"model": 'a"b/c'}
+    assert json.loads(ready.env["OPENCODE_PERMISSION"])["*"] == "ask"
+    assert doubts(attrs.evolve(asking, model="a/b")) == []
+    assert "OPENCODE_CONFIG_CONTENT" not in equip(attrs.evolve(asking, model=None)).profile.env
+    assert "OPENCODE_PERMISSION" not in equip(profile("opencode", "--auto")).profile.env

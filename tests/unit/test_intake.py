@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
-from kasmos.exceptions import SupervisionError
+from kasmos.exceptions import StoreError, SupervisionError
 from kasmos.model import event as ev
-from kasmos.model.plan import Origin, PlanTask, RunSettings
+from kasmos.model.plan import Origin, Plan, PlanTask, RunSettings, Wave
 from kasmos.model.task import CauseKind, Outcome
 from kasmos.model.view import Ended
-from kasmos.orchestration.intake import TaskAccepted, TaskSubmission
+from kasmos.orchestration.intake import ACCEPT_TIMEOUT, TaskAccepted, TaskSubmission
 from kasmos.sessions.script import Script
 from tests.simulation import Life, town
 
@@ -58,6 +59,40 @@ async def test_whoever_asks_may_go_away(autojump_clock: MockClock) -> None:
         await life.orchestrator.wait_idle()
         (run,) = life.world.runs.values()
         assert (run.origin, run.outcome) == (Origin.TASK, Outcome.SUCCEEDED)
+
+
+async def test_a_disk_that_takes_nothing(autojump_clock: MockClock) -> None:
+    """Who hands something in while nothing can be recorded is told so within a bound, and by which id it is found."""
+    here = town({}, write_times=(60.0,))
+    async with here.life() as life:
+        begin = trio.current_time()
+        with pytest.raises(StoreError, match="task task_run1 cannot be recorded at present") as told:
+            await life.orchestrator.submit_task(submission(key="k"))
+        assert trio.current_time() - begin == ACCEPT_TIMEOUT
+        assert "GET /v1/tasks/task_run1 " in str(told.value)
+        await life.until(lambda world: "task_run1" in world.runs)
+        assert (await life.orchestrator.submit_task(submission(key="k"))).repeated
+        await life.orchestrator.wait_idle()
+        assert outcome(life, "task_run1") is Outcome.SUCCEEDED
+
+
+async def test_a_plan_while_the_disk_takes_nothing(autojump_clock: MockClock) -> None:
+    """A plan that could not be recorded in time is begun once, and followed by whoever hands it in again."""
+    here = town({}, write_times=(60.0,))
+    plan = Plan((Wave(1, (attrs.evolve(TASK, id="1"),)),))
+    async with here.life() as life:
+        begin = trio.current_time()
+        for _ in range(2):
+            with pytest.raises(StoreError, match="run run1 cannot be recorded at present"):
+                await life.submit(plan, patience=5.0)
+        assert trio.current_time() - begin == 10.0
+        accepted = await life.submit(plan)
+        assert (accepted.run_id, accepted.following) == ("run1", True)
+        with pytest.raises(SupervisionError, match="has changed"):
+            await life.submit(plan, digest="other")
+        await life.orchestrator.wait_idle()
+        assert life.run("run1").outcome is Outcome.SUCCEEDED
+    assert sum(isinstance(event, ev.RunStarted) for event in here.events) == 1
 
 
 @pytest.mark.parametrize("kill_at", range(2, 14))

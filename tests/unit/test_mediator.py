@@ -206,19 +206,22 @@ def test_interrupted(turn: Turn, number: signal.Signals) -> None:
     turn.question()
     process.send_signal(number)
     assert turn.end() == -number
-    methods = [message.get("method") for message in turn.told()]
-    assert {"app_server": "turn/interrupt", "acp": "session/cancel"}[turn.protocol] in methods
+    wish = {"app_server": "turn/interrupt", "acp": "session/cancel"}[turn.protocol]
+    said = [json.loads(line) for line in turn.log.read_text().splitlines() if line.startswith('{"dir": ">"')]
+    assert wish in [one["msg"].get("method") for one in said]
     assert turn.standing() == []
 
 
 def test_stubborn_program(turn: Turn) -> None:
     """A program that heeds neither the wish, nor the end of its input, nor SIGTERM is killed."""
-    process = turn.start("stall", "tool echo $PPID >pid", "asks 0 true", "gate")
+    process = turn.start("stall", "tool echo $PPID >.pid && mv .pid pid", "asks 0 true", "gate")
     turn.question()
+    pid = turn.directory / "pid"
+    wait_for(pid.exists)
     process.send_signal(signal.SIGTERM)
     assert turn.end() == -signal.SIGTERM
     with pytest.raises(ProcessLookupError):
-        os.kill(int(wait_for((turn.directory / "pid").read_text)), 0)
+        os.kill(int(pid.read_text()), 0)
 
 
 def test_conversation_goes_on(turn: Turn) -> None:

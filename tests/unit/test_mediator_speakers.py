@@ -1,15 +1,22 @@
-"""What the mediator says and asks, whatever a program says: pure."""
+"""What the mediator says and asks, whatever a program says, and how that comes to be answered."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kasmos.model.approval import Answer, AnswerKind, Meaning
+from kasmos.sessions.inotify import Inotify
+from kasmos.sessions.letterbox import Letterbox
+from kasmos.sessions.mailbox import Mailbox
 from kasmos.sessions.mediator.acp import AgentClient
 from kasmos.sessions.mediator.app_server import AppServer
 from kasmos.sessions.mediator.link import Link, Message, Speaker
@@ -217,3 +224,49 @@ def test_a_line_without_end() -> None:
     rest, found = lines.feed(b"yz\nnext\n")
     assert (rest, found) == (b"yz\nnext\n", [b"next"])
     assert lines.is_between
+
+
+@pytest.fixture
+async def inotify() -> AsyncIterator[Inotify]:
+    watching = Inotify()
+    yield watching
+    watching.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "behavior"),
+    [
+        (Answer(AnswerKind.ALLOW_ONCE), "allow"),
+        (Answer(AnswerKind.DENY, "no"), "deny"),
+        (Answer(AnswerKind.CHOOSE, option=0), "allow"),
+        (Answer(AnswerKind.CHOOSE, option=1), "deny"),
+        (Answer(AnswerKind.CHOOSE, option=7), "deny"),
+    ],
+)
+async def test_how_it_is_answered(tmp_path: Path, inotify: Inotify, said: Answer, behavior: str) -> None:
+    """What a speaker asks is an ask with all it says, and comes back as yes or no."""
+    letterbox = Letterbox(str(tmp_path))
+    name = letterbox.ask({"tool_name": "apply_patch", "input": {}, "paths": ["/a", "/b"], "exact": False})
+    mailbox = Mailbox(tmp_path, inotify, trio.Event())
+    ask = await mailbox.wait_ask("")
+    assert ask is not None
+    assert (ask.identity, ask.tool, ask.paths, ask.exact) == (name, "apply_patch", ("/a", "/b"), False)
+    await mailbox.answer(ask, said)
+    ((answered, text),) = letterbox.take_answers()
+    assert (answered, json.loads(text)["behavior"]) == (name, behavior)
+    mailbox.close()
+    os.close(letterbox.fileno())
+
+
+async def test_what_cannot_be_allowed(tmp_path: Path, inotify: Inotify) -> None:
+    """Where only no can be said, yes is not among the options, and the one option there is means no."""
+    letterbox = Letterbox(str(tmp_path))
+    letterbox.ask({"tool_name": "x", "input": {"command": "ls"}, "choices": ["deny"]})
+    mailbox = Mailbox(tmp_path, inotify, trio.Event())
+    ask = await mailbox.wait_ask("")
+    assert ask is not None
+    assert [option.meaning for option in ask.options] == [Meaning.DENY]
+    await mailbox.answer(ask, Answer(AnswerKind.CHOOSE, option=0))
+    assert json.loads(letterbox.take_answers()[0][1])["behavior"] == "deny"
+    mailbox.close()
+    os.close(letterbox.fileno())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kasmos.harnesses.facts import load_facts
@@ -40,7 +40,7 @@ def test_places_of_recorded_transcripts(path: Path) -> None:
 
 
 @given(st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_place_survives_being_written(data: st.DataObject) -> None:
     """A place is the same after it was written and read; anything else is refused."""
     place = Place(data.draw(st.integers(0, 10**17)), data.draw(st.integers(0, 10**8)))

@@ -51,6 +51,32 @@ def test_text_arrives_in_order() -> None:
     assert err.getvalue().split() == ["0", "100", "200", "300", "400"]
 
 
+class Counted(io.StringIO):
+    """A stream that counts how often it is written to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes = 0
+
+    def write(self, text: str) -> int:
+        self.writes += 1
+        return super().write(text)
+
+
+def test_text_that_gathers_is_written_in_one_piece() -> None:
+    """What is given within the time for gathering is written together, and whoever flushes does not wait for that."""
+    out = Counted()
+    writer = Writer(out, io.StringIO(), gather=1e6)
+    for number in range(100):
+        writer.out(f"{number}\n")
+    writer.flush(30)
+    assert out.getvalue().split() == [str(number) for number in range(100)]
+    assert out.writes == 1
+    writer.out("more\n")
+    writer.close()
+    assert out.getvalue().endswith("99\nmore\n")
+
+
 def test_a_stream_that_does_not_take_anything_blocks_nobody() -> None:
     """Giving text returns at once while the terminal is held; nothing is lost when it is let go."""
     held = Held()

@@ -181,6 +181,7 @@ def test_long_line() -> None:
 
 
 @given(st.lists(st.text(), min_size=1, max_size=4), st.lists(st.integers(1, 90), max_size=40), st.integers(1, 60))
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_shortened(texts: list[str], cuts: list[int], keep: int) -> None:
     """A shortened line is still JSON, whatever its letters, and does not depend on how it was cut."""
     line = json.dumps({"a": texts, "b": {"c": '\U0001f600\\"' * 40}}).encode()
@@ -344,6 +345,27 @@ def test_mini() -> None:
     info["exit_status"] = "LimitsExceeded"
     assert kind_of(read("mini", json.dumps(trajectory).encode())[1]) == "budget"
     assert kind_of(read("mini", b"step 1\nExit: LimitsExceeded\n")[1]) == "budget"
+
+
+def test_usage_before_a_result() -> None:
+    """Until a result tells, each message counts once, with what it told last; what none tells stays unknown."""
+
+    def said(id_: str, **usage: int) -> Any:
+        message = {"id": id_, "role": "assistant", "content": [{"type": "text", "text": "x"}], "usage": usage}
+        return {"type": "assistant", "message": message}
+
+    _, end = read(
+        "claude",
+        jsonl(
+            said("a", input_tokens=100, cache_read_input_tokens=7),
+            said("b", input_tokens=10),
+            said("a", input_tokens=120, cache_read_input_tokens=5),
+            said("b", input_tokens=10),
+        ),
+        -9,
+    )
+    assert (end.usage.input_tokens, end.usage.cached_tokens) == (130, 5)
+    assert (end.usage.output_tokens, end.usage.cache_write_tokens, end.usage.source) == (None, None, "estimated")
 
 
 def test_turns_of_one_process() -> None:

@@ -10,6 +10,7 @@ import click
 
 from kasmos.cli.context import place_of, put
 from kasmos.cli.daemon.life import log_path
+from kasmos.cli.newest import newest_lines
 from kasmos.exceptions import StoreError
 
 PIECE = 262_144
@@ -32,7 +33,7 @@ def show(ctx: click.Context, *, follow: bool, lines: int | None) -> None:
         ) from error
     with file:
         if lines is not None:
-            file.seek(tail_offset(file, lines))
+            file.seek(_tail_offset(file, lines))
         _copy(file)
         if follow:
             import trio
@@ -48,26 +49,12 @@ def _copy(file: BinaryIO) -> None:
         put(piece)
 
 
-def tail_offset(file: BinaryIO, lines: int) -> int:
-    """Where the last *lines* lines of a file begin, as `tail -n` counts them."""
-    end = file.seek(0, os.SEEK_END)
-    if lines == 0:
-        return end
-    at = end
-    if end:
-        file.seek(end - 1)
-        at -= file.read(1) == b"\n"
-    while at > 0:
-        begin = max(0, at - PIECE)
-        file.seek(begin)
-        data = file.read(at - begin)
-        found = len(data)
-        while (found := data.rfind(b"\n", 0, found)) != -1:
-            lines -= 1
-            if lines == 0:
-                return begin + found + 1
-        at = begin
-    return 0
+def _tail_offset(file: BinaryIO, lines: int) -> int:
+    def read(offset: int, size: int) -> bytes:
+        file.seek(offset)
+        return file.read(size)
+
+    return newest_lines(read, lines, end=file.seek(0, os.SEEK_END))
 
 
 async def _follow(file: BinaryIO, names: Sequence[str]) -> None:

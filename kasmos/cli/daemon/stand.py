@@ -6,6 +6,7 @@ an earlier supervisor left is in hand again. The order of the end is the reverse
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from functools import partial
@@ -117,6 +118,9 @@ class Standing:
             engine.bus.close()
 
     async def _come_up(self, engine: Engine) -> None:
+        # All that was imported stays for good. In each of its full rounds the garbage collector would walk through it,
+        # and everybody would wait for that.
+        gc.freeze()
         with trio.move_on_after(ADOPTION_PATIENCE) as patience:
             await engine.wait_adopted()
         if patience.cancelled_caught:

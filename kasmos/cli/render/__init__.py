@@ -52,9 +52,9 @@ def make_view(
     """
     from kasmos.cli.render.size import size_of
     from kasmos.cli.render.text import look_of
-    from kasmos.cli.render.writer import Writer
+    from kasmos.cli.render.writer import GATHER_TIME, Writer
 
-    writer = Writer(stdout, stderr)
+    writer = Writer(stdout, stderr, gather=0.0 if is_terminal else GATHER_TIME)
     if json:
         from kasmos.cli.render.jsonl import JsonLines
 

@@ -12,14 +12,23 @@ import threading
 from collections import deque
 from typing import TextIO
 
+GATHER_TIME = 0.01
+"""Seconds in which text gathers for a file or a pipe: a thread that is woken for each line takes turns with the
+supervisor's own for the interpreter, and both are slower for it."""
 PATIENCE = 2.0
 """Seconds that are waited at the interpreter's exit for what was not written yet."""
 
 
 class Writer:
-    """Writes text in the order in which it was given; never raises, never blocks but in `flush`."""
+    """Writes text in the order in which it was given; never raises, never blocks but in `flush`.
 
-    def __init__(self, stdout: TextIO, stderr: TextIO) -> None:
+    Args:
+        stdout: where `out` writes.
+        stderr: where `err` writes.
+        gather: seconds in which text gathers before it is written.
+    """
+
+    def __init__(self, stdout: TextIO, stderr: TextIO, *, gather: float = 0.0) -> None:
         self._streams = (stdout, stderr)
         self._closed = [False, False]
         self._todo: deque[tuple[int, str]] = deque()
@@ -27,6 +36,9 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._writing = False
         self._leaving = False
+        self._gather = gather
+        self._awaited = 0
+        """How many wait for what was given to be written."""
 
     def out(self, text: str) -> None:
         """Write to stdout."""
@@ -50,7 +62,10 @@ class Writer:
     def flush(self, timeout: float | None = None) -> None:
         """Wait until everything is written, at most *timeout* seconds."""
         with self._turn:
+            self._awaited += 1
+            self._turn.notify_all()
             self._turn.wait_for(lambda: not self._writing and not self._todo, timeout)
+            self._awaited -= 1
 
     def close(self) -> None:
         """Write what is left, however long the reader takes, and end the thread. Idempotent."""
@@ -69,7 +84,8 @@ class Writer:
             return
         with self._turn:
             self._todo.append((stream, text))
-            self._turn.notify_all()
+            if len(self._todo) == 1:
+                self._turn.notify_all()
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="kasmos output", daemon=True)
             self._thread.start()
@@ -86,6 +102,8 @@ class Writer:
                 self._turn.wait_for(lambda: self._todo or self._leaving)
                 if not self._todo:
                     return
+                if self._gather:
+                    self._turn.wait_for(lambda: self._awaited or self._leaving, self._gather)
                 stream, text = self._todo.popleft()
                 # What is waiting for the same stream goes in one piece.
                 pieces = [text]
