@@ -172,6 +172,8 @@ class Facts:
     asking: Asking = Asking()
     environment: Mapping[str, str] = attrs.field(factory=dict)
     """Variables that keep it quiet."""
+    headless_environment: Mapping[str, str] = attrs.field(factory=dict)
+    """Further ones, where no person sits at it."""
     unset: tuple[str, ...] = ()
     """Variables of a surrounding agent that must not reach it."""
     stop_signals: tuple[str, ...] = ("SIGTERM",)
@@ -257,6 +259,7 @@ def parse_facts(
         permissions=Permissions(**_tuples(document.get("permissions", {}))),
         asking=_asking(document.get("asking", {})),
         environment=dict(environment.get("set", {})),
+        headless_environment=dict(environment.get("set_headless", {})),
         unset=tuple(environment.get("unset", ())),
         stop_signals=tuple(stop.get("signals", ("SIGTERM",))),
         leaves_tools=tuple(stop.get("leaves_tools", ())),
