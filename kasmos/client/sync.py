@@ -9,7 +9,7 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import quote
@@ -67,13 +67,13 @@ class Supervisor:
             return read_json(_read_all(response))
 
     def alive(self) -> bool:
-        """Whether a supervisor listens and answers. Raises nothing."""
+        """Whether a supervisor listens and answers, be it that it is not well. Raises nothing."""
         try:
-            self.version = self.get("/healthz")["version"]
+            with self._exchange("GET", "/healthz", may_be=(503,)) as response:
+                self.version = read_json(_read_all(response)).get("version")
         except ClientError:
             return False
         except RequestError:
-            # It answers that it is not well.
             return True
         return True
 
@@ -134,8 +134,9 @@ class Supervisor:
         *,
         timeout: float | None = None,
         headers: Mapping[str, str] | None = None,
+        may_be: Collection[int] = (),
     ) -> Iterator[http.client.HTTPResponse]:
-        """One request on a connection of its own; the answer is not a refusal."""
+        """One request on a connection of its own; the answer is not a refusal, or has one of these statuses."""
         connection = _Connection(self._path, self._timeout if timeout is None else timeout)
         sent = {"Host": "kasmos", "Connection": "close", **(headers or {})}
         data = None
@@ -147,7 +148,7 @@ class Supervisor:
                 response = _ask(connection, method, path, data, sent)
             except (OSError, http.client.HTTPException) as error:
                 raise _unreached(self._path, error) from error
-            if response.status >= 400:
+            if response.status >= 400 and response.status not in may_be:
                 raise refusal(response.status, response.headers.get("Content-Type", ""), _read_all(response))
             yield response
 

@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from kasmos.daemon.conversations import find_conversation
+from kasmos.daemon.gate import Gate
 from kasmos.daemon.shapes import TaskSubmittedWire
 from kasmos.daemon.single import Prepared, TaskRequest, prepare_task
 from kasmos.daemon.terms import OrchestratorLike, Surroundings
@@ -30,14 +31,20 @@ class TaskDesk:
     """Takes tasks for one supervisor.
 
     Args:
+        gate: whether tasks are taken.
         get_task: finds a task by what it is called; `RequestError` if there is none.
     """
 
     def __init__(
-        self, orchestrator: OrchestratorLike, surroundings: Surroundings, get_task: Callable[[str], TaskView]
+        self,
+        orchestrator: OrchestratorLike,
+        surroundings: Surroundings,
+        gate: Gate,
+        get_task: Callable[[str], TaskView],
     ) -> None:
         self._orchestrator = orchestrator
         self._surroundings = surroundings
+        self._gate = gate
         self._get_task = get_task
         self._in_hand = 0
 
@@ -49,7 +56,7 @@ class TaskDesk:
         found = self._orchestrator.find_submitted(key, digest) if key else None
         if found is not None:
             return self._answer(found, cursor, ())
-        self._refuse_when_draining()
+        self._gate.require_open()
         most = self._surroundings.present().orchestration.max_queued
         if self._orchestrator.queued_tasks + self._in_hand >= most:
             detail = f"{most} tasks wait already; try again when some of them have begun"
@@ -63,7 +70,7 @@ class TaskDesk:
             submission = TaskSubmission(
                 prepared.task, prepared.settings, self._surroundings.workspace, digest, needs, key
             )
-            self._refuse_when_draining()
+            self._gate.require_open()
             accepted = await self._orchestrator.submit_task(submission)
         finally:
             self._in_hand -= 1
@@ -138,7 +145,3 @@ class TaskDesk:
             cursor = min(cursor, run.first_seq - 1)
         status = task_status(run.tasks[accepted.task_id])
         return TaskSubmittedWire(accepted.task_id, status, accepted.repeated, cursor, warnings)
-
-    def _refuse_when_draining(self) -> None:
-        if not self._orchestrator.accepting:
-            raise RequestError(503, "draining", "the supervisor is shutting down and takes no new work")

@@ -27,7 +27,7 @@ class Tasks:
         self._surroundings = surroundings
         self._runs = runs
         self._gate = gate
-        self._desk = TaskDesk(orchestrator, surroundings, self.get)
+        self._desk = TaskDesk(orchestrator, surroundings, gate, self.get)
         self._handover = Handover(orchestrator, surroundings, self.get)
 
     @property

@@ -225,10 +225,14 @@ def _last_words(evidence: Evidence) -> Failure | None:
 
 _COMPLAINT = re.compile(r"^\W*(?:\w*error|fatal|unknown|invalid|usage:|no |not |cannot )|: error\b", re.IGNORECASE)
 
+_EPITAPH = re.compile(r"kasmos: the program (?:exited|was killed)")
+"""What the mediator notes below a program's last words: the exit status says as much."""
+
 
 def _with_tail(words: str, evidence: Evidence) -> str:
     """The words, and the line that says most about them."""
     lines = [*evidence.head, *evidence.tail]
     complaint = next((line for line in lines if _COMPLAINT.search(line)), None)
-    last = complaint or next(reversed(evidence.tail), "")
+    own = next((line for line in reversed(evidence.tail) if not _EPITAPH.match(line)), None)
+    last = complaint or own or next(reversed(evidence.tail), "")
     return f"{words}: {last.strip()}" if last else words

@@ -20,6 +20,7 @@ from kasmos.api.app import KasmosApp
 from kasmos.config.schema import Orchestration
 from kasmos.daemon.access import DEFAULT_POLICY, AccessPolicy
 from kasmos.daemon.bus import Bus
+from kasmos.daemon.life import Health, always_well
 from kasmos.daemon.service import Service
 from kasmos.daemon.terms import Surroundings
 from kasmos.exceptions import (
@@ -154,6 +155,7 @@ class FakeOrchestrator:
     def __init__(self) -> None:
         self.world = World()
         self.accepting = True
+        self.writable = True
         self.queued_tasks = 0
         self.records: list[Record] = []
         self.asked: list[tuple[Any, ...]] = []
@@ -314,6 +316,7 @@ def make_app(
         present=lambda: configure({}),
         read_ended=orchestrator.read_ended,
         record=record,
+        health=Health(always_well, lambda: orchestrator.writable),
     )
     return create_app(Service(orchestrator, orchestrator.bus, surroundings), started_at=1_700_000_000.0, policy=policy)
 

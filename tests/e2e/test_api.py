@@ -270,6 +270,16 @@ async def test_new_work_is_refused_while_draining(api: Api) -> None:
     assert (await api.post("/v1/runs/r1/cancel")).status_code == 202
 
 
+async def test_new_work_is_refused_while_the_journal_cannot_be_written(api: Api) -> None:
+    """Where nothing can be recorded, nothing is taken on, so nothing heaps up to begin later; what ends work is."""
+    api.orchestrator.start_run()
+    api.orchestrator.writable = False
+    for path, body in (("/v1/runs", {"document": PLAN}), ("/v1/tasks", {"prompt": "true"}), ("/v1/runs/r1/retry", {})):
+        problem(await api.post(path, body), 503, "store_unavailable")
+    assert not api.orchestrator.asked
+    assert (await api.post("/v1/runs/r1/cancel")).status_code == 202
+
+
 async def test_commands_reach_the_orchestrator(api: Api) -> None:
     """Each command is passed on with what it is about."""
     api.orchestrator.start_run(tasks=2)

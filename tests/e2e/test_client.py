@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from kasmos import __version__
 from kasmos.api import serve_api
 from kasmos.client import aio
 from kasmos.client.aio import connect
@@ -49,6 +50,16 @@ async def test_a_command_asks_and_commands(api: Api) -> None:
     assert run["run"]["max_concurrent"] == 3
     ended = await blocking(partial(supervisor.post, f"/v1/runs/{told['run_id']}/cancel", {"reason": "r"}))
     assert ended["cancel_reason"] == "r"
+
+
+async def test_who_is_not_well_answers_all_the_same(api: Api) -> None:
+    """Commands reach a supervisor that says that it is not well, such as one whose disk is full."""
+    api.orchestrator.writable = False
+    supervisor = Supervisor(api.socket)
+    assert await blocking(supervisor.alive)
+    assert supervisor.version == __version__
+    told = await blocking(partial(supervisor.get, "/v1/daemon"))
+    assert told["problems"] == ["the journal cannot be written"]
 
 
 async def test_a_refusal_is_an_error_with_its_mistakes(api: Api) -> None:

@@ -62,12 +62,17 @@ until(lambda: ledger().count("done") == 1)
 until(lambda: "waits for space" in said.read_text())
 told = supervisor.get("/v1/daemon")
 assert told["healthy"] is False and told["problems"], told
-try:
-    submit("second.md")
-except RequestError as refusal:
-    assert (refusal.status, refusal.code) == (503, "store_unavailable"), refusal
-else:
-    raise AssertionError("it was accepted")
+assert supervisor.alive(), "no command reaches it"
+status = subprocess.run([*command[:-2], "status"], capture_output=True, text=True)
+assert status.returncode == 1 and "cannot be written" in status.stdout + status.stderr, status
+for hand_in in (lambda: submit("second.md"), lambda: supervisor.post("/v1/tasks", {"prompt": "true"})):
+    try:
+        hand_in()
+    except RequestError as refusal:
+        assert (refusal.status, refusal.code) == (503, "store_unavailable"), refusal
+        assert "nothing new is taken on" in refusal.detail, refusal
+    else:
+        raise AssertionError("it was accepted")
 assert ledger().count("start") == 1
 ballast.unlink()
 until(lambda: supervisor.get("/v1/daemon")["healthy"])

@@ -286,6 +286,17 @@ def test_plain_where_a_stream_was_asked_for() -> None:
     assert read("claude", b"npm notice\n", structured=True)[1].outcome is Outcome.FAILED
 
 
+def test_last_words_are_the_program_s() -> None:
+    """A program that breaks in a mediator's hands is told by its own last words, not by what is noted below them."""
+    below = b"kasmos: the program exited 7 in the middle of its turn\n"
+    _, found = read("opencode", b"panic: it broke\n" + below, 7)
+    assert found.failure is not None
+    assert found.failure.message == "exited 7: panic: it broke"
+    _, found = read("opencode", below, 7)
+    assert found.failure is not None
+    assert found.failure.message.endswith("in the middle of its turn")
+
+
 def test_qwen_error_with_exit_0() -> None:
     """qwen reports an error of the server as a success with exit 0; its usage counts the conversation."""
     usage = {"input_tokens": 2010, "output_tokens": 200, "cache_read_input_tokens": 500, "total_tokens": 2210}
