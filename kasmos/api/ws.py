@@ -68,7 +68,7 @@ class _Conversation:
             said = decode(text, dict[str, Any])
             name, work = self._understand(said)
         except CodecError as error:
-            await self._send({"type": "error", "code": "invalid_json", "detail": f"no JSON object: {error}"})
+            await self._refuse(RequestError(400, "invalid_json", f"no JSON object: {error}"), "")
             return
         except RequestError as error:
             await self._refuse(error, _named(said))

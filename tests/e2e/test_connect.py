@@ -86,7 +86,9 @@ async def test_nobody_listens(root: Path) -> None:
         _ = kasmos.nothing  # type: ignore[attr-defined]
 
 
-async def test_the_example_in_the_manual_runs(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_example_in_the_manual_runs(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The examples in docs/api.md do what they say, in a project with a supervisor."""
     examples = re.findall(r"```python\n(import kasmos.*?)```", DOCS.read_text(), re.DOTALL)
     monkeypatch.chdir(site.project)
@@ -98,3 +100,5 @@ async def test_the_example_in_the_manual_runs(site: Site, monkeypatch: pytest.Mo
             exec(compile(example.replace("trio.run(main)", ""), "docs/api.md", "exec"), names)
             with trio.fail_after(LIMIT):
                 await names["main"]()  # type: ignore[operator]
+            # The second one shows what the first one's task wrote, though that has ended long since.
+            assert "hello\n" in capsys.readouterr().out
