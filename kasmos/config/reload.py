@@ -18,6 +18,8 @@ _FIXED_DAEMON = (
     "http_admin_token_file",
     "http_readonly_token",
     "http_readonly_token_file",
+    "http_hosts",
+    "http_origins",
     "log_format",
     "log_level",
 )

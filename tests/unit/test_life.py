@@ -140,6 +140,15 @@ def test_change_is_split(tmp_path: Path) -> None:
     assert decide_change(old, old).applied == ()
 
 
+@pytest.mark.parametrize("key", ["http_hosts", "http_origins", "listen"])
+def test_who_may_ask_is_settled_at_the_start(tmp_path: Path, key: str) -> None:
+    """What the listeners are made of is named as needing a restart, and is not said to hold."""
+    old = load_config(tmp_path, environ={}).config
+    new = attrs.evolve(old, daemon=attrs.evolve(old.daemon, **{key: ("127.0.0.1:7878",)}))
+    change = decide_change(old, new)
+    assert (change.applied, change.restart) == ((), (f"daemon.{key}",))
+
+
 def test_flags_on_top_of_what_is_in_force(tmp_path: Path) -> None:
     """A submission's settings are checked against the configuration that is in force."""
     config = load_config(tmp_path, environ={}).config
