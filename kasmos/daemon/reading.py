@@ -73,7 +73,9 @@ class OutputReader:
                 pass  # It ended between the look and the read: the log has it all.
             else:
                 return Output(chunk, ended=False)
-        session = self._orchestrator.world.sessions[session_id]
+        session = self._orchestrator.world.sessions.get(session_id)
+        if session is None:
+            raise RequestError(410, "output_gone", f"session {session_id} was forgotten while it was read")
         try:
             chunk = await trio.to_thread.run_sync(self._read_ended, session, offset, limit)
         except OSError as error:

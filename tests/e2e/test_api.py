@@ -14,6 +14,8 @@ import trio.testing
 
 from kasmos.api import errors
 from kasmos.api.output import MAX_WAIT
+from kasmos.daemon.reading import OutputReader
+from kasmos.exceptions import RequestError
 from kasmos.model import event as ev
 from kasmos.model.codec import decode_record
 from kasmos.model.profile import ExecutionMode
@@ -439,6 +441,19 @@ async def test_output_outlives_its_session(api: Api) -> None:
     assert (response.content, response.headers["x-kasmos-ended"]) == (b"kept", "true")
     api.orchestrator.ended.clear()
     problem(await api.get("/v1/sessions/1/output"), 410, "output_gone")
+
+
+async def test_output_of_what_is_forgotten_while_it_is_read(api: Api) -> None:
+    """Whoever reads on in a session that has been forgotten meanwhile is told that its output is gone."""
+    api.orchestrator.start_run()
+    api.orchestrator.start_session("r1", "1").write(b"kept")
+    api.orchestrator.end_task("r1", "1")
+    session = api.app.service.sessions.get("1")
+    reader = OutputReader(api.orchestrator, api.orchestrator.bus, api.orchestrator.read_ended)
+    del api.orchestrator.world.sessions[session.id]
+    with pytest.raises(RequestError) as gone:
+        await reader.read(session, 0, 10, 0.0)
+    assert (gone.value.status, gone.value.code) == (410, "output_gone")
 
 
 # --- events ---------------------------------------------------------------------------
