@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -21,7 +22,7 @@ from kasmos.sessions.ending import clear_up, close_log, finish
 from kasmos.sessions.held import HeldSession, either
 from kasmos.sessions.hold import Hold
 from kasmos.sessions.last_screen import load_screen, render_range, save_screen, shown, write_private
-from kasmos.sessions.protocol import require_pasteable
+from kasmos.sessions.protocol import TerminalSession, require_pasteable
 from kasmos.sessions.threads import in_thread
 from kasmos.sessions.tmux_pane import Pane, end_pane
 from kasmos.sessions.tty import unread_bytes
@@ -228,7 +229,7 @@ class TmuxSession(HeldSession):
             with suppress(OSError):
                 os.unlink(path)
 
-    async def keepshown(self, name: str, text: str) -> str:
+    async def keep_text(self, name: str, text: str) -> str:
         """Keep a text in the session's directory, for the program to read; its path.
 
         Raises:
@@ -272,3 +273,8 @@ class TmuxSession(HeldSession):
     def _require_live(self) -> None:
         if self._done.is_set():
             raise SessionClosedError(f"{self.spec.name} has ended")
+
+
+if TYPE_CHECKING:
+    # Who has a session by its capabilities casts: here it is checked that what they rely on is there.
+    _IS_A_TERMINAL: type[TerminalSession] = TmuxSession
