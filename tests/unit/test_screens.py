@@ -154,6 +154,15 @@ def test_unknown_screen_is_unknown() -> None:
     assert (verdict.state, verdict.rule, verdict.evidence) == (ScreenState.UNKNOWN, "none", ())
 
 
+@pytest.mark.parametrize("asked", ["Delete everything? [y/N]", "[sudo] password for mia:"])
+def test_question_of_unknown_program(asked: str) -> None:
+    """What a program without rules asks is the line that asks, not the first one of its screen."""
+    verdict = detect(Screen.from_text(f"$ make\ncc -c a.c\n{asked} \n\n"), load_rules("generic"))
+    assert verdict.state is ScreenState.QUESTION
+    assert verdict.request is not None
+    assert verdict.request.question == asked
+
+
 @pytest.mark.parametrize(
     ("program", "name", "draft"),
     [
