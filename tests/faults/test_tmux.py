@@ -20,11 +20,11 @@ import pytest
 import trio
 
 from kasmos.cli.gc import clear_terminals
-from kasmos.exceptions import BackendUnavailableError, SessionError, SessionLostError
+from kasmos.exceptions import BackendUnavailableError, SessionError, SessionLostError, SessionStartError
 from kasmos.model.event import LeftoversFound, OutputLost
 from kasmos.model.profile import ExecutionMode, LeftoverPolicy, Leftovers, StopPolicy
 from kasmos.model.session import CgroupUse, ExitStatus, SessionHandle, SessionSpec
-from kasmos.sessions import cgroups, launch, tmux
+from kasmos.sessions import cgroups, launch, tmux, tmux_launch, tmux_start
 from kasmos.sessions.cgroups import NoCgroups, find_cgroups
 from kasmos.sessions.headless import open_headless
 from kasmos.sessions.hold import Hold
@@ -434,6 +434,29 @@ def drain(pipe: Path, writer: int) -> int:
         received += len(os.read(fd, 1 << 20)) if there else 0
     os.close(fd)
     return received
+
+
+async def test_log_that_cannot_be_attached(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the output cannot be logged no program runs, and the reason is told."""
+    async with desk.backend() as backend:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "executable", "/nowhere/python")
+            with pytest.raises(SessionStartError, match="the output log cannot be attached: /nowhere/python"):
+                async with backend.open(desk.sh("touch ran"), notify=desk.ground.notify):
+                    pass
+        assert list((desk.state / "sessions").iterdir()) == []
+        assert list(desk.ground.root.rglob("ran")) == []
+
+
+async def test_logger_that_does_not_come(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start does not wait without end for a logger that does not record itself; nothing has run then."""
+    monkeypatch.setattr(tmux_launch, "LOGGER", "exit 0")
+    monkeypatch.setattr(tmux_start, "READY_LIMIT", 0.5)
+    async with desk.backend() as backend:
+        with pytest.raises(SessionStartError, match="were not there within"):
+            async with backend.open(desk.sh("touch ran"), notify=desk.ground.notify):
+                pass
+        assert list(desk.ground.root.rglob("ran")) == []
 
 
 async def test_killed_program(desk: Desk) -> None:
