@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kasmos.sessions.tmux import Place as TmuxPlace
 
 _PREFIX = re.compile(
-    r"^\s*set(?:-option)?\s+(?:-g\s+)?(?:-g\s+)?prefix\s+[\"']?([CM]-\S|\^\S|F\d+|`)[\"']?\s*(?:#.*)?$", re.M
+    r"^\s*set(?:-option)?\s+(?:-g\s+)?(?:-g\s+)?prefix\s+[\"']?([CM]-(?:\S|Space)|\^\S|F\d+|`)[\"']?\s*(?:#.*)?$", re.M
 )
 _OUR_PREFIX = "C-b"
 
