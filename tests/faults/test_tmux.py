@@ -134,6 +134,21 @@ async def test_server_killed_under_many(desk: Desk) -> None:
                 assert await ended(session) == ExitStatus(code=4)
 
 
+async def test_last_screen_of_a_lost_one(desk: Desk) -> None:
+    """What was seen last of a session is kept when its tmux server is killed, whoever looked at it."""
+    async with desk.backend() as backend:
+        for ansi in (True, False):
+            async with backend.open(
+                desk.sh(r"printf '\033[31mred\033[0m words'; sleep 1000"), notify=desk.ground.notify
+            ) as session:
+                await shown(session, "red words")
+                await session.look(ansi=ansi)
+                await desk.tmux("kill-server")
+                with pytest.raises(SessionLostError):
+                    await session.wait()
+                assert backend.last_screen(session.spec.id) == "red words"
+
+
 async def test_server_killed_while_nobody_watched(desk: Desk) -> None:
     """A session whose tmux server died between two supervisors is lost, whether its program outlived it or not."""
     polite, stubborn = desk.sh("echo ready; sleep 1000"), desk.sh("echo ready; trap '' HUP; sleep 1000 & wait")
