@@ -137,6 +137,8 @@ class Typist:
                 case Refuse(why):
                     raise SessionBusyError(f"{name}: {why}; nothing was typed")
                 case Fail(why):
+                    if replaced:
+                        why += f"; what stood in its input was removed: {replaced}"
                     error = DeliveryError(f"{name}: {why}", self._shown())
                     if intent is None and not doubtful:
                         self._terminal.tell(
