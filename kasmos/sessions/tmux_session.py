@@ -228,7 +228,7 @@ class TmuxSession(HeldSession):
             with suppress(OSError):
                 os.unlink(path)
 
-    async def keepshown(self, name: str, text: str) -> str:
+    async def keep_text(self, name: str, text: str) -> str:
         """Keep a text in the session's directory, for the program to read; its path.
 
         Raises:
