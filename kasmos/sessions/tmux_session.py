@@ -233,8 +233,10 @@ class TmuxSession(HeldSession):
         try:
             # In a thread: it may be a megabyte.
             await in_thread(write_private, path, text.encode("utf-8", "surrogateescape"))
+            # tmux expands formats in a path.
             await self._pane.run(
-                ["load-buffer", "-b", name, path], ["paste-buffer", "-p", "-r", "-d", "-b", name, "-t", self._pane.id]
+                ["load-buffer", "-b", name, path.replace("#", "##")],
+                ["paste-buffer", "-p", "-r", "-d", "-b", name, "-t", self._pane.id],
             )
         finally:
             with suppress(OSError):

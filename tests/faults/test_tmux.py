@@ -45,10 +45,11 @@ class Desk:
     """A ground with tmux on it."""
 
     ground: Ground
+    name: str = "root"
 
     @property
     def state(self) -> Path:
-        return self.ground.root / "root"
+        return self.ground.root / self.name
 
     @property
     def socket(self) -> str:
@@ -621,6 +622,16 @@ async def test_paste_is_exact(desk: Desk, text: str) -> None:
         assert await ended(session) == ExitStatus(code=0)
         data = text.encode()
         assert f"{len(data)} {hashlib.sha256(data).hexdigest()}".encode() in await everything(session)
+
+
+async def test_state_root_that_tmux_would_expand(desk: Desk) -> None:
+    """A state root may have any name, also one that means something to tmux."""
+    desk.name = "odd #S #{pid} %H"
+    async with desk.opened(desk.spec(PROGRAMS / "pasted")) as session:
+        await wrote(session, b"ready")
+        await session.paste("words")
+        assert await ended(session) == ExitStatus(code=0)
+        assert hashlib.sha256(b"words").hexdigest().encode() in await everything(session)
 
 
 async def test_what_was_typed_and_not_read(desk: Desk) -> None:
