@@ -109,7 +109,7 @@ def describe(world: World, task: TaskView) -> str:
     if word == "succeeded":
         return again
     if cause is not None:
-        said = f"{word.replace('_', ' ')}: {clean(cause.message)}"
+        said = clean(cause.after(word.replace("_", " ")))
         return f"{said} ({again})" if again and word in facts.BAD else said
     session = facts.active_session(world, task)
     if session is None:
