@@ -35,12 +35,13 @@ def nobody_since(program: ProcessId, belongs: Callable[[int, int], bool]) -> boo
     """
     first = program.pid + 1
     try:
-        if processes.age(program) > YOUNG or not _can_be_told():
+        if not _can_be_told():
             return False
         for _ in range(ROUNDS):
             last = _newest()
-            if last < first - 1 or last - program.pid > FEW:
-                return False  # gone round, or too many
+            # The age after that: whoever is held up between the two would take the ids of another round for ours.
+            if last < first - 1 or last - program.pid > FEW or processes.age(program) > YOUNG:
+                return False  # gone round, or too many, or one round may be over
             if last == first - 1:
                 return True
             if any(_is_there(pid, belongs) for pid in range(first, last + 1)):

@@ -39,6 +39,14 @@ def program_and_child(*, session: bool = False) -> Iterator[tuple[ProcessId, int
             child.wait()
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is, a program is young and few have come after it."""
+    monkeypatch.setattr(births, "YOUNG", 600.0)
+    monkeypatch.setattr(births, "FEW", 1_000_000)
+
+
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("session", [False, True], ids=["same-session", "own-session"])
 def test_one_that_was_born_since_is_found(session: bool) -> None:
     """Whoever was born after a program and is still there is asked about, with its kernel session."""
@@ -53,6 +61,7 @@ def test_one_that_was_born_since_is_found(session: bool) -> None:
     assert (child, child if session else os.getsid(0)) in asked
 
 
+@pytest.mark.usefixtures("patient")
 def test_one_that_is_gone_is_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that have ended since are not asked about."""
     with program_and_child() as (program, child):
@@ -68,6 +77,21 @@ def test_nothing_is_certain_of_a_program_of_more_than_a_moment(monkeypatch: pyte
     """Process ids may have gone round since a program that is old was started."""
     program = ended_program()
     monkeypatch.setattr(births, "YOUNG", -1.0)
+    assert not births.nobody_since(program, lambda pid, sid: False)
+
+
+def test_who_is_held_up_is_not_certain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program's age is looked at after the newest id: a supervisor that was stopped meanwhile is not fooled."""
+    program = ended_program()
+    now = 0.0
+
+    def newest() -> int:
+        nonlocal now
+        now = births.YOUNG + 1
+        return program.pid
+
+    monkeypatch.setattr(processes, "age", lambda identity: now)
+    monkeypatch.setattr(births, "_newest", newest)
     assert not births.nobody_since(program, lambda pid, sid: False)
 
 
