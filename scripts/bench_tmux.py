@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import resource
 import shutil
@@ -237,7 +236,7 @@ async def measure(sessions: int) -> list[Measured]:
         async with trio.open_nursery() as nursery:
             if watched:
                 for one in found:
-                    nursery.start_soon(Terminal(one, rules, lambda event: None, time.time, math.inf).watch)
+                    nursery.start_soon(Terminal(one, rules, lambda event: None, time.time).watch)
             nursery.start_soon(trio.run_process, [sys.executable, "-c", WRITER, *map(os.path.realpath, ttys)])
             await trio.sleep(5)
             before = sum(one.output_bytes for one in found)

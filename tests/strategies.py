@@ -14,7 +14,6 @@ import typing
 from typing import Any
 
 import attrs
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from kasmos.model import event as ev
@@ -23,10 +22,6 @@ from kasmos.model.plan import Check, OnFailure, Plan, PlanTask, RunSettings, Wav
 from kasmos.model.profile import RestartCondition, RestartPolicy
 from kasmos.model.view import World
 from kasmos.store.fold import fold
-
-# A busy machine is no defect: what is too slow is found by the benchmarks.
-settings.register_profile("kasmos", deadline=None)
-settings.load_profile("kasmos")
 
 EVENT_CLASSES: tuple[type[Event], ...] = typing.get_args(Event)
 

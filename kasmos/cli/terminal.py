@@ -138,7 +138,7 @@ def _post(place: Place, session: SessionView, verb: str, body: dict[str, Any], t
 
 def _last_screen(place: Place, session: SessionView, start: int | None, end: int | None) -> list[str]:
     from kasmos.exceptions import SupervisionError
-    from kasmos.sessions.tmux_session import load_screen, render_range
+    from kasmos.sessions.last_screen import load_screen, render_range
 
     lines = load_screen(str(place.root.session_dir(session.id)))
     if lines is None:

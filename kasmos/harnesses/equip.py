@@ -72,7 +72,7 @@ def equip(
     stop = profile.stop
     ready = attrs.evolve(
         profile,
-        env={**facts.environment, **profile.env},
+        env={**facts.environment, **(facts.headless_environment if headless else {}), **profile.env},
         stop=stop if stop.stop_signal else attrs.evolve(stop, stop_signal=facts.stop_signals[0]),
     )
     if not headless or _has_verb_of_its_own(facts, said):

@@ -73,8 +73,6 @@ class Launch:
     turns: tuple[str, ...] = ()
     quiet: tuple[str, ...] = ()
     """No questions about updates and the like."""
-    outside_repository: tuple[str, ...] = ()
-    untrusted: tuple[str, ...] = ()
     headless_only: tuple[str, ...] = ()
     """Words of a headless turn that mean nothing in a terminal: a flag, or `FLAG {}` where a value follows it."""
 
@@ -87,8 +85,6 @@ class Conversation:
     resume: tuple[str, ...] = ()
     latest: tuple[str, ...] = ()
     fork: tuple[str, ...] = ()
-    same_directory: bool = False
-    """Whether it can be resumed only where it began."""
     choose_always: bool = False
     """Whether every version believed in takes an id, so that it is known before the program has said a word."""
     in_terminal: bool = False
@@ -172,6 +168,8 @@ class Facts:
     asking: Asking = Asking()
     environment: Mapping[str, str] = attrs.field(factory=dict)
     """Variables that keep it quiet."""
+    headless_environment: Mapping[str, str] = attrs.field(factory=dict)
+    """Further ones, where no person sits at it."""
     unset: tuple[str, ...] = ()
     """Variables of a surrounding agent that must not reach it."""
     stop_signals: tuple[str, ...] = ("SIGTERM",)
@@ -257,6 +255,7 @@ def parse_facts(
         permissions=Permissions(**_tuples(document.get("permissions", {}))),
         asking=_asking(document.get("asking", {})),
         environment=dict(environment.get("set", {})),
+        headless_environment=dict(environment.get("set_headless", {})),
         unset=tuple(environment.get("unset", ())),
         stop_signals=tuple(stop.get("signals", ("SIGTERM",))),
         leaves_tools=tuple(stop.get("leaves_tools", ())),

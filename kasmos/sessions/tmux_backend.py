@@ -14,15 +14,17 @@ import trio
 
 from kasmos.exceptions import BackendUnavailableError, SessionLostError
 from kasmos.model.session import Capabilities, ExitStatus, SessionHandle, SessionSpec
-from kasmos.sessions import adoption, tmux, tmux_launch, tmux_session
+from kasmos.sessions import adoption, tmux, tmux_launch, tmux_start
 from kasmos.sessions.ending import clear_up, close_log
 from kasmos.sessions.headless import HeadlessBackend
 from kasmos.sessions.hold import Hold
+from kasmos.sessions.last_screen import load_screen, save_screen
 from kasmos.sessions.protocol import Notify, OutputChunk
 from kasmos.sessions.threads import in_thread
 from kasmos.sessions.tmux_control import ControlLost
 from kasmos.sessions.tmux_host import LIMITER, Host, open_host
-from kasmos.sessions.tmux_session import CAPABILITIES, Pane, TmuxSession
+from kasmos.sessions.tmux_pane import Pane, end_pane
+from kasmos.sessions.tmux_session import CAPABILITIES, TmuxSession
 
 LEAVE_LIMIT = 15.0
 """Seconds that ending an unused server may take."""
@@ -49,7 +51,7 @@ class TmuxBackend:
         """Start a program; see `Backend.open`."""
         host = await self.host()
         hold = Hold(spec, os.fspath(self._directory(spec.id)), self._headless.services, notify)
-        pane = await tmux_session.start(hold, host, self._headless.boot_id)
+        pane = await tmux_start.start(hold, host, self._headless.boot_id)
         session = TmuxSession(hold, self._headless.boot_id, None, pane)
         try:
             yield session
@@ -99,7 +101,7 @@ class TmuxBackend:
                 hold.kin.host = host.pid
 
                 async def when_swept() -> None:
-                    await tmux_session.end_pane(pane, lambda lines: tmux_session.save_screen(hold.path, lines))
+                    await end_pane(pane, lambda lines: save_screen(hold.path, lines))
 
                 hold.when_swept = when_swept
                 return pane
@@ -128,7 +130,7 @@ class TmuxBackend:
 
     def last_screen(self, session_id: str) -> str | None:
         """The last screen of a session that has ended, if it was kept. Blocks on the disk."""
-        lines = tmux_session.load_screen(os.fspath(self._directory(session_id)))
+        lines = load_screen(os.fspath(self._directory(session_id)))
         return None if lines is None else "\n".join(lines)
 
     def _directory(self, session_id: str) -> Path:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from kasmos.model import event as ev
 from kasmos.model.task import Outcome
 from kasmos.model.view import SessionState
 
+from ..faults.oracle import Running
 from .conftest import LIMIT, Workshop
 
 NAMES = ("claude", "codex", "opencode", "gemini", "qwen")
@@ -36,6 +39,15 @@ def settle_in(shop: Workshop, name: str) -> None:
         }
         (home / "claude").mkdir(parents=True, exist_ok=True)
         (home / "claude" / ".claude.json").write_text(json.dumps(known))
+
+
+def wait(holds: Callable[[], object], running: Running) -> None:
+    """Wait until something holds that a big program takes its time for."""
+    deadline = time.monotonic() + LIMIT
+    while not holds():
+        assert running.process.poll() is None, running.text()
+        assert time.monotonic() < deadline, running.text()
+        time.sleep(0.1)
 
 
 def told(supervisor: Supervisor, task: str) -> bool:
@@ -71,6 +83,12 @@ def shows(shop: Workshop, supervisor: Supervisor, text: str) -> bool:
     return text in "\n".join(supervisor.get(f"/v1/sessions/{view.id}/screen")["lines"])
 
 
+def is_open(shop: Workshop, supervisor: Supervisor, name: str, text: str) -> bool:
+    """Whether the terminal shows a text of the conversation; what is asked before is answered."""
+    at_terminal(shop, supervisor, name)
+    return shows(shop, supervisor, text)
+
+
 def is_said(shop: Workshop, supervisor: Supervisor, name: str, text: str) -> bool:
     """Whether the program has taken a text in its terminal. It is refused, untyped, while something is in the way."""
     if not at_terminal(shop, supervisor, name):
@@ -96,16 +114,16 @@ def test_taken_over_and_handed_back(shop: Workshop, name: str) -> None:
         supervisor, task = Supervisor(shop.root.socket), f"{shop.only_run().id}.1"
         if name == "opencode":  # it tells nothing before its first step
             shop.model.open_gate(gate)
-        shop.wait(lambda: told(supervisor, task), kas)
+        wait(lambda: told(supervisor, task), kas)
         supervisor.post(f"/v1/tasks/{task}/attach")
         shop.model.open_gate(gate)
         if name == "gemini":
             # Its input is not recognised where it draws no colours: nothing is typed by us.
-            shop.wait(lambda: shows(shop, supervisor, "Type your message"), kas)
+            wait(lambda: shows(shop, supervisor, "Type your message"), kas)
             typed.write_text("by hand")
         else:
-            shop.wait(lambda: is_said(shop, supervisor, name, steps(typed, "by hand")), kas)
-        shop.wait(typed.exists, kas)
+            wait(lambda: is_said(shop, supervisor, name, steps(typed, "by hand")), kas)
+        wait(typed.exists, kas)
         handed = shop.kas("detach", task, "--prompt", steps(last, "alone"))
         assert handed.code == 0, handed.stderr
         assert kas.wait() == 0, f"{kas.text()}\n{shop.output()}"
@@ -115,3 +133,29 @@ def test_taken_over_and_handed_back(shop: Workshop, name: str) -> None:
     assert [(one.attended, one.attempt) for one in sessions] == [(False, 1), (True, 1), (False, 1)]
     assert len({one.conversation for one in sessions}) == 1
     assert not shop.told(ev.KillSent)
+
+
+@pytest.mark.parametrize("name", ["claude", "codex", "gemini", "qwen"])
+def test_one_that_asks_is_taken_over(shop: Workshop, name: str) -> None:
+    """A conversation in which a headless program can ask is the same in its terminal, and headless again."""
+    gate = shop.conversation(name)
+    shop.equip(name, may="nothing")
+    config = shop.kas.cwd / ".kasmos" / "config.toml"
+    config.write_text(
+        config.read_text().replace(f"[agents.{name}.env]", f'permission_default = "prompt"\n[agents.{name}.env]')
+    )
+    settle_in(shop, name)
+    shop.write_tasks({name: f"hold {gate} Begun with."})
+    with shop.start() as kas:
+        shop.model.requests(gate, at_least=1)
+        supervisor, task = Supervisor(shop.root.socket), f"{shop.only_run().id}.1"
+        wait(lambda: told(supervisor, task), kas)
+        supervisor.post(f"/v1/tasks/{task}/attach")
+        shop.model.open_gate(gate)
+        wait(lambda: is_open(shop, supervisor, name, "Begun with."), kas)
+        assert shop.kas("detach", task, "--prompt", f"[[mock {gate}: say Ended.]]").code == 0
+        assert kas.wait() == 0, f"{kas.text()}\n{shop.output()}"
+    assert shop.outcome() is Outcome.SUCCEEDED
+    sessions = [shop.world().sessions[one] for one in shop.session_ids]
+    assert [one.attended for one in sessions] == [False, True, False]
+    assert len({one.conversation for one in sessions}) == 1

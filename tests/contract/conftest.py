@@ -24,7 +24,7 @@ from kasmos.sessions.tmux_backend import open_tmux
 from kasmos.supervision.termination import terminate
 from tests.contract.programs import FOLDER, MISSING, Program
 
-LIMIT = 30.0
+LIMIT = 60.0
 """Seconds after which what should have happened has not."""
 
 

@@ -26,7 +26,7 @@ SCENES = {
     "wary": ("trust",),
     "insister": ("again=1",),
 }
-LIMIT = 30.0
+LIMIT = 60.0
 
 
 def player_config(log: Path, extra: str = "") -> str:

@@ -17,7 +17,7 @@ from ..faults.test_signals import terminal
 
 HERE = Path(__file__).parents[1]
 RECORDED = HERE / "data" / "transcripts"
-LIMIT = 30.0
+LIMIT = 60.0
 
 
 def configure(kas: Kas, transcript: str, keys: str = "", **env: Any) -> None:

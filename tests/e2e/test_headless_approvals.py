@@ -12,7 +12,7 @@ from typing import Any
 from ..conftest import Kas
 
 ASKER = Path(__file__).parents[1] / "programs" / "asker"
-LIMIT = 30.0
+LIMIT = 60.0
 
 
 def configure(kas: Kas, rules: str = "") -> None:

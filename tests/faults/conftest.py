@@ -22,7 +22,7 @@ from kasmos.sessions.launch import Records
 from kasmos.sessions.processes import ProcessEntry, read_entry, scan
 from kasmos.supervision.termination import terminate
 
-LIMIT = 30.0
+LIMIT = 60.0
 """Seconds after which what should have happened has not."""
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 PROGRAMS = Path(__file__).parent.parent / "programs"

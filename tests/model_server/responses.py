@@ -15,9 +15,12 @@ class Responses:
     name = "responses"
 
     def read(self, path: str, body: Mapping[str, Any]) -> Asked:
+        tools = {tool["name"]: tool.get("type", "function") for tool in body.get("tools") or () if "name" in tool}
         return Asked(
             said=list(_said(body.get("input"))),
-            tools={tool["name"]: tool.get("type", "function") for tool in body.get("tools") or () if "name" in tool},
+            tools=tools,
+            # In a terminal codex asks for something beside the prompt, and has no other tool at hand then.
+            helper=set(tools) == {"apply_patch"},
             stream=bool(body.get("stream")),
             model=body.get("model", "mock"),
         )

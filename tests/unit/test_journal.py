@@ -27,7 +27,7 @@ from kasmos.model.session import SessionKind
 from kasmos.store.chain import link_of, seed_of
 from kasmos.store.journal import Journal, open_journal, read_records, read_world
 
-LIMIT = 30.0
+LIMIT = 60.0
 
 
 @attrs.define

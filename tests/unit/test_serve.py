@@ -21,7 +21,7 @@ from kasmos.serve import Engine, Options, open_engine
 from kasmos.store.journal import read_records
 from kasmos.store.stateroot import StateRoot
 
-LIMIT = 30.0
+LIMIT = 60.0
 
 PLAN = b"""# Demo
 

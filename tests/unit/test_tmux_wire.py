@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from kasmos.exceptions import BackendUnavailableError
 from kasmos.sessions import tmux
+from kasmos.sessions.last_screen import render_range
 from kasmos.sessions.tmux_launch import logger_command, tmux_name
-from kasmos.sessions.tmux_session import render_range
 from kasmos.sessions.tmux_wire import Block, ControlParser, Notification, quote, render_line
 
 LINES = st.lists(
