@@ -110,7 +110,8 @@ def describe(world: World, task: TaskView) -> str:
         return again
     if cause is not None:
         said = clean(cause.after(word.replace("_", " ")))
-        return f"{said} ({again})" if again and word in facts.BAD else said
+        is_said = f"({again} of " in said  # by the restart policy
+        return f"{said} ({again})" if again and word in facts.BAD and not is_said else said
     session = facts.active_session(world, task)
     if session is None:
         return f"needs {', '.join(task.spec.needs)}" if task.spec.needs else ""
