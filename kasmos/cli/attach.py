@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kasmos.sessions.tmux import Place as TmuxPlace
 
 _PREFIX = re.compile(
-    r"^\s*set(?:-option)?\s+(?:-g\s+)?(?:-g\s+)?prefix\s+[\"']?([CM]-\S|\^\S|F\d+|`)[\"']?\s*(?:#.*)?$", re.M
+    r"^\s*set(?:-option)?\s+(?:-g\s+)?(?:-g\s+)?prefix\s+[\"']?([CM]-(?:\S|Space)|\^\S|F\d+|`)[\"']?\s*(?:#.*)?$", re.M
 )
 _OUR_PREFIX = "C-b"
 
@@ -72,7 +72,7 @@ def attach(ctx: click.Context, name: str, read_only: bool, now: bool, yes: bool)
     sys.stdout.flush()
     environ = {key: value for key, value in place.environ.items() if key not in ("TMUX", "TMUX_PANE")}
     command = attach_command(server, session.id, prefix, read_only=read_only)
-    if session.attended:
+    if session.attended and not read_only:
         subprocess.run(command, env=environ, check=False)  # tmux, as it was found
         takeover.tell_after(place, session, still_open=_is_open(server, session))
         return

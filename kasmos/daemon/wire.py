@@ -310,7 +310,7 @@ def run_concerns(run: RunView) -> Iterable[Attention]:
             yield Attention("attended", task.id, held_by(task))
     for task in run.tasks.of_kind(TaskKind.FAILED):
         if isinstance(task.state, Ended) and task.state.outcome is not Outcome.SKIPPED:
-            yield Attention("task", task.id, f"{task_status(task)}: {task.state.cause.message}")
+            yield Attention("task", task.id, task.state.cause.after(task_status(task).replace("_", " ")))
 
 
 _ONLY_A_PERSON = {

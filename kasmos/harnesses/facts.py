@@ -73,8 +73,6 @@ class Launch:
     turns: tuple[str, ...] = ()
     quiet: tuple[str, ...] = ()
     """No questions about updates and the like."""
-    outside_repository: tuple[str, ...] = ()
-    untrusted: tuple[str, ...] = ()
     headless_only: tuple[str, ...] = ()
     """Words of a headless turn that mean nothing in a terminal: a flag, or `FLAG {}` where a value follows it."""
 
@@ -87,8 +85,6 @@ class Conversation:
     resume: tuple[str, ...] = ()
     latest: tuple[str, ...] = ()
     fork: tuple[str, ...] = ()
-    same_directory: bool = False
-    """Whether it can be resumed only where it began."""
     choose_always: bool = False
     """Whether every version believed in takes an id, so that it is known before the program has said a word."""
     in_terminal: bool = False

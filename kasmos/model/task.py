@@ -72,3 +72,8 @@ class Cause:
     """The last lines of the output, decoded with replacement."""
     failure: FailureKind | None = None
     """What kind of failure the program met with, where it is understood."""
+
+    def after(self, word: str) -> str:
+        """The message behind the word for an outcome, such as `lost`: what that has said already is not said again."""
+        said = self.message == word or self.message.startswith((f"{word}:", f"{word} "))
+        return self.message if said else f"{word}: {self.message}"

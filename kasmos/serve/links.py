@@ -75,10 +75,13 @@ async def open_log_links(root: StateRoot, announce: Callable[[str], None]) -> As
         announce: is told which could not be made.
     """
     links = LogLinks(root, announce)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(links.run)
-        try:
-            yield links
-        finally:
-            nursery.cancel_scope.cancel()
-            links.finish()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(links.run)
+            try:
+                yield links
+            finally:
+                nursery.cancel_scope.cancel()
+    finally:
+        # Not while a thread is still making older ones: it would have the last word.
+        links.finish()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 
 from kasmos.sessions import layout
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;:]*m|\x1b\]8;[^\x07\x1b]*(?:\x07|\x1b\\)|[\x0e\x0f]")
 
 
 def save_screen(directory: str, lines: tuple[str, ...]) -> None:
@@ -34,6 +37,11 @@ def render_range(history: int, lines: tuple[str, ...], start: int | None, end: i
 def shown(line: bytes) -> str:
     """A line of a screen as text, whatever its bytes."""
     return line.decode("utf-8", "replace")
+
+
+def plain(text: str) -> str:
+    """A screen without the escapes by which tmux tells colours and links."""
+    return _ESCAPES.sub("", text)
 
 
 def write_private(path: str, data: bytes) -> None:

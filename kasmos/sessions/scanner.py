@@ -20,6 +20,10 @@ FEW = 50
 """Young processes that are read without a thread: about half a millisecond."""
 
 
+PURSUITS = 10
+"""Looks at a process table that changes faster than one can look, until the last one has to do."""
+
+
 class Scanner:
     """One look at /proc shared by all who need one at the same time.
 
@@ -66,7 +70,10 @@ class Scanner:
     async def _scan(self, since: int) -> list[ProcessEntry]:
         while True:
             try:
-                entries, unsure = await self._look(since)
+                for _ in range(PURSUITS):
+                    entries, unsure = await self._look(since)
+                    if self._table.complete:
+                        break
                 for pause in processes.EXEC_PAUSES:
                     if not unsure:
                         break

@@ -45,8 +45,13 @@ _kas_group=$6; shift 6
 exit $?"""
 
 LOGGER = r"""cd "$1" || exit; trap '' HUP INT QUIT TERM USR1 USR2 ALRM PIPE TSTP
-exec 2>>shim.log; read -r s </proc/self/stat; printf '%s\n' "$s" >copier; exec "$2" -I -S "$3"
+exec 2>>shim.log
+no() { echo "the output log cannot be attached: $1" >&2; echo no >gate; exit 1; }
+[ -x "$2" ] && [ -r "$3" ] || no "$2 $3 is not there"
+read -r s </proc/self/stat; { printf '%s\n' "$s" >copier; } 2>/dev/null || no "no place for its record"
+exec "$2" -I -S "$3"
 """
+"""Attached before the program may run; where it cannot be, it shuts the gate, so that nothing runs unheard."""
 
 
 def pane_command(directory: str, spec: SessionSpec, soft_nofile: int) -> list[str]:

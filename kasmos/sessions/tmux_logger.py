@@ -27,6 +27,8 @@ WRITE_LIMIT = 1024 * 1024
 """Bytes that are written at once, where more wait."""
 PACE = 20
 """Milliseconds after a small piece in which no other is looked for: one write for many lines."""
+PAUSE = 1000
+"""Milliseconds until another reader is tried, where one could not be had or has failed."""
 RECORD = "lost"
 """A line: `lost` alone, or with how many bytes, and the size of the log when the first of them was dropped."""
 
@@ -145,9 +147,18 @@ def read_and_write(log: int, *, counts: bool) -> None:
 
 def guard(log: int) -> None:
     """Be the guardian of readers, until one of them has come to the end."""
-    counts = True
+    counts, waits = True, False
     while True:
-        reader = os.fork()
+        try:
+            reader = os.fork()
+        except OSError as error:
+            # There are as many processes as may be: some will end.
+            if not waits:
+                say(f"the logger waits until there may be one more process: {error}")
+            waits = True
+            select.poll().poll(PAUSE)
+            continue
+        waits = False
         if not reader:
             os.setpgid(0, 0)
             try:
@@ -157,10 +168,14 @@ def guard(log: int) -> None:
                 say(f"the logger failed: {error!r}")
             finally:
                 os._exit(1)
-        if wait_for(reader) == 0:
+        status = wait_for(reader)
+        if status == 0:
             return
         counts = False
         tell_lost("")
+        if not os.WIFSIGNALED(status):
+            # It failed, and the next one may fail as it did.
+            select.poll().poll(PAUSE)
 
 
 def wait_for(reader: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -20,8 +21,8 @@ from kasmos.sessions import processes
 from kasmos.sessions.ending import clear_up, close_log, finish
 from kasmos.sessions.held import HeldSession, either
 from kasmos.sessions.hold import Hold
-from kasmos.sessions.last_screen import load_screen, render_range, save_screen, shown, write_private
-from kasmos.sessions.protocol import require_pasteable
+from kasmos.sessions.last_screen import load_screen, plain, render_range, save_screen, shown, write_private
+from kasmos.sessions.protocol import TerminalSession, require_pasteable
 from kasmos.sessions.threads import in_thread
 from kasmos.sessions.tmux_pane import Pane, end_pane
 from kasmos.sessions.tty import unread_bytes
@@ -50,6 +51,8 @@ class TmuxSession(HeldSession):
         self._seen = -1
         """How much output there was when the last picture was asked for."""
         self._looking = False
+        self._looked: tuple[int, str] | None = None
+        """How much output there was at the last look, and what it saw."""
         hold.when_swept = self._end_pane
         if status is None:
             pane.host.add(hold)
@@ -72,14 +75,21 @@ class TmuxSession(HeldSession):
         if await self._pane.host.is_there(ANSWER_LIMIT):
             return await finish(self._hold)
         hold = self._hold
-        if self._picture is not None:
-            self._save_screen(self._picture[1])
+        lines = self._last_seen()
+        if lines is not None:
+            self._save_screen(lines)
         with suppress(OSError):
             hold.take_records()
         await hold.kill()
         await clear_up(hold)
         await close_log(hold)
         raise SessionLostError("the tmux server ended, and its terminal with it")
+
+    def _last_seen(self) -> tuple[str, ...] | None:
+        """The lines that were seen last, where nobody can be asked any more."""
+        if self._looked is not None and (self._picture is None or self._looked[0] > self._seen):
+            return tuple(plain(self._looked[1]).split("\n"))
+        return None if self._picture is None else self._picture[1]
 
     async def _end_pane(self) -> None:
         """Keep the last screen, then give the terminal up, so that the logger meets the end of the output."""
@@ -122,9 +132,11 @@ class TmuxSession(HeldSession):
         state, lines = await self._pane.run(
             ["display-message", "-p", "-t", pane, _FORM], ["capture-pane", "-p", "-t", pane, *(["-e"] if ansi else [])]
         )
+        text = "\n".join(map(shown, lines))
+        self._looked = offset, text
         width, height, x, y, cursor, alternate, history, dead, *title = shown(state[0]).split(" ", 8)
         return Picture(
-            text="\n".join(map(shown, lines)),
+            text=text,
             width=int(width),
             height=int(height),
             title=title[0] if title else "",
@@ -221,14 +233,16 @@ class TmuxSession(HeldSession):
         try:
             # In a thread: it may be a megabyte.
             await in_thread(write_private, path, text.encode("utf-8", "surrogateescape"))
+            # tmux expands formats in a path.
             await self._pane.run(
-                ["load-buffer", "-b", name, path], ["paste-buffer", "-p", "-r", "-d", "-b", name, "-t", self._pane.id]
+                ["load-buffer", "-b", name, path.replace("#", "##")],
+                ["paste-buffer", "-p", "-r", "-d", "-b", name, "-t", self._pane.id],
             )
         finally:
             with suppress(OSError):
                 os.unlink(path)
 
-    async def keepshown(self, name: str, text: str) -> str:
+    async def keep_text(self, name: str, text: str) -> str:
         """Keep a text in the session's directory, for the program to read; its path.
 
         Raises:
@@ -272,3 +286,8 @@ class TmuxSession(HeldSession):
     def _require_live(self) -> None:
         if self._done.is_set():
             raise SessionClosedError(f"{self.spec.name} has ended")
+
+
+if TYPE_CHECKING:
+    # Who has a session by its capabilities casts: here it is checked that what they rely on is there.
+    _IS_A_TERMINAL: type[TerminalSession] = TmuxSession

@@ -16,6 +16,9 @@ from kasmos.sessions.tmux_control import ControlError, ControlLost
 from kasmos.sessions.tmux_host import Host
 from kasmos.sessions.tmux_pane import Pane
 
+READY_LIMIT = 60.0
+"""Seconds a shim and its logger have to record themselves, once tmux has started them."""
+
 
 async def start(hold: Hold, host: Host, boot_id: str) -> Pane:
     """Start the session's program in a pane.
@@ -66,6 +69,7 @@ async def _spawn(hold: Hold, pane: Pane, command: list[str]) -> None:
     target = f"={pane.name}:"
     ready = trio.Event()
     forget = hold.watch_records(ready.set)
+    late: trio.CancelScope | None = None
     try:
         # One line: the server does all of it, whatever becomes of us. Only what comes first can fail.
         made, *_ = await pane.host.control.command(
@@ -84,12 +88,16 @@ async def _spawn(hold: Hold, pane: Pane, command: list[str]) -> None:
             if doorman is not None:
                 hold.kin.known.add(doorman.id)
             if not hold.is_ready() and pidfd is not None:
-                await _ready_or_ended(ready, pidfd)
+                with trio.move_on_after(READY_LIMIT) as late:
+                    await _ready_or_ended(ready, pidfd)
     finally:
         forget()
     hold.take_records()
     if not hold.is_ready() or not hold.has_program():
-        said = hold.records.shim_log() or "its shell ended before it could run"
+        otherwise = "its shell ended before it could run"
+        if late is not None and late.cancelled_caught:
+            otherwise = f"its shell and its logger were not there within {READY_LIMIT:.0f} s"
+        said = hold.records.shim_log() or otherwise
         raise SessionStartError(f"cannot start {spec.name}: {said}")
     spawn.check_cgroup(hold)
 

@@ -71,9 +71,11 @@ class NoSharedMemoryError(StoreError):
 class UnwritableError(Exception):
     """Nothing can be written at the moment. The transaction is as if it had never begun."""
 
-    def __init__(self, reason: str, *, full: bool) -> None:
+    def __init__(self, reason: str, *, full: bool, busy: bool = False) -> None:
         self.full = full
         """Whether space is what is missing."""
+        self.busy = busy
+        """Whether somebody else holds the database."""
         super().__init__(reason)
 
 
@@ -275,6 +277,18 @@ class Database:
         self._place = self._where()
         self._checkpoint()
 
+    def append_at_once(self, rows: Sequence[Row], *, again: bool = False) -> None:
+        """As `append`, but wait for nobody who holds the database: it is *busy* then.
+
+        Raises:
+            UnwritableError, JournalCorruptError, StoreError: as `append`.
+        """
+        self._connection.set_busy_timeout(0)
+        try:
+            self.append(rows, again=again)
+        finally:
+            self._connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
+
     def append(self, rows: Sequence[Row], *, again: bool = False) -> None:
         """Write *rows* in one transaction, durable when this returns.
 
@@ -409,7 +423,8 @@ class Database:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             return UnwritableError(error.strerror or str(error), full=full)
         if isinstance(error, _PASSING):
-            return UnwritableError(str(error), full=isinstance(error, apsw.FullError))
+            busy = isinstance(error, apsw.BusyError)
+            return UnwritableError(str(error), full=isinstance(error, apsw.FullError), busy=busy)
         if isinstance(error, _DAMAGE):
             return JournalCorruptError(f"the journal {self.path} was damaged under us: {error}")
         return StoreError(f"the journal {self.path} cannot be continued: {error}")

@@ -264,8 +264,14 @@ class Journal:
 
     async def _append(self, rows: list[Row], again: bool) -> None:
         if self._in_memory and self._lane.idle:
-            self._database.append(rows, again=again)
-            return
+            try:
+                self._database.append_at_once(rows, again=again)
+                return
+            except UnwritableError as error:
+                if not error.busy:
+                    raise
+            # Somebody else writes, whoever that is: waiting for them is for a thread.
+            again = True
         append = partial(self._database.append, rows, again=again)
         try:
             await trio.to_thread.run_sync(append, limiter=self._thread)

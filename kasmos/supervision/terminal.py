@@ -228,11 +228,14 @@ class Terminal:
             await self._until(lambda: self._screen_has(typing.text), "the answer was typed and is not seen")
             await trio.sleep(self.rules.layout.enter_gap)
             await self._session.press("Enter")
-        # Where something has been added above it, it is the next dialog, which asks the same once more.
         await self._until(
-            lambda: not self._asks(ask) or self._transcript() != before, "the dialog is still there after its answer"
+            lambda: not self._asks(ask) or self._is_next(before), "the dialog is still there after its answer"
         )
         self._publish()
+
+    def _is_next(self, before: tuple[str, ...]) -> bool:
+        """Whether it is the next dialog, which asks the same once more: the answer is read, and something was added."""
+        return self.picture is not None and not self.picture.unread and self._transcript() != before
 
     def _transcript(self) -> tuple[str, ...]:
         return transcript(screen_of(self.picture), self.rules) if self.picture is not None else ()

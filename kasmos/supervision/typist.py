@@ -137,6 +137,8 @@ class Typist:
                 case Refuse(why):
                     raise SessionBusyError(f"{name}: {why}; nothing was typed")
                 case Fail(why):
+                    if replaced:
+                        why += f"; what stood in its input was removed: {replaced}"
                     error = DeliveryError(f"{name}: {why}", self._shown())
                     if intent is None and not doubtful:
                         self._terminal.tell(
@@ -219,7 +221,10 @@ class Typist:
                 blank_until = min(blank_until, waited)
             enough = blank_until + REST_PATIENCE if blank_until < math.inf else BLANK_PATIENCE
             at_rest = rest.cancelled_caught and blank_until < math.inf
-            if order.force or at_rest or waited >= min(enough, order.patience):
+            if order.force or at_rest:
+                return
+            if waited >= min(enough, order.patience) and not await self._against_blind(await self._terminal.look()):
+                # It writes all the time: it was looked at anew, since it may have come to a question meanwhile.
                 return
 
     async def _against_blind(self, verdict: Verdict) -> str:

@@ -109,6 +109,10 @@ env_key = "MOCK_API_KEY"
 wire_api = "responses"
 request_max_retries = 1
 stream_max_retries = 1
+# A sandbox that is killed leaves the places it protects behind: `.git` in the directory that all tests share.
+[sandbox_workspace_write]
+exclude_slash_tmp = true
+exclude_tmpdir_env_var = true
 """
     }
 

@@ -130,6 +130,16 @@ async def test_somebody_else_comes_along(root: Path, person: Person) -> None:
         session = await attended(parlour, live, task)
         await says(live, session, "write one 1")
         await person.sees("> write one 1")
+        (root / "other").mkdir()
+        onlooker = Person(root / "other")
+        try:
+            await Desk(parlour, onlooker, task).types("attach", "-r", task)
+            await onlooker.sees("> write one 1")
+            onlooker.presses("C-b", "d")
+            # Whose it is, who only looks is not told: it is not theirs.
+            assert "is still yours" not in await onlooker.sees("left with 0")
+        finally:
+            await trio.to_thread.run_sync(onlooker.leave)
 
 
 async def test_refused(root: Path, person: Person) -> None:

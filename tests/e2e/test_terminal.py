@@ -198,6 +198,19 @@ async def test_send_gives_way(root: Path) -> None:
         assert stand.log()[-1] == "took 'mine'"
 
 
+async def test_removed_and_not_taken(root: Path) -> None:
+    """Whoever forces a text is told what it removed, also when the text is not taken after all."""
+    stand = make_stand(root)
+    async with at_work(stand, "work 0.1", agent="loser") as (live, task):
+        await stand.seen(live, ev.DeliveryFailed)
+        session = await session_of(live, task)
+        assert (await post(live, session, "keys", keys="half"))[0] == 200
+        await state_of(live, session, "draft", "half")
+        code, said = await post(live, session, "input", text="mine", force=True)
+        assert (code, said["code"]) == (409, "delivery_failed")
+        assert "what stood in its input was removed: half" in said["detail"]
+
+
 async def test_long_text_is_a_file(root: Path) -> None:
     """A text above the profile's bound goes as a file, with a line that says where."""
     stand = make_stand(root, "").site

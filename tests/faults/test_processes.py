@@ -63,6 +63,24 @@ async def test_leftover_is_stopped(ground: Ground, output: OutputMode, program: 
         assert (told.action, told.reason) == ("stopped", f"known by {known_by}")
 
 
+@pytest.mark.parametrize("times", [2, 100])
+async def test_leftover_that_forks_and_ends_again_and_again(ground: Ground, times: int) -> None:
+    """A child that moves on by forks, as daemons do, each time in a new kernel session, is stopped where it settles."""
+    script = (
+        "import os\n"
+        f"for _ in range({times}):\n"
+        "    if os.fork():\n"
+        "        os._exit(0)\n"
+        "    os.setsid()\n"
+        "    os.closerange(0, 256)\n"
+        "os.execv('/bin/sleep', ['sleep', '1000'])"
+    )
+    for _ in range(5):
+        async with ground.opened(ground.python(script)) as session:
+            assert await ended(session) == ExitStatus(code=0)
+            assert ground.left(session.spec) == []
+
+
 @both_outputs
 @pytest.mark.parametrize("program", ["forker", "setsid_forker", "python_forker"])
 async def test_leftover_is_reported(ground: Ground, output: OutputMode, program: str) -> None:

@@ -20,11 +20,11 @@ import pytest
 import trio
 
 from kasmos.cli.gc import clear_terminals
-from kasmos.exceptions import BackendUnavailableError, SessionError, SessionLostError
+from kasmos.exceptions import BackendUnavailableError, SessionError, SessionLostError, SessionStartError
 from kasmos.model.event import LeftoversFound, OutputLost
 from kasmos.model.profile import ExecutionMode, LeftoverPolicy, Leftovers, StopPolicy
 from kasmos.model.session import CgroupUse, ExitStatus, SessionHandle, SessionSpec
-from kasmos.sessions import cgroups, launch, tmux
+from kasmos.sessions import cgroups, launch, tmux, tmux_launch, tmux_start
 from kasmos.sessions.cgroups import NoCgroups, find_cgroups
 from kasmos.sessions.headless import open_headless
 from kasmos.sessions.hold import Hold
@@ -45,10 +45,11 @@ class Desk:
     """A ground with tmux on it."""
 
     ground: Ground
+    name: str = "root"
 
     @property
     def state(self) -> Path:
-        return self.ground.root / "root"
+        return self.ground.root / self.name
 
     @property
     def socket(self) -> str:
@@ -132,6 +133,21 @@ async def test_server_killed_under_many(desk: Desk) -> None:
             # The next session gets a server of its own.
             async with backend.open(desk.sh("exit 4"), notify=desk.ground.notify) as session:
                 assert await ended(session) == ExitStatus(code=4)
+
+
+async def test_last_screen_of_a_lost_one(desk: Desk) -> None:
+    """What was seen last of a session is kept when its tmux server is killed, whoever looked at it."""
+    async with desk.backend() as backend:
+        for ansi in (True, False):
+            async with backend.open(
+                desk.sh(r"printf '\033[31mred\033[0m words'; sleep 1000"), notify=desk.ground.notify
+            ) as session:
+                await shown(session, "red words")
+                await session.look(ansi=ansi)
+                await desk.tmux("kill-server")
+                with pytest.raises(SessionLostError):
+                    await session.wait()
+                assert backend.last_screen(session.spec.id) == "red words"
 
 
 async def test_server_killed_while_nobody_watched(desk: Desk) -> None:
@@ -436,6 +452,29 @@ def drain(pipe: Path, writer: int) -> int:
     return received
 
 
+async def test_log_that_cannot_be_attached(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the output cannot be logged no program runs, and the reason is told."""
+    async with desk.backend() as backend:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "executable", "/nowhere/python")
+            with pytest.raises(SessionStartError, match="the output log cannot be attached: /nowhere/python"):
+                async with backend.open(desk.sh("touch ran"), notify=desk.ground.notify):
+                    pass
+        assert list((desk.state / "sessions").iterdir()) == []
+        assert list(desk.ground.root.rglob("ran")) == []
+
+
+async def test_logger_that_does_not_come(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start does not wait without end for a logger that does not record itself; nothing has run then."""
+    monkeypatch.setattr(tmux_launch, "LOGGER", "exit 0")
+    monkeypatch.setattr(tmux_start, "READY_LIMIT", 0.5)
+    async with desk.backend() as backend:
+        with pytest.raises(SessionStartError, match="were not there within"):
+            async with backend.open(desk.sh("touch ran"), notify=desk.ground.notify):
+                pass
+        assert list(desk.ground.root.rglob("ran")) == []
+
+
 async def test_killed_program(desk: Desk) -> None:
     """A program that is killed has that signal, exactly, and its last screen can be looked at."""
     async with desk.opened(desk.sh("echo last words; exec sleep 1000")) as session:
@@ -583,6 +622,16 @@ async def test_paste_is_exact(desk: Desk, text: str) -> None:
         assert await ended(session) == ExitStatus(code=0)
         data = text.encode()
         assert f"{len(data)} {hashlib.sha256(data).hexdigest()}".encode() in await everything(session)
+
+
+async def test_state_root_that_tmux_would_expand(desk: Desk) -> None:
+    """A state root may have any name, also one that means something to tmux."""
+    desk.name = "odd #S #{pid} %H"
+    async with desk.opened(desk.spec(PROGRAMS / "pasted")) as session:
+        await wrote(session, b"ready")
+        await session.paste("words")
+        assert await ended(session) == ExitStatus(code=0)
+        assert hashlib.sha256(b"words").hexdigest().encode() in await everything(session)
 
 
 async def test_what_was_typed_and_not_read(desk: Desk) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from kasmos.exceptions import SessionError
 from kasmos.model.approval import ALLOW, Answer, AnswerKind, ApprovalPolicy, AskKind, Decision, Rule
-from kasmos.screens import Choice, Meaning, Request, Screen, ScreenState, Verdict, detect, load_rules
+from kasmos.screens import Choice, Meaning, Request, ScreenState, Verdict
 from kasmos.supervision.approval_policy import decide_approval
 from kasmos.supervision.asking import Typing, ask_of, decide_typing
 
@@ -41,14 +41,6 @@ def test_ask() -> None:
 def test_no_ask(state: ScreenState) -> None:
     """Nothing else is an ask: dialogs and what is not understood are for a person at the terminal."""
     assert ask_of(Verdict(state, "rule", choices=(YES, NO))) is None
-
-
-@pytest.mark.parametrize("prompt", ["[sudo] password for agent:", "Enter passphrase (empty for no passphrase):"])
-def test_secrets_are_typed_at_the_terminal(prompt: str) -> None:
-    """What asks for a password asks for no answer: that would be in the journal, and is not shown when it is typed."""
-    verdict = detect(Screen.from_text(f"Generating a key.\n{prompt}"), load_rules("generic"))
-    assert (verdict.state, verdict.rule) == (ScreenState.DIALOG, "secret")
-    assert ask_of(verdict) is None
 
 
 def test_inexact_is_never_allowed() -> None:

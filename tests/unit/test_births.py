@@ -39,6 +39,14 @@ def program_and_child(*, session: bool = False) -> Iterator[tuple[ProcessId, int
             child.wait()
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is, a program is young and few have come after it."""
+    monkeypatch.setattr(births, "YOUNG", 600.0)
+    monkeypatch.setattr(births, "FEW", 1_000_000)
+
+
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("session", [False, True], ids=["same-session", "own-session"])
 def test_one_that_was_born_since_is_found(session: bool) -> None:
     """Whoever was born after a program and is still there is asked about, with its kernel session."""
@@ -53,11 +61,12 @@ def test_one_that_was_born_since_is_found(session: bool) -> None:
     assert (child, child if session else os.getsid(0)) in asked
 
 
+@pytest.mark.usefixtures("patient")
 def test_one_that_is_gone_is_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that have ended since are not asked about."""
     with program_and_child() as (program, child):
         pass
-    monkeypatch.setattr(births, "_newest", lambda: child)
+    monkeypatch.setattr(processes, "newest_id", lambda: child)
     asked: list[int] = []
     # Strangers of a busy machine may be there.
     assert births.nobody_since(program, lambda pid, sid: bool(asked.append(pid)))
@@ -71,11 +80,26 @@ def test_nothing_is_certain_of_a_program_of_more_than_a_moment(monkeypatch: pyte
     assert not births.nobody_since(program, lambda pid, sid: False)
 
 
+def test_who_is_held_up_is_not_certain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program's age is looked at after the newest id: a supervisor that was stopped meanwhile is not fooled."""
+    program = ended_program()
+    now = 0.0
+
+    def newest() -> int:
+        nonlocal now
+        now = births.YOUNG + 1
+        return program.pid
+
+    monkeypatch.setattr(processes, "age", lambda identity: now)
+    monkeypatch.setattr(processes, "newest_id", newest)
+    assert not births.nobody_since(program, lambda pid, sid: False)
+
+
 @pytest.mark.parametrize("newest", [-1, births.FEW + 1], ids=["gone-round", "too-many"])
 def test_nothing_is_certain_where_ids_are_not_as_expected(monkeypatch: pytest.MonkeyPatch, newest: int) -> None:
     """Where the ids have gone round, or too many have been given out, a look at /proc has to tell."""
     program = ended_program()
-    monkeypatch.setattr(births, "_newest", lambda: program.pid + newest)
+    monkeypatch.setattr(processes, "newest_id", lambda: program.pid + newest)
     assert not births.nobody_since(program, lambda pid, sid: False)
 
 
@@ -83,7 +107,7 @@ def test_nothing_is_certain_where_more_are_born_all_the_time(monkeypatch: pytest
     """Whoever forks as fast as one looks is not missed: a look at /proc has to tell."""
     program = ended_program()
     newest = iter(range(program.pid + 1, program.pid + 100))
-    monkeypatch.setattr(births, "_newest", lambda: next(newest))
+    monkeypatch.setattr(processes, "newest_id", lambda: next(newest))
     assert not births.nobody_since(program, lambda pid, sid: False)
 
 
@@ -107,4 +131,4 @@ def test_nothing_is_certain_where_the_kernel_is_not_asked(monkeypatch: pytest.Mo
 def test_the_newest_id_is_the_last_that_was_given_out() -> None:
     """The kernel tells the id of the newest process: one that is started now has it, or somebody came after it."""
     with program_and_child() as (_, child):
-        assert births._newest() >= child
+        assert processes.newest_id() >= child

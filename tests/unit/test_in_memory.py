@@ -8,12 +8,14 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import apsw
 import pytest
 import trio
 
 from kasmos.model.clock import Clock
 from kasmos.model.event import SupervisorStopped
 from kasmos.sessions.headless import open_headless
+from kasmos.store import database as database_module
 from kasmos.store import journal as journal_module
 from kasmos.store.filesystem import is_in_memory
 from kasmos.store.journal import Journal, open_journal, read_records
@@ -83,6 +85,22 @@ async def test_what_is_in_a_thread_already_is_waited_for(tmp_path: Path, monkeyp
             assert read_records(tmp_path / "state.db") == []
             go.set()
         assert len(read_records(tmp_path / "state.db")) == 1
+
+
+async def test_who_holds_a_journal_in_memory_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another program has a transaction in the journal, appenders wait for its end and all others go on."""
+    monkeypatch.setattr(database_module, "_BUSY_TIMEOUT_MS", 30_000)
+    path = tmp_path / "state.db"
+    async with journal_in_memory(path, monkeypatch) as journal:
+        other = apsw.Connection(str(path))
+        other.execute("BEGIN IMMEDIATE")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(journal.append, SupervisorStopped("later"))
+            await trio.testing.wait_all_tasks_blocked()
+            assert read_records(path) == []
+            other.execute("ROLLBACK")
+        other.close()
+        assert len(read_records(path)) == 1
 
 
 @pytest.mark.parametrize("in_memory", [False, True], ids=["disk", "memory"])

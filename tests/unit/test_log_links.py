@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,29 @@ async def test_what_is_wanted_at_the_end_is_made(tmp_path: Path, monkeypatch: py
             scope.cancel()
             await trio.sleep_forever()
     assert os.readlink(root.logs / "coder.log") == "../sessions/s1/output.log"
+
+
+async def test_the_last_word_has_the_newest_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link that is still being made in a thread when the supervisor leaves does not win over a newer one."""
+    root = root_at(tmp_path)
+    entered, go = threading.Event(), threading.Event()
+
+    class Slow(StateRoot):
+        def link_log(self, name: str, session_id: str) -> Path:
+            if session_id == "s1":
+                entered.set()
+                assert go.wait(60)
+            return super().link_log(name, session_id)
+
+    async def release() -> None:
+        go.set()
+
+    async with trio.open_nursery() as nursery, open_log_links(Slow(root.path), pytest.fail) as links:
+        links.point("coder", "s1")
+        assert await trio.to_thread.run_sync(entered.wait, 60)
+        links.point("coder", "s2")
+        nursery.start_soon(release)
+    assert os.readlink(root.logs / "coder.log") == "../sessions/s2/output.log"
 
 
 async def test_links_that_cannot_be_made_are_told(tmp_path: Path) -> None:

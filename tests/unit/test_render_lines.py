@@ -15,6 +15,7 @@ from kasmos.cli.render.github import GitHubLines
 from kasmos.cli.render.jsonl import JsonLines
 from kasmos.cli.render.live import Live
 from kasmos.cli.render.plain import PlainLines
+from kasmos.cli.render.report import describe
 from kasmos.cli.render.text import Look
 from kasmos.cli.render.writer import Writer
 from kasmos.model import event as ev
@@ -107,6 +108,18 @@ def test_the_advice_is_led_by_the_run_and_counts_the_rest() -> None:
     advice = plain().play(history).rpartition("7 failed\n")[2].splitlines()
     assert advice[:3] == ["  kas why r1    all that went wrong", "  kas why r1.1", "  kas logs w1t1-do-it-1"]
     assert advice[-1] == "  and 2 more"
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [("exit 7", "failed: exit 7 (attempt 2)"), ("exit 7 (attempt 2 of 2)", "failed: exit 7 (attempt 2 of 2)")],
+)
+def test_the_attempt_is_told_once(message: str, said: str) -> None:
+    """A task that failed after several attempts tells which it was, and not a second time where its cause does."""
+    history = History(make_plan(1))
+    history.start("1", attempt=2)
+    history.end("1", code=7, message=message)
+    assert describe(history.world, history.task("1")) == said
 
 
 def test_there_is_no_log_of_what_never_started() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from kasmos.screens import Cursor, Meaning, Screen, ScreenState, detect, examine, known_programs, load_rules, program_of
 from kasmos.screens.detect import contradictions
 from kasmos.screens.menu import meaning_of
+from kasmos.supervision.asking import ask_of
 from tests.unit.screenshots import (
     DATA,
     DRAWN,
@@ -152,6 +153,22 @@ def test_unknown_screen_is_unknown() -> None:
     """A screen that no rule knows is unknown, and says so by name."""
     verdict = detect(Screen.from_text("$ make\ncc -c a.c"), load_rules("generic"))
     assert (verdict.state, verdict.rule, verdict.evidence) == (ScreenState.UNKNOWN, "none", ())
+
+
+@pytest.mark.parametrize("asked", ["Delete everything? [y/N]", "Go on (yes/no)?"])
+def test_question_of_unknown_program(asked: str) -> None:
+    """What a program without rules asks is the line that asks, not the first one of its screen."""
+    verdict = detect(Screen.from_text(f"$ make\ncc -c a.c\n{asked} \n\n"), load_rules("generic"))
+    assert verdict.state is ScreenState.QUESTION
+    assert verdict.request is not None
+    assert verdict.request.question == asked
+
+
+def test_secret_is_no_approval() -> None:
+    """A password is asked of a person at the terminal: no answer to it goes through the journal."""
+    verdict = detect(Screen.from_text("$ sudo make\n[sudo] password for mia: \n"), load_rules("generic"))
+    assert (verdict.state, verdict.rule) == (ScreenState.DIALOG, "secret")
+    assert ask_of(verdict) is None
 
 
 @pytest.mark.parametrize(

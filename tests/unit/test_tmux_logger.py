@@ -124,6 +124,60 @@ def test_killed_reader(logger: Logger) -> None:
     assert logger.log.read_bytes() == b"before and after"
 
 
+POOR = """
+import importlib.util, os, sys
+spec = importlib.util.spec_from_file_location("logger", sys.argv[1])
+logger = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(logger)
+logger.PAUSE = 1
+fork, refused = os.fork, []
+
+def poor_fork():
+    if len(refused) < 3:
+        refused.append(1)
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return fork()
+
+logger.os.fork = poor_fork
+"""
+FAILS = """
+class Paused:
+    def poll(self, milliseconds):
+        os._exit(7 if milliseconds == logger.PAUSE else 8)
+
+def fail(*args, **more):
+    raise MemoryError
+
+refused += [1, 1, 1]
+logger.read_and_write = fail
+logger.select.poll = Paused
+"""
+
+
+def run_logger(root: Path, changes: str) -> subprocess.CompletedProcess[bytes]:
+    """A logger in which something is otherwise, with some words to log."""
+    (root / "lost").write_bytes(b" " * 32)
+    command = [sys.executable, "-c", f"{changes}\nlogger.main()", tmux_logger.__file__]
+    return subprocess.run(command, cwd=root, input=b"words", capture_output=True, timeout=LIMIT, start_new_session=True)
+
+
+def test_no_process_to_be_had(root: Path) -> None:
+    """Where there are as many processes as may be, it waits for its reader, and nothing is lost."""
+    done = run_logger(root, POOR)
+    assert done.returncode == 0
+    assert done.stderr.count(b"waits until there may be one more process") == 1
+    assert (root / "output.log").read_bytes() == b"words"
+    assert Records(str(root)).copier_lost() is None
+
+
+def test_failing_reader(root: Path) -> None:
+    """After a reader that failed it pauses: the next one may fail in the same way, and readers would never end."""
+    done = run_logger(root, POOR + FAILS)
+    assert done.returncode == 7
+    assert b"the logger failed: MemoryError()" in done.stderr
+    assert Records(str(root)).copier_lost() == CopierLoss()
+
+
 def test_disk_hangs(hung: Logger) -> None:
     """While the disk hangs it takes all it is given, in bounded memory; what it cannot keep is counted exactly."""
     count = tmux_logger.WAITING_LIMIT // len(PIECE) + 300

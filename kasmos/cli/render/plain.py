@@ -208,7 +208,12 @@ def _shout(word: str) -> str:
 
 
 def _because(word: str, cause: Cause) -> str:
-    return "" if word == "succeeded" else f": {clean(cause.message)}"
+    if word == "succeeded":
+        return ""
+    # "LOST after 3s: why", and not "LOST after 3s: lost: why".
+    said = word.replace("_", " ")
+    why = clean(cause.message)
+    return "" if why == said else f": {why.removeprefix(f'{said}: ')}"
 
 
 def _about_wave(event: Event, run: RunView) -> tuple[str, str | None]:

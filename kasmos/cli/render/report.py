@@ -109,8 +109,9 @@ def describe(world: World, task: TaskView) -> str:
     if word == "succeeded":
         return again
     if cause is not None:
-        said = f"{word.replace('_', ' ')}: {clean(cause.message)}"
-        return f"{said} ({again})" if again and word in facts.BAD else said
+        said = clean(cause.after(word.replace("_", " ")))
+        is_said = f"({again} of " in said  # by the restart policy
+        return f"{said} ({again})" if again and word in facts.BAD and not is_said else said
     session = facts.active_session(world, task)
     if session is None:
         return f"needs {', '.join(task.spec.needs)}" if task.spec.needs else ""
