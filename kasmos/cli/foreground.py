@@ -60,6 +60,8 @@ def execute(place: Place, request: Request) -> int:
         return trio.run(_main, errand, strict_exception_groups=True)
     except BaseExceptionGroup as group:
         raise _single(group) from group
+    finally:
+        view.flush()
 
 
 def complete(place: Place, request: Request) -> NoReturn:

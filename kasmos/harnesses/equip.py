@@ -173,7 +173,8 @@ def doubts(profile: AgentProfile) -> list[Mistake]:
     words = (*ready.program, *ready.flags)
     cure = 'flags has no {%s}; add it as the program wants it, such as "--%s", "{%s}"'
     found = []
-    in_environment = any((profile.model or "") in value for value in ready.env.values())
+    told = [value for name, value in ready.env.items() if value != profile.env.get(name)]
+    in_environment = any((profile.model or "") in value for value in told)
     if profile.model is not None and not in_environment and not any("{model}" in word for word in words):
         found.append(Mistake(f"agents.{profile.name}.model", "has no effect", cure % (("model",) * 3)))
     if profile.effort is not None and not any(profile.effort in word for word in ready.flags):

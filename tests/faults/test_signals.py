@@ -132,7 +132,7 @@ def test_asked_to_leave_before_a_fresh_run_begins(scene: Scene) -> None:
     old = scene.only_run().id
     with scene.start("run", "plan.md", "--fresh") as running:
         scene.wait(lambda: scene.only_run().cancel_reason, running)
-        assert f"ending run {old} first" in running.text()
+        scene.wait(lambda: f"ending run {old} first" in running.text(), running)
         running.signal(signal.SIGINT)
         scene.wait(lambda: "again to stop at once" in running.text(), running)
         running.signal(signal.SIGINT)

@@ -15,7 +15,7 @@ from kasmos.model.view import World
 
 
 class View(Protocol):
-    """**Protocol.** One way to show one run. Raises nothing and never blocks, `end` excepted."""
+    """**Protocol.** One way to show one run. Raises nothing and never blocks, `end` and `flush` excepted."""
 
     @property
     def interval(self) -> float | None:
@@ -35,6 +35,9 @@ class View(Protocol):
 
     def end(self, world: World) -> None:
         """Show how it ended. Waits until everything has been written."""
+
+    def flush(self) -> None:
+        """Wait until everything has been written, as long as a reader can be expected to take."""
 
 
 def make_view(

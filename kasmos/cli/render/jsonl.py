@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from kasmos.cli.render.facts import concerns
 from kasmos.cli.render.text import clean
-from kasmos.cli.render.writer import Writer
+from kasmos.cli.render.writer import PATIENCE, Writer
 from kasmos.model.codec import encode_record
 from kasmos.model.event import Record
 from kasmos.model.view import World
@@ -38,3 +38,6 @@ class JsonLines:
 
     def end(self, world: World) -> None:
         self._writer.close()
+
+    def flush(self) -> None:
+        self._writer.flush(PATIENCE)

@@ -14,7 +14,7 @@ from kasmos.cli.render.region import Region, fitted
 from kasmos.cli.render.report import report
 from kasmos.cli.render.size import Size
 from kasmos.cli.render.text import STYLES, Look, clean, clock, duration, last_line, plural
-from kasmos.cli.render.writer import Writer
+from kasmos.cli.render.writer import PATIENCE, Writer
 from kasmos.daemon.wire import task_status
 from kasmos.model.event import Record
 from kasmos.model.plan import Wave
@@ -63,6 +63,9 @@ class Live:
         width = max(1, self._size()[0] - 1)
         self._writer.out(report(world, self._run_id, self._look, time.monotonic(), time.time(), width=width))
         self._writer.close()
+
+    def flush(self) -> None:
+        self._writer.flush(PATIENCE)
 
     def _draw(self, mono: float) -> None:
         run = self._world.runs.get(self._run_id)

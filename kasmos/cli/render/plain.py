@@ -18,7 +18,7 @@ from kasmos.cli.render.text import (
     plural,
     shorten,
 )
-from kasmos.cli.render.writer import Writer
+from kasmos.cli.render.writer import PATIENCE, Writer
 from kasmos.daemon.wire import task_status
 from kasmos.model import event as ev
 from kasmos.model.approval import AskKind
@@ -83,6 +83,9 @@ class PlainLines:
         text = report(world, self._run_id, self._look, time.monotonic(), time.time(), tails=False, width=width)
         self._writer.out("\n" + "".join(f"{self.neutral(line)}\n" for line in text.splitlines()))
         self._writer.close()
+
+    def flush(self) -> None:
+        self._writer.flush(PATIENCE)
 
     def neutral(self, line: str) -> str:
         """*line* so that whoever reads the log takes it for nothing but a line."""

@@ -16,7 +16,7 @@ GATHER_TIME = 0.01
 """Seconds in which text gathers for a file or a pipe: a thread that is woken for each line takes turns with the
 supervisor's own for the interpreter, and both are slower for it."""
 PATIENCE = 2.0
-"""Seconds that are waited at the interpreter's exit for what was not written yet."""
+"""Seconds that are waited at the end for what was not written yet."""
 
 
 class Writer:
