@@ -643,6 +643,8 @@ async def test_what_was_typed_and_not_read(desk: Desk) -> None:
     async with desk.opened(spec) as session:
         await wrote(session, b"ready")
         os.kill(session.pid or 0, signal.SIGSTOP)
+        # Not before it stands still: a read that is being interrupted still takes what comes.
+        await until(lambda: Path(f"/proc/{session.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
         await session.send_keys("abc")
         await until(lambda: unread_bytes(session.pid or 0) == 3)
         assert (await session.look()).unread == 3
