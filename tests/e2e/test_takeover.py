@@ -255,7 +255,10 @@ async def test_refused(root: Path) -> None:
     extra = (
         '[agents.shell]\nprogram = "sh"\nprompt = "script"\n[agents.mute]\nprogram = "sh"\nflags = ["-c", "sleep 60"]\n'
     )
-    extra += '[agents.aider]\nprogram = "sh"\nharness = "aider"\nflags = ["-c", "sleep 60"]\n'
+    stand_in = root / "stand-in"
+    stand_in.write_text("#!/bin/sh\nexec sleep 60\n")
+    stand_in.chmod(0o755)
+    extra += f'[agents.aider]\nprogram = "{stand_in}"\nharness = "aider"\n'
     parlour = make_parlour(root, extra)
     async with at_work(parlour, "wait go") as (live, task):
         for agent, code, words in (
@@ -263,7 +266,7 @@ async def test_refused(root: Path) -> None:
             ("mute", "cannot_attach", "a program that kasmos does not know"),
             ("aider", "cannot_attach", "cannot resume"),
         ):
-            other = await live.submit("sleep 60", agent=agent)
+            other = await live.submit("```sh\nsleep 60\n```", agent=agent)
             await parlour.event(live, lambda event, other=other: getattr(event, "run_id", "") == other)
             with trio.fail_after(LIMIT):
                 while (await live.task(other))["status"] == "queued":  # noqa: ASYNC110
