@@ -1,7 +1,8 @@
 """Following logs: from what a program appends to its log to the buffers that readers look at.
 
 One service for all sessions. Each log has a one-shot watch; after it fired, the log is read at once, and
-watched again 20 ms later: a watch per write would slow the writer. A log nobody writes costs nothing.
+watched again 20 ms later, or later still where many are written at once: a watch per write would slow the writer, and
+a look has its price. A log nobody writes costs nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ from kasmos.sessions.threads import in_thread
 PROOF_BYTES = 64
 """Bytes at the end of what was read that are compared with the file before going on behind them."""
 REARM_INTERVAL = 0.02
-"""Seconds between a watch that fired and the next one."""
+"""Seconds between a watch that fired and the next one, at least."""
+CROWD = 10
+"""Logs that are watched anew in one round; for more of them the next round waits longer."""
+LONGEST_INTERVAL = 0.25
+"""Seconds that a round waits at most."""
 FRESH_ROUNDS = 3
 """Rounds in which a new log is looked at before it is watched."""
 
@@ -119,6 +124,11 @@ class FollowedLog:
             # The base is raised before a head is given up: if it was, zeros prove nothing.
             return found == known.data or (self.max_bytes is not None and self.log.base > start)
         return True
+
+    @property
+    def written(self) -> int:
+        """Absolute offset of the end of the log as it is now, read or not."""
+        return self.buffer.end if self._closed else os.fstat(self.fd).st_size + self._shift
 
     def take_updated(self) -> bool:
         """Whether output has arrived since the last call."""
@@ -235,6 +245,11 @@ class FollowedLog:
             self._closed = True
 
 
+def interval_for(busy: int) -> float:
+    """Seconds until the next round, when so many logs were written in the last one: their cost together is bounded."""
+    return min(LONGEST_INTERVAL, REARM_INTERVAL * max(1.0, busy / CROWD))
+
+
 class LogFollower:
     """The service that keeps every followed log's buffer up to date."""
 
@@ -269,10 +284,11 @@ class LogFollower:
 
     async def run(self) -> None:
         """Serve until cancelled."""
+        batch: set[FollowedLog] = set()
         async with trio.open_nursery() as nursery:
             while True:
                 await self._wake.wait()
-                await trio.sleep(REARM_INTERVAL)
+                await trio.sleep(interval_for(len(batch)))
                 self._wake = trio.Event()
                 batch, self._dirty = self._dirty, set()
                 for log in batch:

@@ -220,6 +220,9 @@ class TerminalSession(ExecutionSession, Protocol):
         Cancellation: no effect.
         """
 
+    def output_now(self) -> int:
+        """How much has been written by now; `output_bytes` tells what has been seen of it. Never blocks."""
+
     async def press(self, *keys: str) -> None:
         """Press keys, by tmux's names for them."""
 

@@ -162,6 +162,10 @@ class TmuxSession(HeldSession):
             await either(self._hold.log.grown, self._done)
         return self.output_bytes
 
+    def output_now(self) -> int:
+        """How much has been written by now; see `TerminalSession.output_now`."""
+        return self._hold.log.written if self._hold.log is not None else 0
+
     async def screen(self, start: int | None = None, end: int | None = None, *, ansi: bool = False) -> str:
         """The rendered screen as it is now, or as it was left; see `ExecutionSession.screen`."""
         if self._done.is_set():

@@ -30,7 +30,7 @@ QUIET = 0.02
 """Seconds without output after which a screen counts as drawn."""
 QUIET_BUSY = 0.08
 """The same for a terminal that is written to all the time: fewer looks at the clock."""
-BUSY_GAPS = (0.25, 0.5, 1.0, 2.0)
+BUSY_GAPS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Seconds after the last look at which one looks although the output does not end; longer as nothing new is seen."""
 GONE_AGAIN = 0.25
 """Seconds after which one looks once more when an ask has gone and nothing understood is in its place."""
@@ -143,7 +143,7 @@ class Terminal:
         pause = QUIET
         while trio.current_time() < give_up:
             await trio.sleep(pause)
-            now = self._session.output_bytes
+            now = self._session.output_now()
             if now == seen or self._session.exit is not None:
                 return True
             seen, pause = now, QUIET_BUSY

@@ -647,6 +647,7 @@ async def test_what_was_typed_and_not_read(desk: Desk) -> None:
         await until(lambda: Path(f"/proc/{session.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
         await session.send_keys("abc")
         await until(lambda: unread_bytes(session.pid or 0) == 3)
+        assert session.output_now() == session.output_bytes
         assert (await session.look()).unread == 3
         os.kill(session.pid or 0, signal.SIGCONT)
         await until(lambda: unread_bytes(session.pid or 0) == 0)

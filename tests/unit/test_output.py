@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from kasmos import failpoints
 from kasmos.sessions import output
+from kasmos.sessions.follow import CROWD, LONGEST_INTERVAL, REARM_INTERVAL, interval_for
 from kasmos.sessions.output import LogFile, OutputBuffer, decode_from, last_lines, lines_between
 from kasmos.sessions.protocol import OutputChunk
 
@@ -390,3 +391,10 @@ def test_log_tail(tmp_path: Path, log: LogFile) -> None:
     assert log.tail_lines(2) == "0000792\nlast"
     assert log.tail_lines(50, max_bytes=6) == "2\nlast"
     assert log.tail_lines(0) == ""
+
+
+def test_a_crowd_is_looked_at_less_often() -> None:
+    """What following logs costs does not grow with how many are written at once; and none waits long."""
+    assert [interval_for(busy) for busy in (0, 1, CROWD)] == [REARM_INTERVAL] * 3
+    assert interval_for(5 * CROWD) == pytest.approx(5 * REARM_INTERVAL)
+    assert interval_for(100_000) == LONGEST_INTERVAL
