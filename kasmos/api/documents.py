@@ -28,7 +28,7 @@ from kasmos.daemon.shapes import (
 from kasmos.daemon.spending import GROUPS, AccountWire, UsageWire
 from kasmos.daemon.terminals import LARGEST, ScreenWire, SentWire
 from kasmos.daemon.terms import Submitted
-from kasmos.harnesses.events import AGENT_EVENT_KINDS
+from kasmos.model.agent_event import AGENT_EVENT_KINDS
 from kasmos.model.approval import ApprovalState
 from kasmos.model.plan import OnFailure
 from kasmos.model.profile import ExecutionMode

@@ -15,9 +15,9 @@ from kasmos.cli.context import put, say
 
 if TYPE_CHECKING:
     from kasmos.harnesses.conclusion import Conclusion, Shortfall
-    from kasmos.harnesses.events import AgentEvent
     from kasmos.harnesses.facts import Facts
     from kasmos.harnesses.parser import TranscriptParser
+    from kasmos.model.agent_event import AgentEvent
     from kasmos.model.session import ExitStatus
 
 PIECE = 262_144

@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-from kasmos.harnesses.events import AgentEvent, ApprovalRequested, ErrorReport, Message, RateLimit, ToolCall
+from kasmos.model.agent_event import AgentEvent, ApprovalRequested, ErrorReport, Message, RateLimit, ToolCall
 
 KEPT = 1000
 """Characters of a text that are looked at."""

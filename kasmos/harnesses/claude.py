@@ -14,7 +14,11 @@ import attrs
 
 from kasmos.harnesses.conclusion import Usage, UsageSource
 from kasmos.harnesses.dialect import Dialect, report, unknown
-from kasmos.harnesses.events import (
+from kasmos.harnesses.evidence import Evidence, Verdict
+from kasmos.harnesses.fields import added, amount_of, count_of, dict_of, instant_of, list_of, text_of, word_of, words_of
+from kasmos.harnesses.rpc import AgentProtocol
+from kasmos.harnesses.words import Comeback
+from kasmos.model.agent_event import (
     AgentEvent,
     ApprovalRequested,
     Message,
@@ -25,10 +29,6 @@ from kasmos.harnesses.events import (
     ToolResult,
     UsageReport,
 )
-from kasmos.harnesses.evidence import Evidence, Verdict
-from kasmos.harnesses.fields import added, amount_of, count_of, dict_of, instant_of, list_of, text_of, word_of, words_of
-from kasmos.harnesses.rpc import AgentProtocol
-from kasmos.harnesses.words import Comeback
 
 _QUIET = frozenset({
     "control_response", "control_cancel_request", "keep_alive", "tool_progress", "auth_status", "tool_use_summary",

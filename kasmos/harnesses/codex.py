@@ -11,7 +11,9 @@ from typing import Any
 
 from kasmos.harnesses.conclusion import Usage, UsageSource
 from kasmos.harnesses.dialect import Dialect, report, unknown
-from kasmos.harnesses.events import (
+from kasmos.harnesses.evidence import Evidence, Verdict
+from kasmos.harnesses.fields import amount_of, count_of, dict_of, instant_of, list_of, text_of, word_of, words_of
+from kasmos.model.agent_event import (
     AgentEvent,
     ApprovalRequested,
     Message,
@@ -22,8 +24,6 @@ from kasmos.harnesses.events import (
     ToolResult,
     UsageReport,
 )
-from kasmos.harnesses.evidence import Evidence, Verdict
-from kasmos.harnesses.fields import amount_of, count_of, dict_of, instant_of, list_of, text_of, word_of, words_of
 
 _RETRYING = re.compile(r"^(?:Reconnecting|Retrying|stream error: .*retrying)|; retrying \d", re.IGNORECASE)
 _QUIET = frozenset({"turn.started", "thread.resumed", "item.delta", "turn.plan.updated", "turn.diff.updated"})

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from kasmos.harnesses.conclusion import Usage
-from kasmos.harnesses.events import MAX_UNKNOWN, AgentEvent, ErrorReport, Message, Unknown
 from kasmos.harnesses.evidence import Evidence, Problem
 from kasmos.harnesses.fields import mended, plain, word_of
+from kasmos.model.agent_event import MAX_UNKNOWN, AgentEvent, ErrorReport, Message, Unknown
 from kasmos.model.codec import CodecError, encode
 
 HELD_LINES = 200

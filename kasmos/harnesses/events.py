@@ -1,4 +1,4 @@
-"""The vocabulary of agents' events (`kasmos.model.agent_event`), for those who make them; and how one is rendered."""
+"""How an event of the agents' vocabulary (`kasmos.model.agent_event`) is rendered."""
 
 from __future__ import annotations
 
@@ -7,42 +7,8 @@ from typing import Any
 import attrs
 
 from kasmos.harnesses.fields import mended
-from kasmos.model.agent_event import (
-    AGENT_EVENT_KINDS,
-    MAX_UNKNOWN,
-    AgentEvent,
-    ApprovalRequested,
-    ErrorReport,
-    Message,
-    RateLimit,
-    Result,
-    Thinking,
-    ToolCall,
-    ToolResult,
-    Unknown,
-    UsageReport,
-    agent_event_kind,
-    kind_of,
-)
+from kasmos.model.agent_event import AgentEvent, kind_of
 from kasmos.model.codec import CodecError, encode
-
-__all__ = [
-    "AGENT_EVENT_KINDS",
-    "MAX_UNKNOWN",
-    "AgentEvent",
-    "ApprovalRequested",
-    "ErrorReport",
-    "Message",
-    "RateLimit",
-    "Result",
-    "Thinking",
-    "ToolCall",
-    "ToolResult",
-    "Unknown",
-    "UsageReport",
-    "agent_event_kind",
-    "render_agent_event",
-]
 
 _HEADS: dict[type[Any], bytes] = {}
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from kasmos.harnesses.conclusion import Usage
 from kasmos.harnesses.dialect import Dialect, unknown
-from kasmos.harnesses.events import MAX_UNKNOWN, AgentEvent, Unknown
 from kasmos.harnesses.evidence import Evidence
+from kasmos.model.agent_event import MAX_UNKNOWN, AgentEvent, Unknown
 
 BROKEN = "dialect_error"
 """The name of the event for a line on which a dialect has failed."""

@@ -12,10 +12,10 @@ from typing import Any
 
 from kasmos.harnesses.conclusion import Usage, UsageSource
 from kasmos.harnesses.dialect import Dialect, report, unknown
-from kasmos.harnesses.events import AgentEvent, Message, Result, ToolCall, ToolResult, UsageReport
 from kasmos.harnesses.evidence import Evidence, Verdict
 from kasmos.harnesses.fields import added, count_of, dict_of, text_of, word_of, words_of
 from kasmos.harnesses.rpc import AgentProtocol
+from kasmos.model.agent_event import AgentEvent, Message, Result, ToolCall, ToolResult, UsageReport
 
 _STOPPED = re.compile(r"stopping execution|maximum session turns|response stopped due to", re.IGNORECASE)
 _CUT = re.compile(r"truncated due to|reached the maximum (?:number of )?(?:output )?tokens|MAX_TOKENS", re.IGNORECASE)

@@ -11,7 +11,10 @@ from typing import Any
 
 from kasmos.harnesses.conclusion import Usage, UsageSource
 from kasmos.harnesses.dialect import Dialect, report, unknown
-from kasmos.harnesses.events import (
+from kasmos.harnesses.evidence import Evidence, Verdict
+from kasmos.harnesses.fields import added, amount_of, count_of, dict_of, text_of, word_of, words_of
+from kasmos.harnesses.rpc import AgentProtocol
+from kasmos.model.agent_event import (
     AgentEvent,
     ErrorReport,
     Message,
@@ -21,9 +24,6 @@ from kasmos.harnesses.events import (
     ToolResult,
     UsageReport,
 )
-from kasmos.harnesses.evidence import Evidence, Verdict
-from kasmos.harnesses.fields import added, amount_of, count_of, dict_of, text_of, word_of, words_of
-from kasmos.harnesses.rpc import AgentProtocol
 
 _QUIET = ("step_start", "step-start", "snapshot", "patch", "compaction", "session.updated", "agent")
 _OVER = ("stop", "other", "unknown", "end_turn")

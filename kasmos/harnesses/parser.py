@@ -15,7 +15,6 @@ from kasmos.harnesses.codex import CodexDialect
 from kasmos.harnesses.completion import conclude
 from kasmos.harnesses.conclusion import Conclusion, Shortfall, Usage
 from kasmos.harnesses.dialect import Dialect
-from kasmos.harnesses.events import AgentEvent
 from kasmos.harnesses.evidence import Evidence
 from kasmos.harnesses.facts import Facts
 from kasmos.harnesses.fields import mended, plain
@@ -25,6 +24,7 @@ from kasmos.harnesses.lines import Lines
 from kasmos.harnesses.opencode import OpencodeDialect
 from kasmos.harnesses.text import AiderDialect, GenericDialect, MiniDialect
 from kasmos.harnesses.words import ZoneOf
+from kasmos.model.agent_event import AgentEvent
 from kasmos.model.codec import CodecError, decode_loose
 from kasmos.model.session import ExitStatus
 

@@ -11,8 +11,8 @@ from typing import NamedTuple, Self
 
 import attrs
 
-from kasmos.harnesses.events import AgentEvent
 from kasmos.harnesses.parser import TranscriptParser
+from kasmos.model.agent_event import AgentEvent
 
 _WRITTEN = re.compile(r"(\d{1,18})(?:\.(\d{1,9}))?")
 

@@ -13,7 +13,9 @@ import attrs
 
 from kasmos.harnesses.conclusion import Usage, UsageSource
 from kasmos.harnesses.dialect import report, unknown
-from kasmos.harnesses.events import (
+from kasmos.harnesses.evidence import Evidence, Verdict
+from kasmos.harnesses.fields import added, amount_of, count_of, dict_of, list_of, text_of, word_of, words_of
+from kasmos.model.agent_event import (
     AgentEvent,
     ApprovalRequested,
     Message,
@@ -23,8 +25,6 @@ from kasmos.harnesses.events import (
     ToolResult,
     UsageReport,
 )
-from kasmos.harnesses.evidence import Evidence, Verdict
-from kasmos.harnesses.fields import added, amount_of, count_of, dict_of, list_of, text_of, word_of, words_of
 
 _QUIET = frozenset(
     {"available_commands_update", "current_mode_update", "plan", "config_option_update", "session_info_update"}

@@ -7,9 +7,9 @@ from typing import Any
 
 from kasmos.harnesses.conclusion import Usage, UsageSource
 from kasmos.harnesses.dialect import Dialect, report
-from kasmos.harnesses.events import AgentEvent, Message, Result, ToolCall, ToolResult, UsageReport
 from kasmos.harnesses.evidence import Evidence, Verdict
 from kasmos.harnesses.fields import added, amount_of, count_of, dict_of, list_of, plain, text_of, word_of, words_of
+from kasmos.model.agent_event import AgentEvent, Message, Result, ToolCall, ToolResult, UsageReport
 
 MAX_PROSE = 1 << 20
 """Characters of one answer that are kept."""

@@ -10,10 +10,10 @@ import attrs
 
 from kasmos.harnesses.brief import brief, next_words
 from kasmos.harnesses.conclusion import Conclusion
-from kasmos.harnesses.events import AgentEvent, Message, Result, Thinking, ToolCall, ToolResult
 from kasmos.harnesses.facts import Facts
 from kasmos.harnesses.parser import TranscriptParser
 from kasmos.harnesses.zones import zone_of_name
+from kasmos.model.agent_event import AgentEvent, Message, Result, Thinking, ToolCall, ToolResult
 from kasmos.model.session import ExitStatus
 from kasmos.model.task import Outcome
 from kasmos.model.told import Told, parse_told

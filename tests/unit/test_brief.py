@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kasmos.harnesses.brief import brief, next_words
-from kasmos.harnesses.events import (
+from kasmos.harnesses.facts import load_facts
+from kasmos.model.agent_event import (
     AgentEvent,
     ApprovalRequested,
     ErrorReport,
@@ -18,7 +19,6 @@ from kasmos.harnesses.events import (
     Unknown,
     UsageReport,
 )
-from kasmos.harnesses.facts import load_facts
 from kasmos.supervision.hearing import Transcript
 
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from kasmos.harnesses import lines
 from kasmos.harnesses.conclusion import Conclusion, Shortfall, render_conclusion
-from kasmos.harnesses.events import AGENT_EVENT_KINDS, AgentEvent, agent_event_kind, render_agent_event
+from kasmos.harnesses.events import render_agent_event
 from kasmos.harnesses.facts import BUILT_IN, load_facts
 from kasmos.harnesses.parser import TranscriptParser
 from kasmos.model import codec
+from kasmos.model.agent_event import AGENT_EVENT_KINDS, AgentEvent, agent_event_kind
 from kasmos.model.session import ExitStatus
 from kasmos.model.task import Outcome
 

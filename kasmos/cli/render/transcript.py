@@ -5,7 +5,8 @@ from __future__ import annotations
 from kasmos.cli.render.text import clean
 from kasmos.harnesses.brief import telling_input
 from kasmos.harnesses.conclusion import Conclusion, Usage, UsageSource
-from kasmos.harnesses.events import (
+from kasmos.harnesses.foreign import BROKEN
+from kasmos.model.agent_event import (
     AgentEvent,
     ApprovalRequested,
     ErrorReport,
@@ -18,7 +19,6 @@ from kasmos.harnesses.events import (
     Unknown,
     UsageReport,
 )
-from kasmos.harnesses.foreign import BROKEN
 from kasmos.model.codec import format_instant
 
 WIDTH = 100
