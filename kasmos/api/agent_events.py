@@ -6,16 +6,15 @@ the session lives, has ended, or is in the hands of another supervisor by then.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
-import trio
 from quart import Response, request
 
 from kasmos.api import lines
 from kasmos.api.access import Routes
 from kasmos.api.answers import JSON, answer_encoded, must_accept
 from kasmos.api.app import KasmosApp, the_service, this_app
+from kasmos.api.body import Body
 from kasmos.api.lines import HEARTBEATS, NDJSON, SSE, pieces
 from kasmos.api.output import MAX_WAIT
 from kasmos.api.questions import DEFAULT_LIMIT, MAX_LIMIT, Query
@@ -118,8 +117,8 @@ def lost_value(piece: TranscriptPiece) -> dict[str, Any]:
     return {"type": "output_lost", "session_id": piece.session_id, "lost": piece.lost}
 
 
-class AgentEventStream:
-    """The body of a stream. Closed by Quart, however it ends.
+class AgentEventStream(Body):
+    """The body of a stream.
 
     Args:
         service: what is served.
@@ -129,27 +128,11 @@ class AgentEventStream:
     """
 
     def __init__(self, service: Service, reader: TranscriptReader, first: TranscriptPiece, kind: str) -> None:
-        self.kind = kind
+        super().__init__(kind)
         self._app = this_app()
         self._service = service
         self._reader = reader
-        self._over = False
-        self._pieces: deque[bytes] = deque()
         self._tell(first)
-
-    def __aiter__(self) -> AgentEventStream:
-        return self
-
-    async def __anext__(self) -> bytes:
-        while not self._pieces:
-            if self._over:
-                raise StopAsyncIteration
-            await self._refill()
-        return self._pieces.popleft()
-
-    async def aclose(self) -> None:
-        """Nothing is held."""
-        await trio.lowlevel.checkpoint()
 
     def close(self) -> None:
         """Nothing is held."""

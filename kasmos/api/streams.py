@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import trio
 from quart import Response, request
@@ -12,6 +11,7 @@ from quart.wrappers.response import IterableBody
 
 from kasmos.api import lines
 from kasmos.api.app import this_app
+from kasmos.api.body import Body
 from kasmos.api.farewell import end_of_stream, farewell_of
 from kasmos.api.lines import HEARTBEATS, SSE, pieces, render_gap
 from kasmos.api.questions import Query
@@ -22,21 +22,19 @@ from kasmos.model.event import Record
 MAX_SEQ = 2**62
 
 
-class Stream:
-    """The body of a stream. Closed by Quart, however the stream ends.
+class Stream(Body):
+    """The body of a stream.
 
     Every event that is wanted, in order. Where events are missing between two, because history was pruned or cannot
     be read, that is said.
     """
 
     def __init__(self, subscription: Subscription, kind: str) -> None:
+        super().__init__(kind)
         self._app = this_app()
         self.lines = self._app.lines
-        self.kind = kind
         self._subscription = subscription
         self._seen = subscription.cursor
-        self._pieces: deque[bytes] = deque()
-        self._over = False
         self._put_off_heartbeat()
 
     # --- what a kind of stream decides ------------------------------------------------
@@ -64,22 +62,8 @@ class Stream:
 
     # --- the body ---------------------------------------------------------------------
 
-    def __aiter__(self) -> Stream:
-        return self
-
-    async def __anext__(self) -> bytes:
-        while not self._pieces:
-            if self._over:
-                raise StopAsyncIteration
-            await self._refill()
-        return self._pieces.popleft()
-
-    async def aclose(self) -> None:
-        """Stop listening."""
-        self.close()
-
     def close(self) -> None:
-        """The same, for who cannot wait. Idempotent."""
+        """Stop listening."""
         self._subscription.close()
 
     async def _refill(self) -> None:
@@ -196,20 +180,6 @@ class AllEvents(Stream):
         gap = self._gap_before(records[0].seq)
         self._seen = records[-1].seq
         return gap + self.lines.render_all(records, self.kind)
-
-
-class Body(Protocol):
-    """**Protocol.** The body of a streamed answer."""
-
-    @property
-    def kind(self) -> str:
-        """Its media type."""
-
-    def close(self) -> None:
-        """Let go of what it holds. Idempotent."""
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        """Its pieces; closed by Quart, however it ends."""
 
 
 def stream_answer(stream: Body, *, status: int = 200, location: str | None = None) -> Response:
