@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
-import time
 from pathlib import Path
-from typing import Any
 
 from ..conftest import Kas
+from .asking_world import LIMIT, asked, marks, wait_for
 
 ASKER = Path(__file__).parents[1] / "programs" / "asker"
-LIMIT = 60.0
 
 
 def configure(kas: Kas, rules: str = "") -> None:
@@ -23,25 +20,6 @@ def configure(kas: Kas, rules: str = "") -> None:
         f'permission_default = "prompt"\nrules = [{rules}]\nenv = {{ ASKER_COMMAND = "echo mark >> marks" }}\n'
     )
     (kas.cwd / "plan.md").write_text("## Wave 1\n### Task 1: Work\nDo it.\n")
-
-
-def wait_for(what: Any) -> Any:
-    deadline = time.monotonic() + LIMIT
-    while not (found := what()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
-
-
-def asked(kas: Kas) -> str:
-    """The id of what waits for a person, if anything does."""
-    found = re.search(r"^(\w{4}) .*Bash", kas("approvals").stdout, re.MULTILINE)
-    return found[1] if found else ""
-
-
-def marks(kas: Kas) -> int:
-    path = kas.cwd / "marks"
-    return len(path.read_text().splitlines()) if path.exists() else 0
 
 
 def test_a_rule_answers_a_headless_agent(kas: Kas) -> None:
@@ -60,12 +38,12 @@ def test_a_person_answers_a_headless_agent(kas: Kas) -> None:
     """A headless agent waits for a person's yes, also over the death of its supervisor, and is answered once."""
     configure(kas)
     with kas.running("run", "plan.md") as first:
-        approval = wait_for(lambda: asked(kas))
+        approval = wait_for(lambda: asked(kas, "Bash"))
         first.send_signal(signal.SIGKILL)
         first.wait()
     assert marks(kas) == 0
     with kas.running("run", "plan.md") as second:
-        assert wait_for(lambda: asked(kas)) == approval
+        assert wait_for(lambda: asked(kas, "Bash")) == approval
         # The journal tells of it before the new supervisor can be reached.
         wait_for(lambda: kas("approve", approval).code == 0)
         assert second.wait(LIMIT) == 0

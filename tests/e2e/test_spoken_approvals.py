@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,9 +14,9 @@ from kasmos.store.stateroot import find_state_root
 
 from ..agents.conftest import command_lines, marked
 from ..conftest import Kas
+from .asking_world import LIMIT, asked, marks, wait_for
 
 SPEAKER = Path(__file__).parents[1] / "programs" / "speaker"
-LIMIT = 60.0
 HARNESSES = {"codex": "shell", "opencode": "execute"}
 """One of each protocol, with the name of its tool."""
 
@@ -32,25 +29,6 @@ def configure(kas: Kas, harness: str, steps: str, *, rules: str = "", more: str 
         f'permission_default = "prompt"\nrules = [{rules}]\n{more}\n'
     )
     (kas.cwd / "plan.md").write_text(f"## Wave 1\n### Task 1: Work\n{steps}\n")
-
-
-def wait_for(what: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + LIMIT
-    while not (found := what()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
-
-
-def asked(kas: Kas) -> str:
-    """The id of what waits for a person, if anything does."""
-    found = re.search(r"^(\w{4}) .*w1t1-work", kas("approvals").stdout, re.MULTILINE)
-    return found[1] if found else ""
-
-
-def marks(kas: Kas) -> int:
-    path = kas.cwd / "marks"
-    return len(path.read_text().splitlines()) if path.exists() else 0
 
 
 def task(kas: Kas) -> str:
@@ -75,7 +53,7 @@ def test_paths_are_judged(kas: Kas) -> None:
     """A change of several files is allowed by a rule only if all of them are."""
     configure(kas, "opencode", "files 0 src/a src/b\nfiles 1 src/a other/b", rules='{ allow = "*", path = "src/*" }')
     with kas.running("run", "plan.md") as run:
-        approval = wait_for(lambda: asked(kas))
+        approval = wait_for(lambda: asked(kas, "w1t1-work"))
         assert (kas.cwd / "ran").read_text() == "files\n"
         assert "and 1 more" in kas("approvals").stdout
         assert kas("approve", approval).code == 0
@@ -88,12 +66,12 @@ def test_a_person_answers_over_deaths(kas: Kas, harness: str) -> None:
     """A question outlives its supervisor: the next one finds the same approval, and the answer arrives once."""
     configure(kas, harness, "ask 0 echo mark >>marks")
     with kas.running("run", "plan.md") as first:
-        approval = wait_for(lambda: asked(kas))
+        approval = wait_for(lambda: asked(kas, "w1t1-work"))
         first.send_signal(signal.SIGKILL)
         first.wait()
     assert marks(kas) == 0
     with kas.running("run", "plan.md") as second:
-        assert wait_for(lambda: asked(kas)) == approval
+        assert wait_for(lambda: asked(kas, "w1t1-work")) == approval
         # The journal tells of it before the new supervisor can be reached.
         wait_for(lambda: kas("approve", approval).code == 0)
         assert second.wait(LIMIT) == 0
@@ -107,7 +85,7 @@ def test_a_turn_ends_without_a_supervisor(kas: Kas) -> None:
     """A turn that is answered and goes on ends as it should while nobody supervises; its end is known afterwards."""
     configure(kas, "codex", "ask 0 echo mark >>marks\ngate")
     with kas.running("run", "plan.md") as first:
-        assert kas("approve", wait_for(lambda: asked(kas))).code == 0
+        assert kas("approve", wait_for(lambda: asked(kas, "w1t1-work"))).code == 0
         wait_for(lambda: marks(kas))
         first.send_signal(signal.SIGKILL)
         first.wait()
@@ -128,9 +106,9 @@ def test_taken_back_by_the_program(kas: Kas) -> None:
     """What the program asks no more waits for nobody, and an answer to it is refused as stale."""
     configure(kas, "codex", "asks 0 true\ngate\nresolve 0\nask 1 echo mark >>marks")
     with kas.running("run", "plan.md") as run:
-        old = wait_for(lambda: asked(kas))
+        old = wait_for(lambda: asked(kas, "w1t1-work"))
         (kas.cwd / "gate").touch()
-        new = wait_for(lambda: found if (found := asked(kas)) not in ("", old) else "")
+        new = wait_for(lambda: found if (found := asked(kas, "w1t1-work")) not in ("", old) else "")
         assert kas("approve", old).code == 4
         assert kas("approve", new).code == 0
         assert run.wait(LIMIT) == 0
