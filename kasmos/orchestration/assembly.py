@@ -268,6 +268,15 @@ class TaskRecipe:
         own = self._task.spec.checks[index].timeout
         return own if own is not None else self.timeout
 
+    def is_unhindered(self, world: World) -> bool:
+        """Whether nothing limits what is spent, and its account is open and spreads no starts."""
+        if not self.account:
+            return True
+        profile = self._find_profile()
+        if profile is None or profile.start_interval:
+            return False
+        return self._kitchen.treasury.is_unlimited(world, self.account)
+
     def hindrance(self, world: World) -> Hindrance | None:
         """Why the agent may not be started now: its account is parked, or a budget is spent. If it may, it will be."""
         if not self.account:

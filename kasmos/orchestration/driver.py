@@ -5,25 +5,31 @@ It keeps nothing that a new supervisor would miss.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 import attrs
 import trio
 
 from kasmos.failpoints import reach
 from kasmos.model import event as ev
+from kasmos.model.event import Record
 from kasmos.model.plan import Origin
 from kasmos.model.session import StopReason
 from kasmos.model.task import CauseKind
-from kasmos.model.view import RunState, RunView, World, find_task_view, parts_of_task_id
+from kasmos.model.view import RunState, RunView, TaskView, World, find_task_view, parts_of_task_id
 from kasmos.orchestration.assembly import Kitchen, TaskRecipe
 from kasmos.orchestration.budgets import Place
 from kasmos.orchestration.scheduler import RunDecision, decide_outer_needs, decide_run
 from kasmos.orchestration.slots import Slots, is_pending
+from kasmos.store.fold import apply
 from kasmos.supervision.child import Child
 from kasmos.supervision.ledger import Ledger
 from kasmos.supervision.supervisor import Supervisor
+
+MOST_INTENDED = 16
+"""Sessions whose intents are recorded with what led to them: to make one takes a fraction of a millisecond."""
 
 STOP_REASONS = {
     CauseKind.FAIL_FAST: StopReason.FAIL_FAST,
@@ -40,6 +46,19 @@ class _Drive:
     over: trio.Event = attrs.field(factory=trio.Event)
     agents: frozenset[str] | None = None
     """Every agent its tasks name; None before the first look."""
+
+
+@attrs.frozen
+class _Step:
+    """What a run does next."""
+
+    run: RunView
+    """As it was decided about."""
+    decision: RunDecision
+    wants_slots: bool
+    """Whether more could start if there were slots."""
+    ending: int
+    """Children that do nothing more, and still have their slots."""
 
 
 class Driver:
@@ -204,14 +223,41 @@ class Driver:
                 await self._ledger.append(ev.RunInterrupted(run_id, self.leaving))
             return True
         held = await self._look_at_needs(self.world.runs[run_id])
-        run = self.world.runs[run_id]
-        own = 0 if held else max(0, run.settings.max_concurrent - len(children))
-        shared = self._slots.free_for(run_id)
+        await self._carry_out(self._decide(self.world.runs[run_id], frozenset(children), held=held))
+        return self.world.runs[run_id].state is RunState.ENDED and not self._supervisor.children(run_id)
+
+    def _decide(self, run: RunView, busy: frozenset[str], *, held: bool = False, ending: int = 0) -> _Step:
+        """Decide what *run*, as it is or will be in a moment, does next.
+
+        Args:
+            run: the run.
+            busy: its tasks that have a child.
+            held: whether nothing of it may start.
+            ending: children that do nothing more, and are not *busy*.
+        """
+        own = 0 if held else max(0, run.settings.max_concurrent - len(busy))
+        shared = self._slots.free_for(run.id, ending)
         closed = self._closed_agents(run)
-        decision = decide_run(run, busy=frozenset(children), free_slots=min(own, shared), closed=closed)
-        await self._commit(decision)
-        started = [task_id for task_id in decision.start if self._start_if_may(run_id, task_id)]
-        if len(started) < len(decision.start) or (decision.left_over and shared < own):
+        decision = decide_run(run, busy=busy, free_slots=min(own, shared), closed=closed)
+        return _Step(run, decision, wants_slots=decision.left_over and shared < own, ending=ending)
+
+    async def _carry_out(self, step: _Step, told: tuple[ev.Event, ...] = ()) -> None:
+        """Make *told*, and what was decided, durable; then act."""
+        run_id, decision = step.run.id, step.decision
+        # Only where something is to be committed anyway: of itself, each child does that beside the others.
+        intended = self._intend(step) if told or decision.events else {}
+        promised = max(0, len(intended) - step.ending)
+        self._slots.promised += promised
+        try:
+            await self._commit(decision, told, [intent for _, intent in intended.values()])
+        finally:
+            self._slots.promised -= promised
+        started = [
+            task_id
+            for task_id in decision.start
+            if self._start_if_may(run_id, task_id, *intended.get(task_id, ()), ending=step.ending)
+        ]
+        if len(started) < len(decision.start) or step.wants_slots:
             self._slots.queue(run_id, served=bool(started))
         else:
             self._slots.leave(run_id)
@@ -221,13 +267,58 @@ class Driver:
         for task_id, cause in decision.stop:
             if task_id in children:
                 children[task_id].request_stop(STOP_REASONS.get(cause.kind, StopReason.REQUESTED), cause)
-        return self.world.runs[run_id].state is RunState.ENDED and not self._supervisor.children(run_id)
+
+    async def _record_end(self, run_id: str, task_id: str, events: tuple[ev.Event, ...]) -> None:
+        """Record the end of a task, whose child does nothing more, in one commit with what follows from it.
+
+        What follows is what the next turn would decide. It is left to that where it depends on more than the run's
+        own tasks, and where somebody else is at work on the run.
+        """
+        lock, run = self.lock(run_id), self.world.runs[run_id]
+        if self.leaving is None and not lock.locked() and not run.needs and not self._spending_decides():
+            busy = frozenset(self._supervisor.children(run_id)) - {task_id}
+            step = self._decide(self._after(run, events), busy, ending=1)
+            if step.decision.events or step.decision.start:
+                lock.acquire_nowait()
+                try:
+                    await self._carry_out(step, events)
+                finally:
+                    lock.release()
+                return
+        await self._ledger.append(*events)
+
+    def _after(self, run: RunView, events: tuple[ev.Event, ...]) -> RunView:
+        """The run as it will be when the end of a task is recorded."""
+        after = World(runs={run.id: run})
+        for event in events:
+            # What is told of its sessions has no effect on the run that is not in the task's end.
+            if isinstance(event, ev.TaskEnded):
+                # The instant is the journal's to give; no decision looks at it.
+                apply(after, Record(run.last_seq, 0.0, 0.0, event))
+        return after.runs[run.id]
+
+    def _intend(self, step: _Step) -> Mapping[str, tuple[Child, ev.Event]]:
+        """Children, by task, for the first of those that are to be started, and the intents that they begin with."""
+        intended = {}
+        for task_id in step.decision.start[:MOST_INTENDED]:
+            task = step.run.tasks[task_id]
+            if is_pending(task):
+                child = self._make_child(step.run, task)
+                intent = child.intend()
+                if intent is not None:
+                    intended[task_id] = (child, intent)
+        return intended
+
+    def _spending_decides(self) -> bool:
+        """Whether what may start depends on what was spent, or on the accounts that are parked."""
+        accounts = self.world.accounts.values()
+        return bool(self._kitchen.treasury.budgets()) or any(view.parked is not None for view in accounts)
 
     def _closed_agents(self, run: RunView) -> frozenset[str]:
         """The agents of a run that may start nothing at present, and will some time."""
         treasury, world = self._kitchen.treasury, self.world
         drive = self._drives.get(run.id)
-        if not (treasury.budgets() or any(view.parked is not None for view in world.accounts.values())):
+        if not self._spending_decides():
             return frozenset()
         agents = drive.agents if drive is not None else None
         if agents is None:
@@ -279,10 +370,13 @@ class Driver:
             self._dependents.setdefault(parts_of_task_id(name)[0], set()).add(run.id)
         return bool(outer.waiting_for)
 
-    async def _commit(self, decision: RunDecision) -> None:
-        if not decision.events:
+    async def _commit(
+        self, decision: RunDecision, told: tuple[ev.Event, ...] = (), intents: Iterable[ev.Event] = ()
+    ) -> None:
+        events = (*told, *decision.events, *intents)
+        if not events:
             return
-        await self._ledger.append(*decision.events)
+        await self._ledger.append(*events)
         for event in decision.events:
             match event:
                 case ev.WaveStarted():
@@ -292,13 +386,21 @@ class Driver:
                 case ev.RunEnded():
                     reach("run.ended")
 
-    def _start_if_may(self, run_id: str, task_id: str) -> bool:
+    def _start_if_may(
+        self, run_id: str, task_id: str, child: Child | None = None, intent: ev.Event | None = None, *, ending: int = 0
+    ) -> bool:
         """Give a task its child, unless that may not be any more now that the decision has been committed."""
+        # 0. It has been begun with the commit, so it is to be seen to its end; while we leave, that is to put it back.
+        if child is not None:
+            self._start(child)
+            if self.leaving is not None:
+                child.request_stop(StopReason.INTERRUPTED)
+            return True
         # 1. The supervisor has begun to leave.
         if self.leaving is not None:
             return False
         # 2. Another run may have taken the slot. What is under way already is taken up in any case.
-        if is_pending(self.world.runs[run_id].tasks[task_id]) and not self._slots.free_for(run_id):
+        if is_pending(self.world.runs[run_id].tasks[task_id]) and not self._slots.free_for(run_id, ending):
             return False
         self.start(run_id, task_id)
         return True
@@ -306,9 +408,16 @@ class Driver:
     def start(self, run_id: str, task_id: str) -> None:
         """Give a task a child, whether there is a slot or not. Never blocks."""
         run = self.world.runs[run_id]
+        self._start(self._make_child(run, run.tasks[task_id]))
+
+    def _make_child(self, run: RunView, task: TaskView) -> Child:
+        recipe = TaskRecipe(run, task, self._kitchen)
+        record_end = partial(self._record_end, run.id, task.spec.id)
+        return Child(run.id, task.spec.id, recipe, self._supervisor.surroundings, record_end)
+
+    def _start(self, child: Child) -> None:
+        run_id, task_id = child.run_id, child.task_id
         self._slots.taken_up(run_id, task_id)
-        recipe = TaskRecipe(run, run.tasks[task_id], self._kitchen)
-        child = Child(run_id, task_id, recipe, self._supervisor.surroundings)
         single = run_id in self._singles
         self._busy_singles += single
 

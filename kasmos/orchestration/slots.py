@@ -24,18 +24,24 @@ class Slots:
     def __init__(self, limit: int, children: Sized, world: Callable[[], World]) -> None:
         self.limit = limit
         """How many children may run at once; what runs already goes on when it is lowered."""
+        self.promised = 0
+        """How many more children there will be when what is being recorded is durable."""
         self._children = children
         self._world = world
         self._queue: dict[str, None] = {}
         self._orphans: set[tuple[str, str]] | None = None
         """Tasks an earlier supervisor left under way and that have no child yet; None before the first look."""
 
-    def free_for(self, run_id: str) -> int:
+    def free_for(self, run_id: str, ending: int = 0) -> int:
         """How many children a run may start: not those for whom others have waited longer, nor those for what other
         runs are still to take up again.
+
+        Args:
+            run_id: the run.
+            ending: children that do nothing more: their slots are free already.
         """
         others = sum(1 for run, _ in self._waiting_orphans() if run != run_id)
-        free = self.limit - len(self._children) - others
+        free = self.limit - len(self._children) + ending - self.promised - others
         for position, queued in enumerate(islice(self._queue, max(0, free))):
             if queued == run_id:
                 return free - position
@@ -58,7 +64,7 @@ class Slots:
 
     def heads(self) -> Iterator[str]:
         """The runs for which there is a slot now, the longest waiting first."""
-        free = self.limit - len(self._children)
+        free = self.limit - len(self._children) - self.promised
         yield from [run_id for run_id in islice(self._queue, max(0, free)) if self.free_for(run_id) > 0]
 
     def _waiting_orphans(self) -> set[tuple[str, str]]:

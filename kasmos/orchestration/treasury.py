@@ -59,6 +59,10 @@ class Treasury:
             return None
         return Hindrance(shortage.reason, None if shortage.waits else Cause(CauseKind.BUDGET, shortage.reason))
 
+    def is_unlimited(self, world: World, account: str) -> bool:
+        """Whether an account is open, and there are no budgets at all."""
+        return not self.budgets() and parked_now(world.accounts.get(account), self.wall()) is None
+
     def shortage(self, world: World, place: Place) -> Shortage | None:
         """Which budget has nothing left for somebody at a place."""
         present = self.budgets()

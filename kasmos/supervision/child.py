@@ -8,7 +8,7 @@ supervisor after a crash does exactly what the old one would have done.
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import trio
 
@@ -38,13 +38,33 @@ START_PATIENCE = 10.0
 class Child:
     """Supervises one task; made by the orchestrator, run by the supervisor."""
 
-    def __init__(self, run_id: str, task_id: str, recipe: Recipe, around: Surroundings) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        task_id: str,
+        recipe: Recipe,
+        around: Surroundings,
+        record_end: Callable[[tuple[Event, ...]], Awaitable[None]] | None = None,
+    ) -> None:
+        """Make the child of one task.
+
+        Args:
+            run_id: of its run.
+            task_id: the plan's id.
+            recipe: how its sessions are made.
+            around: what all children share.
+            record_end: makes the events with which the task ends durable, and what follows from them at once; the
+                child does nothing more after that. By default they are recorded by themselves.
+        """
         self.run_id = run_id
         self.task_id = task_id
         self._recipe = recipe
         self._around = around
         self._ledger = around.ledger
+        self._record_end = record_end
         self._order = StopOrder()
+        self._intended: SessionSpec | None = None
+        """Its first session, where others have seen to it that the intent is recorded."""
         self._over = False
         """Whether the task's end was recorded together with its last session's."""
         self._attendant: Attendant | None = None
@@ -105,18 +125,44 @@ class Child:
     def _task(self) -> TaskView:
         return self._ledger.world.runs[self.run_id].tasks[self.task_id]
 
+    def intend(self) -> ev.SessionStarting | None:
+        """The intent of its first session, if nothing else is to be done, or waited for, before that is recorded.
+
+        Whoever asks makes it durable, and then lets `run` begin with it: one commit less on the way from what came
+        before to the program. Never blocks.
+        """
+        if not self._recipe.is_unhindered(self._ledger.world):
+            return None
+        try:
+            step = self._decide()
+            if not isinstance(step, transitions.StartAgent) or step.thread is not None:
+                return None
+            spec = self._recipe.agent(step.attempt)
+            if self._recipe.backend(spec).capabilities.interactive:
+                return None
+        except KasmosError:
+            # Its own failure: told of when it runs.
+            return None
+        self._intended = spec
+        return self._intent_of(spec, None)
+
     async def run(self) -> None:
         """Take the task from where the journal says it is to its outcome, or put it back.
 
         Cancellation: a session under way is stopped, or left running if it was detached; the journal says so.
         """
         while True:
-            step = self._decide()
-            settled = isinstance(step, transitions.Supervise | transitions.Finish | transitions.PutBack)
-            if self._order.reason is not None and not settled:
-                await self._end_stopped(self._order.reason)
-                return
             try:
+                if self._intended is not None:
+                    spec, self._intended = self._intended, None
+                    await self._begin(spec, None, None)
+                    if self._over:
+                        return
+                step = self._decide()
+                settled = isinstance(step, transitions.Supervise | transitions.Finish | transitions.PutBack)
+                if self._order.reason is not None and not settled:
+                    await self._end_stopped(self._order.reason)
+                    return
                 if await self._perform(step):
                     return
             except KasmosError as error:
@@ -204,8 +250,15 @@ class Child:
         return True
 
     async def _finish(self, outcome: Outcome, cause: Cause) -> None:
-        await self._ledger.append(ev.TaskEnded(self.run_id, self.task_id, outcome, cause))
+        await self._end_with(ev.TaskEnded(self.run_id, self.task_id, outcome, cause))
         reach("task.ended")
+
+    async def _end_with(self, *events: Event) -> None:
+        """Make durable how the task ends."""
+        if self._record_end is None:
+            await self._ledger.append(*events)
+        else:
+            await self._record_end(events)
 
     async def _put_back(self, reason: str) -> None:
         held = self._task.takeover
@@ -230,25 +283,31 @@ class Child:
         if backend.capabilities.interactive and check is None:
             # Before it is begun: rules with mistakes are the task's failure.
             rules = await trio.to_thread.run_sync(self._recipe.screen_rules)
-        await self._ledger.append(
-            ev.SessionStarting(
-                session_id=spec.id,
-                name=spec.name,
-                kind=spec.kind,
-                backend=spec.backend,
-                boot_id=self._around.boot_id,
-                run_id=self.run_id,
-                task_id=self.task_id,
-                attempt=spec.attempt,
-                check=check,
-                profile=spec.profile,
-                harness=spec.harness,
-                conversation=spec.conversation,
-                account=self._recipe.account if check is None else "",
-                attended=spec.attended,
-            )
+        await self._ledger.append(self._intent_of(spec, check))
+        await self._begin(spec, check, rules)
+
+    def _intent_of(self, spec: SessionSpec, check: int | None) -> ev.SessionStarting:
+        return ev.SessionStarting(
+            session_id=spec.id,
+            name=spec.name,
+            kind=spec.kind,
+            backend=spec.backend,
+            boot_id=self._around.boot_id,
+            run_id=self.run_id,
+            task_id=self.task_id,
+            attempt=spec.attempt,
+            check=check,
+            profile=spec.profile,
+            harness=spec.harness,
+            conversation=spec.conversation,
+            account=self._recipe.account if check is None else "",
+            attended=spec.attended,
         )
+
+    async def _begin(self, spec: SessionSpec, check: int | None, rules: Ruleset | None) -> None:
+        """Start a session whose intent is durable, and stay with it."""
         reach("session.intent" if check is None else "check.intent")
+        backend = self._recipe.backend(spec)
         outset = Outset(self._time_for(spec), rules)
         patience = max(START_PATIENCE, outset.limit)
         with trio.CancelScope(deadline=trio.current_time() + patience) as starting:
@@ -344,12 +403,15 @@ class Child:
             self._around.ended(session.spec.id)
         events = (*asks_left(self._ledger.world, session.spec.id, attendant.given), *ended)
         last = self._task_end_with(session.spec.id, events)
+        if not last:
+            await self._ledger.append(*events)
+            reach("session.ended")
+            return
         # One commit for all, where the task ends with its session: there is nothing to be done in between.
-        await self._ledger.append(*events, *last)
+        await self._end_with(*events, *last)
+        self._over = True
         reach("session.ended")
-        if last:
-            self._over = True
-            reach("task.ended")
+        reach("task.ended")
 
     def _task_end_with(self, session_id: str, events: Iterable[Event]) -> tuple[ev.TaskEnded, ...]:
         """The end of the task, if it is certain once these events about its session have been recorded."""

@@ -76,6 +76,9 @@ class Recipe(Protocol):
     def check_timeout(self, index: int) -> float | None:
         """Seconds a check may take."""
 
+    def is_unhindered(self, world: World) -> bool:
+        """Whether the agent may be started as soon as that is recorded, whatever is being spent."""
+
     def hindrance(self, world: World) -> Hindrance | None:
         """Why the agent may not be started now; if nothing is said, it is started."""
 
