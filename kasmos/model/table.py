@@ -2,8 +2,8 @@
 
 The fold replaces one task of a run with every event about it, and the scheduler looks for the few tasks that matter
 at each turn. With a `dict` a run would cost by the square of its length. Here the keys are fixed and shared, the
-values lie in short chunks, each of one group, and each chunk counts its values by kind: a copy with another value
-shares all chunks but one, and what holds nothing of the kind that is looked for is passed over. Pure.
+values lie in short chunks, each of one group, and beside each the kinds of its values, a byte each: a copy with
+another value shares all chunks but one, and who looks for a kind looks through bytes. Pure.
 """
 
 from __future__ import annotations
@@ -39,14 +39,12 @@ class Table(Mapping[str, V]):
     """
 
     __hash__ = None  # type: ignore[assignment]  # as for every mapping
-    __slots__ = ("_chunks", "_counts", "_scheme")
+    __slots__ = ("_chunks", "_kinds", "_scheme")
 
-    def __init__(
-        self, scheme: _Scheme[V], chunks: tuple[tuple[V, ...], ...], counts: tuple[tuple[int, ...], ...]
-    ) -> None:
+    def __init__(self, scheme: _Scheme[V], chunks: tuple[tuple[V, ...], ...], kinds: tuple[bytes, ...]) -> None:
         self._scheme = scheme
         self._chunks = chunks
-        self._counts = counts
+        self._kinds = kinds
 
     def put(self, key: str, value: V) -> Table[V]:
         """A copy with another value, of the same group, for a key it has.
@@ -55,27 +53,35 @@ class Table(Mapping[str, V]):
             KeyError: it has no such key.
         """
         number, place = self._scheme.places[key]
-        chunk, counts = self._chunks[number], list(self._counts[number])
-        counts[self._scheme.kind_of(chunk[place])] -= 1
-        counts[self._scheme.kind_of(value)] += 1
-        return Table(
-            self._scheme,
-            _replaced(self._chunks, number, _replaced(chunk, place, value)),
-            _replaced(self._counts, number, tuple(counts)),
-        )
+        chunk, kinds = self._chunks[number], self._kinds[number]
+        chunks = _replaced(self._chunks, number, _replaced(chunk, place, value))
+        kind = self._scheme.kind_of(value)
+        if kind == kinds[place]:
+            return Table(self._scheme, chunks, self._kinds)
+        kinds = kinds[:place] + bytes((kind,)) + kinds[place + 1 :]
+        return Table(self._scheme, chunks, _replaced(self._kinds, number, kinds))
 
     def count(self, kind: int, group: int | None = None) -> int:
         """How many values are of this kind, in one group or in all."""
         chosen = range(len(self._chunks)) if group is None else self._scheme.chunks_of.get(group, ())
-        return sum(self._counts[number][kind] for number in chosen)
+        return sum(self._kinds[number].count(kind) for number in chosen)
+
+    def has(self, kind: int, group: int | None = None) -> bool:
+        """Whether any value is of this kind, in one group or in all."""
+        for number in range(len(self._chunks)) if group is None else self._scheme.chunks_of.get(group, ()):
+            if kind in self._kinds[number]:
+                return True
+        return False
 
     def of_kind(self, kind: int, group: int | None = None) -> Iterator[V]:
         """The values of this kind, in order, in one group or in all."""
-        kind_of = self._scheme.kind_of
         chosen = range(len(self._chunks)) if group is None else self._scheme.chunks_of.get(group, ())
         for number in chosen:
-            if self._counts[number][kind]:
-                yield from (value for value in self._chunks[number] if kind_of(value) == kind)
+            kinds = self._kinds[number]
+            at = kinds.find(kind)
+            while at >= 0:
+                yield self._chunks[number][at]
+                at = kinds.find(kind, at + 1)
 
     def place(self, key: str) -> tuple[int, int]:
         """Where a key stands: by it, keys can be put in order."""
@@ -117,15 +123,12 @@ def _replaced(values: tuple[T, ...], at: int, value: T) -> tuple[T, ...]:
     return tuple(changed)
 
 
-def table_of(
-    items: Mapping[str, V], *, kinds: int, kind_of: Callable[[V], int], group_of: Callable[[V], int]
-) -> Table[V]:
+def table_of(items: Mapping[str, V], *, kind_of: Callable[[V], int], group_of: Callable[[V], int]) -> Table[V]:
     """A table with this content; one that is a table already is left as it is.
 
     Args:
         items: the content; the order is kept.
-        kinds: how many kinds there are.
-        kind_of: the kind of a value, below *kinds*.
+        kind_of: the kind of a value, below 256.
         group_of: the group of a value. Groups that are not in one piece make more chunks, and no mistake.
     """
     if isinstance(items, Table):
@@ -138,11 +141,5 @@ def table_of(
             chunks_of.setdefault(group, []).append(len(chunks))
             chunks.append(members[start : start + CHUNK])
     places = zip(items, ((number, at) for number, chunk in enumerate(chunks) for at in range(len(chunk))), strict=True)
-    counts = []
-    for chunk in chunks:
-        of_each = [0] * kinds
-        for value in chunk:
-            of_each[kind_of(value)] += 1
-        counts.append(tuple(of_each))
     scheme = _Scheme(dict(places), chunks_of, kind_of)
-    return Table(scheme, tuple(chunks), tuple(counts))
+    return Table(scheme, tuple(chunks), tuple(bytes(map(kind_of, chunk)) for chunk in chunks))

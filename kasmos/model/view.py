@@ -353,7 +353,7 @@ def _wave_of(task: TaskView) -> int:
 
 
 def _tasks(tasks: Mapping[str, TaskView]) -> Table[TaskView]:
-    return table_of(tasks, kinds=len(TaskKind), kind_of=kind_of, group_of=_wave_of)
+    return table_of(tasks, kind_of=kind_of, group_of=_wave_of)
 
 
 @attrs.frozen

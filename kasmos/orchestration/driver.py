@@ -82,6 +82,8 @@ class Driver:
         self._submissions = 0
         self._idle = trio.Event()
         self._idle.set()
+        self._followed: set[tuple[str, str]] = set()
+        """Tasks whose ends were acted upon as they were recorded, and whose children are not gone yet."""
         self._held: set[str] = set()
         """Runs with tasks that wait for nothing but their agents' accounts and budgets."""
         self._alarm: trio.CancelScope | None = None
@@ -284,6 +286,7 @@ class Driver:
                     await self._carry_out(step, events)
                 finally:
                     lock.release()
+                self._followed.add((run_id, task_id))
                 return
         await self._ledger.append(*events)
 
@@ -426,7 +429,13 @@ class Driver:
             if self.world.runs[run_id].tasks[task_id].outcome is not None:
                 # Only its run is still to be ended: it waits for nothing.
                 self._singles.discard(run_id)
-            self.wake(run_id)
+            followed = (run_id, task_id) in self._followed
+            self._followed.discard((run_id, task_id))
+            if followed and self.leaving is None and self.world.runs[run_id].unfinished:
+                # There is nothing to decide that has not been decided.
+                self._wake_dependents(run_id)
+            else:
+                self.wake(run_id)
             self._wake_held()
             self._wake_heads()
 

@@ -173,11 +173,11 @@ class _Draft:
         self.going.pop(name, None)
 
     def has_ended(self, wave: Wave) -> bool:
-        count, number = self.tasks.count, wave.number
-        return not (count(TaskKind.PENDING, number) or count(TaskKind.UNDER_WAY, number))
+        has, number = self.tasks.has, wave.number
+        return not (has(TaskKind.PENDING, number) or has(TaskKind.UNDER_WAY, number))
 
     def has_failed_in(self, wave: Wave) -> bool:
-        return self.tasks.count(TaskKind.FAILED, wave.number) > 0
+        return self.tasks.has(TaskKind.FAILED, wave.number)
 
     def is_closed(self, spec: PlanTask) -> bool:
         return bool(self.closed) and (spec.agent or self.run.settings.default_agent) in self.closed
@@ -243,6 +243,8 @@ def _skip_unmet_needs(draft: _Draft) -> None:
 
 
 def _skip_after_failed_wave(draft: _Draft) -> None:
+    if not draft.tasks.has(TaskKind.FAILED):
+        return
     cause: Cause | None = None
     for wave in draft.run.plan.waves:
         if cause is not None:
@@ -266,6 +268,9 @@ def _ready(draft: _Draft, limit: int) -> list[str]:
     for wave in draft.run.plan.waves:
         if held:
             break
+        if draft.has_ended(wave):
+            held = _holds(draft, wave)
+            continue
         for task in draft.idle(wave):
             if draft.needs_met(task.spec) if task.spec.needs else barrier_open:
                 if draft.is_closed(task.spec):
@@ -274,7 +279,9 @@ def _ready(draft: _Draft, limit: int) -> list[str]:
                 ready.append(task.spec.id)
                 if len(ready) == limit:
                     return ready
-        barrier_open = barrier_open and draft.has_ended(wave)
+        barrier_open = False
+        if not draft.run.plan.needy:
+            break
         # Needs override the barrier, not the person: what stands after a wave that has not been advanced past
         # waits for `advance`, or it would depend on the speed of siblings what is there to be looked at.
         held = _holds(draft, wave)
@@ -293,6 +300,8 @@ def _holds(draft: _Draft, wave: Wave) -> bool:
 def _gate(draft: _Draft) -> int | None:
     """The wave at which the run is to be parked: all is done up to it, idle tasks stand after it."""
     gate = None
+    if draft.run.settings.auto_advance_waves:
+        return gate
     for wave in draft.run.plan.waves:
         if not draft.has_ended(wave):
             break
@@ -324,9 +333,10 @@ def _unlock(draft: _Draft) -> list[str]:
 
 def _end_waves(draft: _Draft) -> None:
     run = draft.run
+    # A wave that never started has no end either; its tasks say what became of them.
+    under_way = {*run.waves_started}.difference(run.waves_ended)
     for wave in run.plan.waves:
-        # A wave that never started has no end either; its tasks say what became of them.
-        if wave.number in run.waves_started and wave.number not in run.waves_ended and draft.has_ended(wave):
+        if wave.number in under_way and draft.has_ended(wave):
             outcome = run_outcome((draft.tasks[spec.id] for spec in wave.tasks), run.cancel_reason is not None)
             draft.events.append(WaveEnded(run.id, wave.number, outcome))
 

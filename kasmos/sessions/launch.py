@@ -234,7 +234,10 @@ def prepare_opened(directory: str, spec: SessionSpec, boot_id: str) -> Opened:
         SessionStartError: it could not be made; what was made of it is removed.
     """
     try:
-        os.makedirs(directory, mode=0o700)
+        try:
+            os.mkdir(directory, mode=0o700)
+        except FileNotFoundError:
+            os.makedirs(directory, mode=0o700)
     except OSError as error:
         raise SessionStartError(f"cannot make the session directory {directory}: {error.strerror}") from error
     opened = Opened()

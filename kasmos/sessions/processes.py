@@ -7,8 +7,10 @@ through a pidfd whose process was proven after it was opened, and nothing is fou
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
+import functools
 import os
 import signal
 import struct
@@ -22,6 +24,8 @@ from kasmos.model.session import ExitStatus
 # include/uapi/linux/pidfd.h: _IOWR(0xFF, 11, struct pidfd_info), first published size (64 bytes).
 _PIDFD_GET_INFO = (3 << 30) | (64 << 16) | (0xFF << 8) | 11
 _PIDFD_INFO_EXIT = 1 << 3
+# include/uapi/linux/prctl.h
+_PR_GET_CHILD_SUBREAPER = 37
 _TICKS = os.sysconf("SC_CLK_TCK")
 _INFO = struct.Struct("=QQ11Ii")
 
@@ -84,12 +88,20 @@ def read_entry(pid: int) -> ProcessEntry | None:
         OSError: out of descriptors or memory: it cannot be told, which is not the same as None.
     """
     try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            return parse_stat(file.read(4096))
+        return parse_stat(_read(f"/proc/{pid}/stat", 4096))
     except (OSError, ValueError) as error:
         if is_exhaustion(error):
             raise
         return None
+
+
+def _read(path: str, limit: int) -> bytes:
+    """What one read gives of a file in /proc. No file object: there are ten of these for each session."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, limit)
+    finally:
+        os.close(fd)
 
 
 def is_exhaustion(error: BaseException) -> bool:
@@ -109,8 +121,7 @@ def read_markers(pid: int) -> frozenset[str] | None:
     Returns: None when the environment itself is empty: between two instants of an `execve` it seems so.
     """
     try:
-        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
-            data = file.read(1 << 20)
+        data = _read(f"/proc/{pid}/environ", 1 << 20)
     except OSError as error:
         if is_exhaustion(error):
             raise
@@ -129,6 +140,26 @@ def read_markers(pid: int) -> frozenset[str] | None:
 def age(identity: ProcessId) -> float:
     """Seconds since a process was started, to a clock tick (10 ms)."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) - identity.start / _TICKS
+
+
+def is_our_child(pid: int) -> bool:
+    """Whether this is a process that we have forked, and not yet waited for; False where that cannot be told."""
+    if _inherits_orphans():
+        return False
+    try:
+        # Only a look: whoever waits for it is told all the same.
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+@functools.cache
+def _inherits_orphans() -> bool:
+    """Whether the kernel makes children of ours of those whose parents have ended: as init, or as a subreaper."""
+    answer = ctypes.c_int(1)
+    told = ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0) == 0
+    return os.getpid() == 1 or not told or bool(answer.value)
 
 
 class ProcessTable:
@@ -246,8 +277,7 @@ def newest_id() -> int:
     Raises:
         OSError: it cannot be read.
     """
-    with open("/proc/loadavg", "rb", buffering=0) as file:
-        return int(file.read(256).rsplit(None, 1)[-1])
+    return int(_read("/proc/loadavg", 256).rsplit(None, 1)[-1])
 
 
 def _newest_if_told() -> int | None:
@@ -271,8 +301,7 @@ def _is_kernel(entry: ProcessEntry) -> bool:
 def _is_thread(pid: int) -> bool:
     """Whether this is the id of a thread that is not its process's first."""
     try:
-        with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
-            status = file.read(4096)
+        status = _read(f"/proc/{pid}/status", 4096)
     except OSError as error:
         if is_exhaustion(error):
             raise

@@ -118,8 +118,8 @@ class Tree:
             if sid == kin.sid:
                 return True
             # Whoever has left a kernel session cannot join another that is there already, and nobody in those of other
-            # sessions of ours acts for this one. Anywhere else, a daemon may.
-            if sid in others:
+            # sessions of ours, or of a doorman that is just starting, acts for this one. Anywhere else, a daemon may.
+            if sid in others or processes.is_our_child(sid):
                 return False
             markers = processes.read_markers(pid)
             return markers is None or kin.session_id in markers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -128,3 +129,24 @@ async def test_whoever_cannot_keep_up_looks_again(monkeypatch: pytest.MonkeyPatc
         assert await Scanner(nursery, reserve, pytest.fail).look(0) == []
     reserve.close()
     assert made == looks
+
+
+@pytest.mark.parametrize("inherits", [False, True])
+def test_a_child_of_ours_is_known_until_it_is_waited_for(inherits: bool) -> None:
+    """Whom we forked is told from others until it was waited for; not where orphans become our children as well."""
+    # In a process of its own: whether this one inherits orphans is not known.
+    code = f"""
+import ctypes, os, subprocess
+from kasmos.sessions import processes
+inherits = {inherits}
+assert ctypes.CDLL(None).prctl(36, int(inherits), 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER
+child = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, start_new_session=True)
+assert processes.is_our_child(child.pid) is not inherits
+assert not processes.is_our_child(os.getppid())
+child.stdin.close()
+os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+assert processes.is_our_child(child.pid) is not inherits
+assert child.wait() == 0
+assert not processes.is_our_child(child.pid)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -10,7 +10,7 @@ from kasmos.model.table import CHUNK, Table, table_of
 
 
 def made(items: dict[str, int]) -> Table[int]:
-    return table_of(items, kinds=3, kind_of=lambda value: value % 3, group_of=lambda value: value // 100)
+    return table_of(items, kind_of=lambda value: value % 3, group_of=lambda value: value // 100)
 
 
 CONTENT = st.lists(st.integers(0, 299), max_size=3 * CHUNK).map(
