@@ -229,6 +229,10 @@ class TerminalSession(ExecutionSession, Protocol):
     async def paste(self, text: str) -> None:
         """Give a text as a paste, byte for byte. Does not submit it."""
 
+    @property
+    def typed_at(self) -> float:
+        """When this supervisor typed into it last, wall clock; 0 if never. Never blocks."""
+
     async def clients(self) -> tuple[AttachedClient, ...]:
         """Who is attached."""
 

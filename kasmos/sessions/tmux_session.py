@@ -53,6 +53,8 @@ class TmuxSession(HeldSession):
         self._looking = False
         self._looked: tuple[int, str] | None = None
         """How much output there was at the last look, and what it saw."""
+        self.typed_at = 0.0
+        """When we typed last; see `TerminalSession.typed_at`."""
         hold.when_swept = self._end_pane
         if status is None:
             pane.host.add(hold)
@@ -206,12 +208,12 @@ class TmuxSession(HeldSession):
 
     async def send_keys(self, keys: str) -> None:
         """Type this text, character by character."""
-        self._require_live()
+        self._is_typing()
         await self._pane.run(["send-keys", "-t", self._pane.id, "-l", "--", keys])
 
     async def press(self, *keys: str) -> None:
         """Press keys by tmux's names for them: `C-c`, `Up`, `Enter`."""
-        self._require_live()
+        self._is_typing()
         await self._pane.run(["send-keys", "-t", self._pane.id, "--", *keys])
 
     async def tap_enter(self) -> None:
@@ -228,7 +230,7 @@ class TmuxSession(HeldSession):
         Raises:
             SessionError: it holds what ends a bracketed paste: the rest of it would be taken for keys.
         """
-        self._require_live()
+        self._is_typing()
         require_pasteable(text)
         if not text:
             return
@@ -286,6 +288,10 @@ class TmuxSession(HeldSession):
                 AttachedClient(name, int(pid), float(active), read_only == "1", int(width or 0), int(height or 0))
             )
         return tuple(found)
+
+    def _is_typing(self) -> None:
+        self._require_live()
+        self.typed_at = time.time()
 
     def _require_live(self) -> None:
         if self._done.is_set():
