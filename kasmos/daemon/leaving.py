@@ -56,7 +56,9 @@ class Leaving:
         self._bus = bus
 
     async def drain(self, reason: str) -> None:
-        """Start nothing new, and wait until nothing runs. A task that waits for its next attempt is not waited for.
+        """Start nothing new, and wait until nothing runs.
+
+        A task that waits for its next attempt, or for room on the disk, is not waited for.
 
         Cancellation: what runs goes on; nothing new is started all the same.
         """
@@ -85,13 +87,17 @@ class Leaving:
         world = self._orchestrator.world
         for run in world.runs.values():
             for task_id, task in run.tasks.items():
-                if isinstance(task.state, BackingOff):
+                if isinstance(task.state, BackingOff) or (isinstance(task.state, Active) and task.state.no_room):
                     self._supervisor.detach(run.id, task_id)
         async with self._bus.subscribe(world.seq) as batches:
             async for records in batches:
                 for record in records:
-                    if isinstance(record.event, ev.TaskRetryScheduled):
-                        self._supervisor.detach(record.event.run_id, record.event.task_id)
+                    match record.event:
+                        case ev.TaskRetryScheduled(run_id=run_id, task_id=task_id):
+                            self._supervisor.detach(run_id, task_id)
+                        case ev.SessionNeverStarted(session_id=name, reason=why) if why:
+                            session = world.sessions[name]
+                            self._supervisor.detach(session.run_id or "", session.task_id or "")
 
 
 def count_waiting(world: World) -> int:

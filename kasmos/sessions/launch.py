@@ -29,15 +29,17 @@ Why each line is as it is:
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 
 import attrs
 
-from kasmos.exceptions import SessionStartError
+from kasmos.exceptions import NoRoomError, SessionStartError
 from kasmos.model import codec
 from kasmos.model.profile import Limits, OutputMode
 from kasmos.model.session import ExitStatus, SessionSpec
@@ -70,6 +72,12 @@ _kas_run() {
     ( _kas_run "$@" ); _kas_c=$?; set +C; printf '%s\n' "$_kas_c" 1<>exit; exit "$_kas_c"
   fi )
 exit $?"""
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""What a disk, or a quota, says that has no room."""
+_RECORD_BYTES = 4096
+"""What any record fits into."""
 
 
 @attrs.frozen
@@ -154,6 +162,18 @@ class Records:
         known = len(words) == 2 and all(word.isdigit() for word in words)
         return CopierLoss(*map(int, words)) if known else CopierLoss()
 
+    def refused(self) -> bool:
+        """Whether there was no room for the record of somebody who has gone, or would be none for one."""
+        for name in (layout.SHIM, layout.PID, layout.COPIER):
+            if os.path.exists(self._path(name)) and self._line(name) is None:
+                return True
+        try:
+            with tempfile.TemporaryFile(dir=self._directory, buffering=0) as file:
+                file.write(bytes(_RECORD_BYTES))
+        except OSError as error:
+            return error.errno in NO_ROOM
+        return False
+
     def shim_log(self) -> str:
         """What the shell had to say."""
         try:
@@ -236,7 +256,7 @@ def prepare_opened(directory: str, spec: SessionSpec, boot_id: str) -> Opened:
     try:
         os.makedirs(directory, mode=0o700)
     except OSError as error:
-        raise SessionStartError(f"cannot make the session directory {directory}: {error.strerror}") from error
+        raise cannot(f"make the session directory {directory}", error) from error
     opened = Opened()
     try:
         _write(f"{directory}/{layout.EXIT}", b" " * layout.EXIT_RECORD_BYTES)
@@ -258,11 +278,17 @@ def prepare_opened(directory: str, spec: SessionSpec, boot_id: str) -> Opened:
     except OSError as error:
         opened.close()
         discard(directory)
-        raise SessionStartError(f"cannot write to {directory}: {error.strerror}") from error
+        raise cannot(f"write to {directory}", error) from error
     except BaseException:
         opened.close()
         raise
     return opened
+
+
+def cannot(what: str, error: OSError) -> SessionStartError:
+    """The error for what could not be done on the disk in order to start a session."""
+    kind = NoRoomError if error.errno in NO_ROOM else SessionStartError
+    return kind(f"cannot {what}: {error.strerror or error}")
 
 
 def discard(directory: str) -> None:

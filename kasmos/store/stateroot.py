@@ -103,7 +103,7 @@ class StateRoot:
             _make_private(self.path)
             for directory in (self.sessions, self.logs):
                 directory.mkdir(mode=0o700, exist_ok=True)
-            self._require_space()
+            self.require_space(4096)
         except OSError as error:
             raise StoreError(
                 f"the state root {self.path} cannot be used: {error.strerror or error}; "
@@ -146,10 +146,15 @@ class StateRoot:
             raise StoreError(f"the link {link} cannot be made: {error.strerror}") from error
         return Path(link)
 
-    def _require_space(self) -> None:
+    def require_space(self, size: int) -> None:
+        """See whether its disk takes so many bytes. Blocks on it.
+
+        Raises:
+            OSError: it does not.
+        """
         # Some file systems find out only when they write.
         with tempfile.TemporaryFile(dir=self.path) as probe:
-            probe.write(bytes(4096))
+            probe.write(bytes(size))
             probe.flush()
             os.fsync(probe.fileno())
 
