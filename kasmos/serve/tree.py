@@ -20,13 +20,14 @@ import trio
 
 from kasmos import __version__
 from kasmos.daemon.bus import Bus
-from kasmos.daemon.leaving import Leaving
+from kasmos.daemon.leaving import Disk, Leaving
 from kasmos.daemon.life import Health, Phase
 from kasmos.daemon.recovery import Findings, end_stray, find_untold, take_stock
 from kasmos.daemon.service import Service
 from kasmos.model import event as ev
 from kasmos.model.event import Record
 from kasmos.model.profile import ExecutionMode
+from kasmos.model.session import StopReason
 from kasmos.model.view import World
 from kasmos.orchestration.orchestrator import LiveSessions, Orchestrator, open_orchestrator
 from kasmos.serve.engine import Engine, Ground
@@ -34,6 +35,7 @@ from kasmos.serve.furnishing import make_kitchen, random_letters, service_surrou
 from kasmos.serve.links import open_log_links
 from kasmos.serve.options import Options, in_force
 from kasmos.sessions.headless import open_headless
+from kasmos.sessions.launch import Records
 from kasmos.sessions.protocol import Backend, ExecutionSession
 from kasmos.sessions.scripted import ScriptedBackend
 from kasmos.sessions.threads import in_thread
@@ -142,7 +144,7 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                     findings,
                     supervisor.detach_all,
                     ground,
-                    Leaving(orchestrator, supervisor, bus),
+                    Leaving(orchestrator, supervisor, bus, _disk_of(journal, root)),
                     awaited,
                     began_at,
                 )
@@ -194,13 +196,20 @@ async def _open_journal(options: Options, lock: StateLock) -> AsyncGenerator[tup
             await trio.to_thread.run_sync(traces.close, abandon_on_cancel=True)
 
 
+def _disk_of(journal: Journal, root: StateRoot) -> Disk:
+    def note_stop(session_id: str, reason: StopReason) -> None:
+        Records(os.fspath(root.session_dir(session_id))).note_stop(reason)
+
+    return Disk(journal.wait_stuck, lambda: journal.unwritten, note_stop)
+
+
 async def _require_room(root: StateRoot) -> None:
     """See whether there is room for new sessions.
 
     Raises:
         OSError: there is none.
     """
-    await in_thread(root.require_space, ROOM)
+    await in_thread(root.require_space, ROOM, root.sessions)
 
 
 def _open_traces(options: Options) -> Traces | None:

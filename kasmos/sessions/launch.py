@@ -42,7 +42,7 @@ import attrs
 from kasmos.exceptions import NoRoomError, SessionStartError
 from kasmos.model import codec
 from kasmos.model.profile import Limits, OutputMode
-from kasmos.model.session import ExitStatus, SessionSpec
+from kasmos.model.session import ExitStatus, SessionSpec, StopReason
 from kasmos.sessions import layout
 from kasmos.sessions.processes import ProcessEntry, parse_stat
 
@@ -126,10 +126,33 @@ class Records:
     def exit(self) -> ExitStatus | None:
         """The exit record, if it is complete."""
         if self._exit is None:
-            line = self._line(layout.EXIT)
-            if line is not None and line.isdigit():
-                self._exit = ExitStatus.from_shell(int(line))
+            code = self._exit_words()[:1]
+            if code and code[0].isdigit():
+                self._exit = ExitStatus.from_shell(int(code[0]))
         return self._exit
+
+    def stop_reason(self) -> StopReason | None:
+        """Why it was stopped, where the journal could not be told."""
+        for word in self._exit_words()[1:]:
+            with suppress(ValueError):
+                return StopReason(word.decode())
+        return None
+
+    def note_stop(self, reason: StopReason) -> None:
+        """Write behind how it ended why it was stopped: in place, which needs no room on the disk.
+
+        What has not ended, or says so already, is left as it is; so is what cannot be written.
+        """
+        words = self._exit_words()
+        if len(words) != 1 or not words[0].isdigit():
+            return
+        record = b"%s %s\n" % (words[0], reason.value.encode())
+        if len(record) <= layout.EXIT_RECORD_BYTES:
+            with suppress(OSError), open(self._path(layout.EXIT), "r+b") as file:
+                file.write(record)
+
+    def _exit_words(self) -> list[bytes]:
+        return (self._line(layout.EXIT) or b"").split()
 
     def entomb(self) -> bool:
         """Claim the directory ourselves, so that no shim can run any more; False when it is claimed already."""
