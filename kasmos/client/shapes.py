@@ -25,6 +25,15 @@ SILENCE = 60.0
 TIMEOUT = 30.0
 """Seconds for an answer, beyond what a request asks the supervisor to wait."""
 
+PATIENCE = 30.0
+"""Seconds for which a stream tries to reach a supervisor again before it gives up."""
+
+FIRST_PAUSE = 0.05
+"""Seconds before the second try; each further pause is twice as long."""
+
+LONGEST_PAUSE = 1.0
+"""Seconds."""
+
 
 @attrs.frozen
 class OutputPiece:
