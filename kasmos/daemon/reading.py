@@ -43,7 +43,7 @@ class OutputReader:
         """Read from an absolute offset, or one from the end if it is negative; wait if there is nothing yet.
 
         Raises:
-            RequestError: 410 `output_gone` if it was removed; 400 `cursor_ahead` if it has ended and never was that long.
+            RequestError: 410 `output_gone` if it was removed; 400 `cursor_ahead` if it has ended and never was so long.
 
         Cancellation: no effect.
         """

@@ -76,6 +76,7 @@ exit $?"""
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """What a disk, or a quota, says that has no room."""
+_STOP_REASONS = frozenset(reason.value.encode() for reason in StopReason)
 _RECORD_BYTES = 4096
 """What any record fits into."""
 
@@ -126,33 +127,33 @@ class Records:
     def exit(self) -> ExitStatus | None:
         """The exit record, if it is complete."""
         if self._exit is None:
-            code = self._exit_words()[:1]
-            if code and code[0].isdigit():
-                self._exit = ExitStatus.from_shell(int(code[0]))
+            code, _ = self._ending()
+            self._exit = None if code is None else ExitStatus.from_shell(code)
         return self._exit
 
     def stop_reason(self) -> StopReason | None:
         """Why it was stopped, where the journal could not be told."""
-        for word in self._exit_words()[1:]:
-            with suppress(ValueError):
-                return StopReason(word.decode())
-        return None
+        return self._ending()[1]
 
     def note_stop(self, reason: StopReason) -> None:
         """Write behind how it ended why it was stopped: in place, which needs no room on the disk.
 
         What has not ended, or says so already, is left as it is; so is what cannot be written.
         """
-        words = self._exit_words()
-        if len(words) != 1 or not words[0].isdigit():
+        code, noted = self._ending()
+        if code is None or noted is not None:
             return
-        record = b"%s %s\n" % (words[0], reason.value.encode())
+        record = f"{code} {reason.value}\n".encode()
         if len(record) <= layout.EXIT_RECORD_BYTES:
             with suppress(OSError), open(self._path(layout.EXIT), "r+b") as file:
                 file.write(record)
 
-    def _exit_words(self) -> list[bytes]:
-        return (self._line(layout.EXIT) or b"").split()
+    def _ending(self) -> tuple[int | None, StopReason | None]:
+        """The code in the exit record, and the reason behind it; None for what is not there."""
+        code, space, word = (self._line(layout.EXIT) or b"").partition(b" ")
+        if not code.isdigit() or (space and word not in _STOP_REASONS):
+            return None, None
+        return int(code), StopReason(word.decode()) if space else None
 
     def entomb(self) -> bool:
         """Claim the directory ourselves, so that no shim can run any more; False when it is claimed already."""
