@@ -368,6 +368,14 @@ class Terminal:
         self.tell(ev.ScreenSeen(self._session.spec.id, glance.state, glance.note))
 
 
+def waits_for_person(rules: Ruleset, picture: Picture) -> bool | None:
+    """Whether a screen waits for a person; None where it does not tell. See `ExecutionSession.has_updated`."""
+    state = detect(screen_of(picture), rules).state
+    if state is ScreenState.UNKNOWN:
+        return None
+    return state in (ScreenState.PERMISSION, ScreenState.QUESTION, ScreenState.DIALOG)
+
+
 def screen_of(picture: Picture) -> Screen:
     """A picture as the rules look at it."""
     return Screen.from_text(

@@ -234,6 +234,20 @@ async def test_answered_at_the_terminal(root: Path) -> None:
         assert [line for line in stand.log() if line.startswith("answered")] == ["answered yes git push"]
 
 
+async def test_has_updated(root: Path) -> None:
+    """A session in tmux knows by the rules of its program whether it waits for a person."""
+    stand = make_stand(root)
+    async with at_work(stand, "ask git push") as (live, task):
+        await stand.seen(live, ev.ApprovalRequested)
+        session = live.engine.service.terminals.require(await session_of(live, task))
+        with trio.fail_after(60):
+            while session.has_updated().prompt is not True:  # noqa: ASYNC110  # it tells when it is asked
+                await trio.sleep(0.02)
+            await session.send_keys("3")
+            while session.has_updated().prompt is not False:  # noqa: ASYNC110
+                await trio.sleep(0.02)
+
+
 async def test_question(root: Path) -> None:
     """A question is answered by choosing an option of its dialog."""
     stand = make_stand(root)
