@@ -79,7 +79,7 @@ until(lambda: supervisor.get("/v1/daemon")["healthy"])
 submit("third.md")
 until(lambda: ledger().count("done") == 2)
 daemon.send_signal(signal.SIGTERM)
-assert daemon.wait(30) == 0, said.read_text()
+assert daemon.wait(60) == 0, said.read_text()
 """
 
 

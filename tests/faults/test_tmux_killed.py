@@ -9,7 +9,7 @@ import pytest
 
 from ..conftest import Kas
 from .oracle import Scene, Task
-from .test_killed import finish, kill_at_random
+from .test_killed import finish, kill_at_random, outcome
 
 POINTS = (
     "session.spawning",
@@ -45,7 +45,7 @@ def test_killed_at_random(scene: Scene) -> None:
             if kills < 4:
                 kill_at_random(scene, running, dice)
                 kills += 1
-            code = running.wait()
+            code = outcome(running)
     assert code == 0, running.text()
     scene.judge()
     assert len(scene.lines("done")) == 10
