@@ -91,7 +91,7 @@ async def test_offsets_only_grow_while_it_truncates(ground: Ground, gate: Gate) 
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
-            # Of at least one truncation it can be known: the end of what was seen is beyond the end of all that follows.
+            # One truncation at least is known by then: what was seen ends beyond the end of all that follows.
             await until(lambda: seen[-1] == 3893)
             gate.open()
             await ended(session)
