@@ -144,18 +144,21 @@ def test_killed_at_random(scene: Scene, seed: int) -> None:
     dice = random.Random(seed)
     scene.configure(output="pipe" if seed % 2 else "file")
     tasks = [Task(f"count 10 0.0{dice.randint(1, 3)}; done_") for _ in range(40)]
-    scene.write_plan(tasks[:20], tasks[20:])
+    # The last one waits for as many kills as there are to be at least.
+    scene.write_plan(tasks[:20], [*tasks[20:], Task("until_exists go; done_")])
     kills, code = 0, -signal.SIGKILL
     while code == -signal.SIGKILL:
         with scene.start("run", "plan.md", "--max-concurrent", "8") as running:
             if kills < 15:
-                kill_at_random(scene, running, dice)
+                kill_at_random(scene, running, dice, most=2 * len(tasks))
                 kills += 1
+            if kills == 5:
+                scene.let("go")
             code = outcome(running)
-    assert kills > 4, kills
+    assert kills >= 5
     assert code == 0, running.text()
     scene.judge()
-    assert len(scene.lines("done")) == 40
+    assert len(scene.lines("done")) == 41
 
 
 def outcome(running: Running) -> int:
@@ -164,10 +167,14 @@ def outcome(running: Running) -> int:
     return 0 if "\nrun " in running.text() else code
 
 
-def kill_at_random(scene: Scene, running: Running, dice: random.Random) -> None:
-    """Kill it at some instant after some programs have done something, unless it ends before."""
-    enough = len(scene.ledger) + dice.randint(0, 10)
-    scene.wait(lambda: len(scene.ledger) > enough or running.process.poll() is not None)
+def kill_at_random(scene: Scene, running: Running, dice: random.Random, *, most: int) -> None:
+    """Kill it at some instant after some programs have done something, unless it ends before.
+
+    Args:
+        most: what the programs do is noted in so many lines; once all are there, it is not waited for another one.
+    """
+    enough = min(len(scene.ledger) + dice.randint(1, 11), most)
+    scene.wait(lambda: len(scene.ledger) >= enough or running.process.poll() is not None)
     time.sleep(dice.random() * 0.1)  # any instant will do
     running.process.kill()
 

@@ -43,7 +43,7 @@ def test_killed_at_random(scene: Scene) -> None:
     while code == -signal.SIGKILL:
         with scene.start("run", "plan.md", "--mode", "tmux", "--max-concurrent", "6") as running:
             if kills < 4:
-                kill_at_random(scene, running, dice)
+                kill_at_random(scene, running, dice, most=20)
                 kills += 1
             code = outcome(running)
     assert code == 0, running.text()
