@@ -387,7 +387,7 @@ async def test_flood_is_logged_to_the_byte(desk: Desk) -> None:
 
 
 async def test_flood_of_lines_is_logged_to_the_byte(desk: Desk) -> None:
-    """A program that leaves the terminal as it is loses no byte either; of each newline it makes two, in their place."""
+    """A program that leaves the terminal as it is loses no byte either; newlines become two bytes."""
     block = b"".join(b"%06d " % number + bytes(range(33, 105)) + b"\n" for number in range(800))
     translated = block.replace(b"\n", b"\r\n")
     blocks = 50_000_000 // len(block) + 1
