@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -14,7 +14,7 @@ from kasmos.cli.context import Place, all_ids, complete, place_of, say
 from kasmos.cli.found import Found, look_around, seconds
 from kasmos.cli.render import facts
 from kasmos.cli.render.report import describe, failures, log_name
-from kasmos.cli.render.text import Look, clean, clean_lines, columns, duration, local_moment, look_of
+from kasmos.cli.render.text import Look, clean, columns, duration, local_moment, look_of
 from kasmos.daemon.spending import say_tally
 from kasmos.daemon.wire import held_by, task_status
 from kasmos.model.session import SessionKind
@@ -134,7 +134,7 @@ class Story:
             yield f"  {self._attempt(session)}"
             yield from self._asked(session)
         yield from self._used(task_tally(world, task))
-        yield from self._tail(facts.tail_of(world, task))
+        yield from self._tail(facts.tail_lines(world, task, TAIL_LINES))
         yield from self._consequences(run, task)
         decisive = world.sessions.get(cause.session_id or "") if cause is not None else None
         if decisive is not None or sessions:
@@ -150,7 +150,7 @@ class Story:
         if session.reason:
             yield f"  {clean(session.reason)}"
         yield from self._used(session.tally)
-        yield from self._tail(session.tail)
+        yield from self._tail(facts.meant_lines(session, session.tail, TAIL_LINES))
         yield from self._where(session)
         if session.run_id and session.task_id:
             yield f"  kas why {session.run_id}.{session.task_id}"
@@ -202,8 +202,7 @@ class Story:
         if said:
             yield f"  used {said}"
 
-    def _tail(self, text: str) -> Iterator[str]:
-        lines = clean_lines(text, TAIL_LINES)
+    def _tail(self, lines: Sequence[str]) -> Iterator[str]:
         if lines:
             yield "  last lines of the output:"
             bar = self.look.paint("│" if self.look.unicode else "|", "dim")

@@ -78,7 +78,9 @@ class History:
         """A task as it is now."""
         return self.world.runs[self.run_id].tasks[task_id]
 
-    def start(self, task_id: str, *, attempt: int = 1, check: int | None = None, after: float = 0.0) -> str:
+    def start(
+        self, task_id: str, *, attempt: int = 1, check: int | None = None, harness: str = "", after: float = 0.0
+    ) -> str:
         """Start a session of a task; its id."""
         spec = self.task(task_id).spec
         session_id = f"{self.run_id}-{task_id}a{attempt}" + ("" if check is None else f"c{check}")
@@ -94,6 +96,7 @@ class History:
                 attempt=attempt,
                 check=check,
                 profile="sh",
+                harness=harness,
             ),
             after=after,
         )
