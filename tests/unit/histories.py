@@ -79,7 +79,14 @@ class History:
         return self.world.runs[self.run_id].tasks[task_id]
 
     def start(
-        self, task_id: str, *, attempt: int = 1, check: int | None = None, harness: str = "", after: float = 0.0
+        self,
+        task_id: str,
+        *,
+        attempt: int = 1,
+        check: int | None = None,
+        harness: str = "",
+        backend: ExecutionMode = ExecutionMode.HEADLESS,
+        after: float = 0.0,
     ) -> str:
         """Start a session of a task; its id."""
         spec = self.task(task_id).spec
@@ -89,7 +96,7 @@ class History:
                 session_id=session_id,
                 name=spec.name,
                 kind=SessionKind.AGENT if check is None else SessionKind.CHECK,
-                backend=ExecutionMode.HEADLESS,
+                backend=backend,
                 boot_id=self.boot,
                 run_id=self.run_id,
                 task_id=task_id,
