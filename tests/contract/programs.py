@@ -62,6 +62,10 @@ def crasher(status: int | str) -> Program:
 
 
 WAITER = _program("waiter", script=Script(output=_says(b"ready\n"), duration=math.inf))
+PROMPTER = _program(
+    "prompter",
+    script=Script(output=_says(b"ready\n"), asks=(ScriptedAsk(Ask("", text="Go on?")),), duration=math.inf),
+)
 SILENT = _program("silent", script=Script(duration=math.inf))
 STUBBORN = _program(
     "stubborn", script=Script(output=_says(b"ready\n"), duration=math.inf, ignores_terminate_for=math.inf)
