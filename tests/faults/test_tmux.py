@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -508,22 +508,34 @@ async def test_killed_program(desk: Desk) -> None:
         assert session.capture() == await session.screen() == "last words"
 
 
+def places_for_memory() -> Iterator[tuple[Path, str]]:
+    """Where a memory control group might be made, and how its limit is called: version 1, then 2 from here upwards."""
+    with open("/proc/self/cgroup") as file:
+        own = {controllers: path for _, controllers, path in (line.strip().split(":", 2) for line in file)}
+    if "memory" in own:
+        yield Path("/sys/fs/cgroup/memory", own["memory"].lstrip("/")), "memory.limit_in_bytes"
+    if "" in own:
+        inside = Path("/sys/fs/cgroup", own[""].lstrip("/"))
+        top = "/sys/fs/cgroup"
+        yield from ((place, "memory.max") for place in (inside, *inside.parents) if place.is_relative_to(top))
+
+
 @contextlib.contextmanager
 def memory_group(limit: int) -> Iterator[Path | None]:
-    """A memory control group (v1) with this limit; None where none can be made."""
-    with open("/proc/self/cgroup") as file:
-        own = [line.strip().split(":", 2)[2] for line in file if line.split(":")[1] == "memory"]
-    group = Path("/sys/fs/cgroup/memory", *(own[0].lstrip("/") for _ in own[:1]), f"kasmos-test-{os.getpid()}")
-    try:
-        group.mkdir()
-        (group / "memory.limit_in_bytes").write_text(str(limit))
-    except OSError:
-        yield None
-        return
-    try:
-        yield group
-    finally:
-        remove(group)
+    """A memory control group with this limit; None where none can be made."""
+    for place, name in places_for_memory():
+        group = place / f"kasmos-test-{os.getpid()}"
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            if is_limited(group, name, limit):
+                yield group
+                return
+        finally:
+            remove(group)
+    yield None
 
 
 def remove(group: Path) -> None:
@@ -537,18 +549,49 @@ def remove(group: Path) -> None:
     pytest.fail(f"somebody is still in {group}")
 
 
-async def test_program_out_of_memory(desk: Desk) -> None:
-    """A program that the kernel kills for its memory has ended by SIGKILL, exactly; the terminal's server lives on.
+def is_limited(group: Path, name: str, limit: int) -> bool:
+    """Limit a group's memory, as far as the group above hands the controller on, and this is one at all."""
+    swap = group / "memory.swap.max"
+    try:
+        if (group / name).exists():
+            (group / name).write_text(str(limit))
+            if swap.exists():
+                swap.write_text("0")
+            return True
+    except OSError:
+        pass
+    return False
 
-    Where no memory control group can be made, the program sends itself the signal that the kernel would.
+
+def may_read_kernel_log() -> bool:
+    """Whether the kernel's log is to be read here, and speaks of the process ids that we know."""
+    if os.readlink("/proc/self/ns/pid") != "pid:[4026531836]":
+        return False
+    try:
+        os.close(os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
+
+
+async def test_program_out_of_memory(desk: Desk, record_property: Callable[[str, object], None]) -> None:
+    """A program that the kernel kills for its memory has ended by SIGKILL, for that reason; the tmux server lives on.
+
+    That is so where a memory control group can be made; and the reason is known where the kernel's log may be read.
+    Nothing else makes the kernel kill one process alone: with a limit of its own (`RLIMIT_AS`) a program is refused
+    memory and lives. Elsewhere the program sends itself the signal, and no reason is told. The report says which.
     """
     with memory_group(48 << 20) as group:
+        record_property("killed_by", "kernel" if group is not None else "itself")
         eat = "x = bytearray(1 << 30)" if group is not None else "import os; os.kill(os.getpid(), 9)"
         enter = f"echo $$ >{group}/cgroup.procs; " if group is not None else ""
         spec = desk.sh(f"echo ready; {enter}exec python3 -c '{eat}'")
+        known = group is not None and may_read_kernel_log()
         async with desk.opened(spec) as session:
             pid = await desk.server_pid()
-            assert await ended(session) == ExitStatus(signal=signal.SIGKILL)
+            status = await ended(session)
+            assert status == ExitStatus(signal=signal.SIGKILL, out_of_memory=known)
+            assert str(status) == "killed by SIGKILL" + ": the kernel was out of memory for it" * known
             assert "ready" in await session.screen()
             assert alive(pid)
         assert desk.ground.left(spec) == []
@@ -744,6 +787,45 @@ async def test_change_is_told(desk: Desk) -> None:
             await session.tap_enter()
         assert woken[0] > seen
         await shown(session, "more")
+
+
+# --- under systemd -------------------------------------------------------------------
+
+
+async def test_systemd_gives_no_scope(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where systemd has started us and gives no scope, the server starts without one, and that is said once."""
+    monkeypatch.setattr(tmux, "_has_manager", lambda: True)
+    monkeypatch.setenv("INVOCATION_ID", "x")
+    refusing = desk.ground.root / "bin"
+    refusing.mkdir()
+    (refusing / "systemd-run").write_text("#!/bin/sh\necho 'Failed to connect to bus: No medium found' >&2\nexit 1\n")
+    (refusing / "systemd-run").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{refusing}:{os.environ['PATH']}")
+    async with desk.backend() as backend:
+        for _ in range(2):
+            async with backend.open(desk.sh("echo hello"), notify=desk.ground.notify) as session:
+                assert await ended(session) == ExitStatus(code=0)
+    (said,) = [text for text in desk.ground.warnings if "scope" in text]
+    assert "Failed to connect to bus: No medium found" in said
+    assert "KillMode=process" in said
+
+
+async def test_systemd_gives_a_scope(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where systemd has started us, the server is started by what `systemd-run` is told to run, and by nothing else."""
+    monkeypatch.setattr(tmux, "_has_manager", lambda: True)
+    monkeypatch.setenv("INVOCATION_ID", "x")
+    giving, told = desk.ground.root / "bin", desk.ground.root / "told"
+    giving.mkdir()
+    lines = ["#!/bin/sh", f'echo "$*" >>{told}', 'while [ "$1" != -- ]; do shift; done', "shift", 'exec "$@"']
+    (giving / "systemd-run").write_text("\n".join(lines) + "\n")
+    (giving / "systemd-run").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{giving}:{os.environ['PATH']}")
+    async with desk.opened(desk.sh("echo hello")) as session:
+        assert await ended(session) == ExitStatus(code=0)
+    (line,) = told.read_text().splitlines()
+    assert " --scope " in line
+    assert " new-session " in line
+    assert desk.ground.warnings == []
 
 
 # --- without tmux --------------------------------------------------------------------
