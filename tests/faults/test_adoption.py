@@ -20,7 +20,8 @@ from kasmos.model.event import KillSent, LeftoversFound, StopRequested
 from kasmos.model.profile import LeftoverPolicy, Leftovers, OutputMode
 from kasmos.model.session import ExitStatus, SessionHandle, SessionSpec, StopReason
 from kasmos.sessions import ending, launch
-from kasmos.sessions.processes import read_entry, scan
+from kasmos.sessions.process_table import scan
+from kasmos.sessions.processes import read_entry
 from kasmos.sessions.protocol import SessionNeverStarted
 from kasmos.supervision.termination import stop
 from tests.faults.conftest import BOOT, LIMIT, Gate, Ground, alive, ended, everything, kill, until, wrote

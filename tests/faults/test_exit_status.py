@@ -14,7 +14,8 @@ from kasmos.model.event import KillSent, OutputLost, StopRequested
 from kasmos.model.profile import Limits, OutputMode, StopPolicy
 from kasmos.model.session import ExitStatus
 from kasmos.sessions import ending
-from kasmos.sessions.processes import has_exit_info, read_entry, scan
+from kasmos.sessions.process_table import scan
+from kasmos.sessions.processes import has_exit_info, read_entry
 from tests.faults.conftest import LIMIT, Gate, Ground, alive, ended, everything, kill, until, wrote
 
 both_outputs = pytest.mark.parametrize("output", list(OutputMode))

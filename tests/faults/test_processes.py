@@ -22,7 +22,8 @@ from kasmos.model.session import ExitStatus, Leftover, SessionSpec
 from kasmos.sessions import launch
 from kasmos.sessions.environment import child_environment
 from kasmos.sessions.hold import Hold
-from kasmos.sessions.processes import ProcessId, read_entry, scan
+from kasmos.sessions.process_table import scan
+from kasmos.sessions.processes import ProcessId, read_entry
 from kasmos.sessions.protocol import ExecutionSession
 from kasmos.sessions.script import Script
 from kasmos.sessions.scripted import ScriptedBackend
