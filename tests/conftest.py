@@ -19,7 +19,9 @@ import pytest
 from kasmos.sessions import cgroups
 from tests.leaks import close_gate, open_gate
 
-_FOREIGN = ("KASMOS_", "GITHUB_")
+_FOREIGN = ("KASMOS_", "GITHUB_", "OTEL_", "TMUX", "LC_")
+_FOREIGN_NAMES = ("CI", "FORCE_COLOR", "NO_COLOR", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "XDG_RUNTIME_DIR")
+"""What tells kasmos of where it was started: tests that are about one of these set it."""
 _OF_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 """Signals that Python itself ignores, and that it does not pass on as ignored to what it starts."""
 
@@ -66,8 +68,10 @@ def leak_gate(request: pytest.FixtureRequest, root: Path) -> Iterator[None]:
 def state_home(leak_gate: None, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where `kas` keeps its state in this test: `XDG_STATE_HOME`. Home and configuration are empty."""
     for name in os.environ:
-        if name.startswith(_FOREIGN) or name == "CI":
+        if name.startswith(_FOREIGN) or name in _FOREIGN_NAMES:
             monkeypatch.delenv(name)
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    monkeypatch.setenv("TERM", "xterm")
     for name, folder in (("HOME", "home"), ("XDG_CONFIG_HOME", "config"), ("XDG_STATE_HOME", "state")):
         (root / folder).mkdir()
         monkeypatch.setenv(name, str(root / folder))
