@@ -59,7 +59,7 @@ async def test_who_is_not_well_answers_all_the_same(api: Api) -> None:
     assert await blocking(supervisor.alive)
     assert supervisor.version == __version__
     told = await blocking(partial(supervisor.get, "/v1/daemon"))
-    assert told["problems"] == ["the journal cannot be written"]
+    assert told["problems"] == ["the journal cannot be written at present (is the disk full?)"]
 
 
 async def test_a_refusal_is_an_error_with_its_mistakes(api: Api) -> None:

@@ -130,6 +130,7 @@ def test_checks(scene: Scene) -> None:
 
 def test_timeout(scene: Scene) -> None:
     """A task that takes longer than it may is stopped, even if it does not listen, and has timed out."""
+    scene.configure(stop_grace=0.3)
     # On a busy machine its time may be over before it has begun not to listen: then it is given more.
     for timeout in (0.3, 3, 30):
         deaf = Task("trap '' TERM; note deaf; while :; do sleep 0.05; done", f"timeout = {timeout}")
