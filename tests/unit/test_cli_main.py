@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import click
@@ -141,18 +139,6 @@ def test_an_unknown_verb_is_answered_with_what_is_near(capsys: pytest.CaptureFix
         entry.main(["stauts"])
     assert exited.value.code == 2
     assert "Did you mean 'status'?" in capsys.readouterr().err
-
-
-def test_help_needs_none_of_the_heavy_libraries() -> None:
-    """`kas --help` is quick because nothing is imported for it but click."""
-    code = (
-        "import sys\nfrom kasmos.cli.main import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
-        "print(sorted({'attrs', 'trio', 'rich', 'msgspec', 'apsw', 'quart', 'cattrs', 'httpx'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "Look:\n  status" in done.stdout
-    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize(
