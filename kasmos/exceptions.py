@@ -5,6 +5,7 @@
     ├── PlanError                 the plan document is wrong (every mistake at once)
     ├── SessionError
     │   ├── SessionStartError     the program could not be started; nothing is left behind
+    │   │   └── NoRoomError       the disk had no room for it
     │   ├── SessionClosedError    the session has ended or its scope was left
     │   ├── SessionBusyError      somebody else is using the session's input
     │   ├── DeliveryError         a text was typed, or was to be, and was not seen to be taken
@@ -64,6 +65,11 @@ class ConfigError(_MistakesError):
 class PlanError(_MistakesError):
     """The plan document is wrong; carries every mistake, not the first."""
 
+    def __init__(self, mistakes: Iterable[Mistake], warnings: Iterable[Mistake] = ()) -> None:
+        super().__init__(mistakes)
+        self.warnings = tuple(warnings)
+        """What is doubtful beside them: often why there are mistakes."""
+
 
 class SessionError(KasmosError):
     """A session could not do what was asked of it."""
@@ -71,6 +77,10 @@ class SessionError(KasmosError):
 
 class SessionStartError(SessionError):
     """The program could not be started. Nothing is left behind."""
+
+
+class NoRoomError(SessionStartError):
+    """The disk had no room for what a session needs. Nothing ran, and nothing is left behind."""
 
 
 class SessionClosedError(SessionError):

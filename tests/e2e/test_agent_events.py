@@ -17,7 +17,7 @@ from kasmos.client.results import AgentEnded, AgentSaid
 from kasmos.exceptions import RequestError
 from kasmos.model.agent_event import Result, ToolCall
 from kasmos.model.event import Record, SessionStarted
-from tests.e2e.supervisor_world import Live, Site, make_site
+from tests.e2e.supervisor_world import LIMIT, Live, Site, make_site
 
 DATA = Path(__file__).parents[1]
 RECORDED = DATA / "data" / "transcripts" / "claude" / "task.out"
@@ -99,7 +99,7 @@ async def test_a_stream_while_the_agent_works(site: Site) -> None:
     async with site.supervisor() as here:
         task = await here.submit("Do it.", agent="waits")
         seen: list[Any] = []
-        with trio.fail_after(30):
+        with trio.fail_after(LIMIT):
             async for line in lines_of(here, await session_path(here, task)):
                 seen.append(json.loads(line))
                 if seen[-1].get("event", {}).get("type") == "tool_call":
@@ -174,13 +174,29 @@ async def test_output_that_is_gone(site: Site) -> None:
             assert (gone.status_code, gone.json()["code"]) == (410, "output_gone")
 
 
+@pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson", "text/event-stream"])
+async def test_a_place_that_was_never_reached(site: Site, kind: str) -> None:
+    """A place ahead of all that an ended session has said or written is refused, as one ahead of the journal is."""
+    async with site.supervisor() as here:
+        task = await here.submit("Do it.", agent="coder")
+        await here.ended(task)
+        end = (await page(here, f"/v1/tasks/{task}/agent-events", limit=1000))["cursor"]
+        offset, _, seen = end.partition(".")
+        for place in (f"{offset}.{int(seen or 0) + 1}", f"{int(offset) + 1}"):
+            path = f"/v1/tasks/{task}/agent-events?cursor={place}"
+            ahead = await here.http.get(path, headers={"Accept": kind})
+            assert (ahead.status_code, ahead.json()["code"]) == (400, "cursor_ahead")
+        last = await here.http.get(f"/v1/tasks/{task}/agent-events?cursor={end}", headers={"Accept": kind})
+        assert last.status_code == 200
+
+
 async def test_from_another_program(site: Site) -> None:
     """A program has what an agent says as values, while it says it, from any place on, and what it came to."""
     async with site.supervisor() as here, kasmos.connect(socket=site.root.socket) as kas:
         task = await kas.submit("Do it.", agent="waits", name="worker")
         await session_path(here, task.id)
         stream, said = kas.agent_events("worker"), []
-        with trio.fail_after(30):
+        with trio.fail_after(LIMIT):
             async for one in stream:
                 said.append(one)
                 if isinstance(one.event, ToolCall):
@@ -199,7 +215,7 @@ async def test_a_stream_goes_on_with_the_next_supervisor(site: Site) -> None:
     """A stream and a feed come back by themselves when another supervisor takes over: every event once."""
     seen: list[AgentSaid] = []
     fed: list[AgentSaid] = []
-    begun, over = trio.Event(), trio.Event()
+    begun, followed, over = trio.Event(), trio.Event(), trio.Event()
 
     async def follow(kas: Client, task: str) -> None:
         async for one in kas.agent_events(task):
@@ -209,6 +225,7 @@ async def test_a_stream_goes_on_with_the_next_supervisor(site: Site) -> None:
     async def feed(kas: Client, task: str) -> None:
         async with kas.open_feed(after=None) as items:
             await items.follow_agent_events(task)
+            followed.set()
             async for item in items:
                 match item:
                     case AgentSaid():
@@ -229,12 +246,13 @@ async def test_a_stream_goes_on_with_the_next_supervisor(site: Site) -> None:
     async with trio.open_nursery() as nursery:
         async with site.supervisor() as here:
             nursery.start_soon(both)
-            with trio.fail_after(30):
+            with trio.fail_after(LIMIT):
                 await begun.wait()
+                await followed.wait()
             here.engine.abandon()
         (site.project / "gate").touch()
         async with site.supervisor() as here:
-            with trio.fail_after(30):
+            with trio.fail_after(LIMIT):
                 await over.wait()
             whole = await page(here, f"/v1/sessions/{seen[0].session_id}/agent-events", limit=1000)
     assert [one.cursor for one in seen] == [one["cursor"] for one in whole["events"]]
@@ -259,7 +277,7 @@ async def test_over_a_websocket(site: Site) -> None:
         async with kas.open_feed(after=None) as feed:
             session = await feed.follow_agent_events(task, whole["events"][1]["cursor"])
             said = []
-            with trio.fail_after(30):
+            with trio.fail_after(LIMIT):
                 while isinstance(item := await anext(feed), AgentSaid):
                     said.append(item)
             assert isinstance(item, AgentEnded)
@@ -267,6 +285,6 @@ async def test_over_a_websocket(site: Site) -> None:
             assert {one.session_id for one in said} == {session}
             for bad in ((shell, ""), (task, "nowhere")):
                 await feed.follow_agent_events(*bad)
-                with pytest.raises(RequestError), trio.fail_after(30):
+                with pytest.raises(RequestError), trio.fail_after(LIMIT):
                     await anext(feed)
             await feed.leave_agent_events(session)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import trio
 from kasmos.model import event as ev
 from kasmos.model.session import StopReason
 from kasmos.model.task import Outcome
-from tests.e2e.player_world import PROGRAMS, Stand, make_stand
+from kasmos.sessions import tmux
+from kasmos.sessions.tmux_launch import tmux_name
+from tests.e2e.player_world import LIMIT, PROGRAMS, Stand, make_stand
 from tests.e2e.supervisor_world import Live
 
 RULE = """
@@ -31,7 +34,7 @@ async def at_work(stand: Stand, prompt: str, **fields: Any) -> AsyncIterator[tup
         try:
             yield live, task
         finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 20):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + LIMIT):
                 await live.engine.service.runs.cancel_all("the test is over")
                 if not (await live.task(task))["status"].endswith(("ed", "out")):
                     await live.http.post(f"/v1/tasks/{task}/cancel")
@@ -44,7 +47,7 @@ async def session_of(live: Live, task: str) -> str:
 
 async def state_of(live: Live, session: str, name: str, value: str) -> None:
     """Wait until the screen, as it is explained, says this."""
-    with trio.fail_after(20):
+    with trio.fail_after(LIMIT):
         while (await live.http.get(f"/v1/sessions/{session}/explain")).json()[name] != value:  # noqa: ASYNC110
             await trio.sleep(0.02)
 
@@ -94,11 +97,12 @@ async def test_dialog_is_for_a_person(root: Path) -> None:
     """A dialog before the first prompt is never answered; the prompt waits visibly, and is typed when it is gone."""
     stand = make_stand(root)
     async with at_work(stand, "work 30", agent="wary") as (live, task):
-        await stand.screen(live, "dialog")
+        note = "a text waits to be typed: a dialog stands before its input"
+        await live.event(lambda event: isinstance(event, ev.ScreenSeen) and event.note == note)
         session = await session_of(live, task)
         status = (await live.http.get("/v1/status")).json()
         assert any("kas attach" in one["message"] for one in status["attention"])
-        assert status["sessions"][0]["screen_note"] == "a text waits to be typed: a dialog stands before its input"
+        assert status["sessions"][0]["screen_note"] == note
         assert stand.log() == []
         assert (await post(live, session, "keys", keys=["2"]))[0] == 200
         await stand.seen(live, ev.PromptDelivered)
@@ -123,8 +127,7 @@ async def test_asked_the_same_again(root: Path) -> None:
     async with at_work(stand, "ask git push", agent="insister") as (live, _):
         first = await stand.seen(live, ev.ApprovalRequested)
         for decision in ("allow_once", "deny"):
-            asked = await stand.event(
-                live,
+            asked = await live.event(
                 lambda event, decision=decision: (
                     isinstance(event, ev.ApprovalRequested)
                     and (decision == "allow_once" or event.approval_id != first.approval_id)
@@ -134,6 +137,81 @@ async def test_asked_the_same_again(root: Path) -> None:
             assert response.json()["status"] == "delivered"
         found = [line for line in stand.log() if line.startswith("answered")]
         assert found == ["answered yes git push", "answered no git push"]
+
+
+async def answer_elsewhere(live: Live, stand: Stand, session: str) -> None:
+    """Press a key at a session's terminal that kasmos does not know of."""
+    del live
+    socket = tmux.socket_path(stand.site.root.path, os.environ.get("XDG_RUNTIME_DIR"))
+    command = ["tmux", "-S", str(socket), "send-keys", "-t", f"={tmux_name(session)}:", "1"]
+    await trio.run_process(command)
+
+
+async def answer_with_keys(live: Live, stand: Stand, session: str) -> None:
+    """Press a key at a session's terminal as `kas keys` does."""
+    del stand
+    assert (await post(live, session, "keys", keys=["1"]))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("agent", "texts", "answer"),
+    [
+        ("player", "one|two", answer_elsewhere),
+        ("player", "same|same", answer_elsewhere),
+        ("mute", "one|two", answer_elsewhere),
+        ("ticking", "same|same", answer_with_keys),
+    ],
+    ids=["traced", "same-traced", "traceless", "same-with-keys"],
+)
+async def test_next_dialog(root: Path, agent: str, texts: str, answer: Callable[..., Awaitable[None]]) -> None:
+    """A dialog right after one that was answered at the terminal is another approval; a late answer goes nowhere."""
+    stand = make_stand(root)
+    first, second = texts.split("|")
+    async with at_work(stand, f"edit {texts}", agent=agent) as (live, task):
+        asked = await stand.seen(live, ev.ApprovalRequested)
+        assert (asked.ask.tool, asked.ask.path) == ("Edit", "a.py")
+        await answer(live, stand, await session_of(live, task))
+        withdrawn = await stand.seen(live, ev.ApprovalWithdrawn)
+        assert withdrawn.approval_id == asked.approval_id
+        following = await live.event(
+            lambda event: isinstance(event, ev.ApprovalRequested) and event.approval_id != asked.approval_id
+        )
+        response = await live.http.post(f"/v1/approvals/{asked.approval_id}", json={"decision": "allow_once"})
+        assert (response.status_code, response.json()["code"]) == (409, "stale_approval")
+        response = await live.http.post(f"/v1/approvals/{following.approval_id}", json={"decision": "deny"})
+        assert response.json()["status"] == "delivered"
+        found = [line for line in stand.log() if line.startswith("answered")]
+        assert found == [f"answered yes {first}", f"answered no {second}"]
+
+
+async def test_dialog_that_moves(root: Path) -> None:
+    """A clock, a counter and a spinner in a dialog, and other sizes of its terminal, make no other approval of it."""
+    stand = make_stand(root)
+    change = "x" * 150
+    async with at_work(stand, f"edit {change}", agent="ticking") as (live, task):
+        asked = await stand.seen(live, ev.ApprovalRequested)
+        session = await session_of(live, task)
+        for width, height in ((60, 40), (120, 14), (200, 50)):
+            assert (await post(live, session, "resize", width=width, height=height))[0] == 200
+            await drawn_again(live, session, times=10)
+        response = await live.http.post(f"/v1/approvals/{asked.approval_id}", json={"decision": "deny"})
+        assert response.json()["status"] == "delivered"
+        assert len([one for one in stand.site.events() if isinstance(one, ev.ApprovalRequested)]) == 1
+        assert stand.log()[-1] == f"answered no {change}"
+
+
+async def drawn_again(live: Live, session: str, *, times: int) -> None:
+    """Wait until a ticking player has drawn its dialog so often."""
+    first = -1
+    with trio.fail_after(LIMIT):
+        while True:
+            lines = (await live.http.get(f"/v1/sessions/{session}/screen")).json()["lines"]
+            tick = next((int(line.rpartition(" ")[2]) for line in lines if line.startswith("Waiting")), None)
+            if tick is not None:
+                first = tick if first < 0 else first
+                if tick >= first + times:
+                    return
+            await trio.sleep(0.05)
 
 
 async def test_rule_answers(root: Path) -> None:
@@ -156,6 +234,20 @@ async def test_answered_at_the_terminal(root: Path) -> None:
         assert [line for line in stand.log() if line.startswith("answered")] == ["answered yes git push"]
 
 
+async def test_has_updated(root: Path) -> None:
+    """A session in tmux knows by the rules of its program whether it waits for a person."""
+    stand = make_stand(root)
+    async with at_work(stand, "ask git push") as (live, task):
+        await stand.seen(live, ev.ApprovalRequested)
+        session = live.engine.service.terminals.require(await session_of(live, task))
+        with trio.fail_after(LIMIT):
+            while session.has_updated().prompt is not True:  # noqa: ASYNC110  # it tells when it is asked
+                await trio.sleep(0.02)
+            await session.send_keys("3")
+            while session.has_updated().prompt is not False:  # noqa: ASYNC110
+                await trio.sleep(0.02)
+
+
 async def test_question(root: Path) -> None:
     """A question is answered by choosing an option of its dialog."""
     stand = make_stand(root)
@@ -170,11 +262,19 @@ async def test_question(root: Path) -> None:
 async def test_send(root: Path) -> None:
     """A text is typed and taken; into a program at work it is refused, unless it may wait."""
     stand = make_stand(root)
-    async with at_work(stand, "work 7") as (live, task):
+    async with at_work(stand, f"until {root}/go") as (live, task), trio.open_nursery() as nursery:
         await stand.seen(live, ev.PromptDelivered)
         session = await session_of(live, task)
         code, said = await post(live, session, "input", text="too early")
         assert (code, said["code"]) == (409, "session_busy")
+        refused = live.engine.bus.newest
+
+        async def let_go() -> None:
+            waits = "a text waits to be typed"
+            await live.event(lambda event: isinstance(event, ev.ScreenSeen) and waits in event.note, after=refused)
+            (root / "go").touch()
+
+        nursery.start_soon(let_go)
         code, said = await post(live, session, "input", text="work 0.2; second", wait=True)
         assert (code, said["verified"]) == (200, True)
         assert stand.log()[-1] == "took 'work 0.2; second'"

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -55,6 +56,12 @@ def plan(*scripts: str) -> str:
 
 
 COSTS = "output = [{{ usage = {{ input = 1000, output = 50, cost = {0} }}, turns = 3 }}]"
+
+
+@pytest.fixture(autouse=True)
+def noon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is about noon here: what is spent today is not spent yesterday a moment later."""
+    monkeypatch.setenv("TZ", f"NOON{time.gmtime().tm_hour - 12:+d}")
 
 
 @pytest.fixture
@@ -108,6 +115,13 @@ def test_a_run_within_its_budget(kas: Kas, scene: Scene, project: Path) -> None:
     assert again.code == 4
     assert "the daily budget is spent: 2.00 of 1.50 USD" in again.stderr
     assert kas("run", "plan.md", "--budget-daily", "much").code == 2
+
+
+def test_a_run_spends_what_it_spends_once(kas: Kas, project: Path) -> None:
+    """What the tasks of a run cost is taken from its budget once, though the run is shown as well."""
+    (project / "plan.md").write_text(plan(*(COSTS.format(0.5) for _ in range(4))))
+    result = kas("run", "plan.md", "--budget-daily", "2.25", "--max-concurrent", "1")
+    assert result.code == 0, result.stdout + result.stderr
 
 
 def test_a_refused_login_ends_a_run_that_nobody_watches(kas: Kas, project: Path) -> None:

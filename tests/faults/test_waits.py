@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -47,6 +47,9 @@ else:
     process.wait() if how == "wait" else select.select([process.stdout], [], [])
 """
 PYTHON = (sys.executable, "-c")
+POLL = "import os, select; p = select.poll(); p.register(0, select.POLLIN); p.register(os.pipe()[0], 1); p.poll()"
+SELECT = "import os, select; terminal = os.open('/dev/tty', os.O_RDWR); select.select([terminal, os.pipe()[0]], [], [])"
+SERVER = "import select, socket; s = socket.create_server(('127.0.0.1', 0))"
 LOOP = "import select; loop = select.epoll(); loop.register(0, select.EPOLLIN); loop.poll()"
 
 
@@ -126,14 +129,19 @@ async def place(root: Path) -> AsyncIterator[Place]:
         nursery.cancel_scope.cancel()
 
 
-async def seen(session: HeadlessSession, name: str) -> InputWait:
-    """Wait until a process of this name is seen waiting."""
+async def seen(session: HeadlessSession, name: str, facts: Mapping[str, object] | None = None) -> InputWait:
+    """Wait until a process of this name is seen waiting, and then always, and each time with these facts.
+
+    Whoever started it may still be on the way to where it stays.
+    """
+    found: list[InputWait] = []
     with trio.fail_after(LIMIT):
-        while True:
-            for one in await session.look_for_waits():
-                if one.name.startswith(name):
-                    return one
+        while len(found) < 5:
+            named = [one for one in await session.look_for_waits() if one.name.startswith(name)]
+            wanted = [one for one in named if all(getattr(one, fact) == is_ for fact, is_ in (facts or {}).items())]
+            found = [*found, wanted[0]] if wanted else []
             await trio.sleep(0.05)
+    return found[-1]
 
 
 async def nobody_waits(session: HeadlessSession) -> None:
@@ -156,9 +164,12 @@ def fifo(root: Path) -> str:
         (below("pty", "sh", "-c", "read answer"), "sh", {"source": WaitSource.TERMINAL}),
         (below("pty", *PYTHON, "input()"), "python", {"source": WaitSource.TERMINAL}),
         (below("pty", *PYTHON, LOOP), "python", {"source": WaitSource.TERMINAL}),
+        (below("pty", *PYTHON, POLL), "python", {"source": WaitSource.TERMINAL}),
+        (below("pty", *PYTHON, SELECT), "python", {"source": WaitSource.TERMINAL}),
         (below("wait", "cat"), "cat", {"stalemate": True, "held_above": True, "alone": False}),
         (below("wait", *PYTHON, "input()"), "python", {"stalemate": True, "held_above": True}),
         (below("wait", *PYTHON, LOOP), "python", {"stalemate": True, "held_above": True}),
+        (below("wait", *PYTHON, POLL), "python", {"stalemate": True, "held_above": True}),
         (below("socket", "cat"), "cat", {"stalemate": True, "held_above": True}),
         (below("talk", "cat"), "cat", {"stalemate": False, "held_above": True, "alone": False}),
         (("sh", "-c", "sleep 1000 | cat; :"), "cat", {"stalemate": False, "held_above": False, "alone": False}),
@@ -167,8 +178,7 @@ def fifo(root: Path) -> str:
 async def test_who_waits_is_seen(place: Place, argv: tuple[str, ...], name: str, facts: dict[str, object]) -> None:
     """Real programs that read a terminal or a pipe are seen to, whatever they read it with, and who could write."""
     async with place.open(*argv) as session:  # type: ignore[attr-defined]
-        found = await seen(session, name)
-        assert {fact: getattr(found, fact) for fact in facts} == facts
+        found = await seen(session, name, facts)
         assert not found.is_program
 
 
@@ -187,6 +197,9 @@ async def test_who_waits_for_itself(place: Place, root: Path) -> None:
         ("sh", "-c", "sleep 1000; :"),
         (*PYTHON, "import time; time.sleep(1000)"),
         (*PYTHON, "import socket; s = socket.create_server(('127.0.0.1', 0)); s.accept()"),
+        (*PYTHON, f"{SERVER}; select.select([0, s], [], [])"),
+        (*PYTHON, f"{SERVER}; select.select([0], [], [s])"),
+        (*PYTHON, f"{SERVER}; loop = select.poll(); loop.register(0); loop.register(s); loop.poll()"),
     ],
 )
 async def test_who_does_not_wait_for_input(place: Place, argv: tuple[str, ...]) -> None:
@@ -237,7 +250,7 @@ async def test_a_server_of_tools_is_no_wait(place: Place, at_tool: float | None,
     """Who reads from its agent is told of only while that uses a tool, and only if the tool began it."""
     place.at_tool = at_tool
     async with place.open(*below("talk", "cat")) as session:  # type: ignore[attr-defined]
-        await seen(session, "cat")
+        await seen(session, "cat", {"stalemate": False, "held_above": True})
         watch = place.watch
         await place.look_until_sure(watch, 8)
         assert len(place.memory.told) == told
