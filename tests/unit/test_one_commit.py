@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 
 import attrs
 import pytest
@@ -126,4 +125,4 @@ async def test_killed_with_the_commit_of_a_step(durable: bool, autojump_clock: M
 
 async def _submit_and_wait(life: Life, document: Plan) -> None:
     await life.submit(document)
-    await trio.sleep(math.inf)
+    await trio.sleep_forever()
