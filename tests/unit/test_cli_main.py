@@ -98,6 +98,12 @@ def test_every_mistake_has_its_line(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert capsys.readouterr().err.startswith("kas: the plan is wrong\nkas: config.toml: agents.x: ")
 
 
+def test_doubts_are_told_with_the_mistakes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is doubtful in a plan is told beside what is wrong: it is often the reason."""
+    run(PlanError(_MISTAKES[:1], _MISTAKES[1:]), monkeypatch)
+    assert capsys.readouterr().err.endswith("(did you mean y?)\nkas: warning: config.toml: z: wrong\n")
+
+
 def test_messages_are_harmless(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """What an error quotes cannot move a cursor."""
     run(SupervisionError("no task '\x1b[2Jx'"), monkeypatch)
