@@ -18,6 +18,7 @@ import trio
 from kasmos.exceptions import (
     ConfigError,
     InteractiveOnlyError,
+    NoRoomError,
     SessionClosedError,
     SessionError,
     SessionLostError,
@@ -30,7 +31,7 @@ from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import Capabilities, ExitStatus, SessionHandle, SessionKind, SessionSpec
 from kasmos.sessions.output import OutputBuffer, decode_from, lines_between
 from kasmos.sessions.protocol import Notify, OutputChunk, SessionNeverStarted, Terminate, Update
-from kasmos.sessions.script import Fail, Hang, Script, ScriptedAsk, Truncate, script_from_spec
+from kasmos.sessions.script import Fail, Hang, NoRoom, Script, ScriptedAsk, Truncate, script_from_spec
 from kasmos.sessions.scripted_machine import ScriptedMachine, ScriptedProgram
 
 __all__ = ["Fail", "Hang", "Script", "ScriptedAsk", "ScriptedBackend", "ScriptedMachine", "ScriptedProgram", "Truncate"]
@@ -325,6 +326,8 @@ class ScriptedBackend:
             case Fail():
                 await trio.sleep(script.start.after)
                 raise SessionStartError(script.start.message)
+            case NoRoom():
+                raise NoRoomError("no room")
             case Hang():
                 await trio.sleep(script.start.seconds)
         if not self.machine.claim(spec.id):
