@@ -6,7 +6,6 @@ an earlier supervisor left is in hand again. The order of the end is the reverse
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 from functools import partial
@@ -16,6 +15,7 @@ import trio
 from kasmos import __version__
 from kasmos.cli.daemon.background import Pipe, Word
 from kasmos.cli.daemon.keeping import keep_tidy
+from kasmos.cli.garbage import settle
 from kasmos.cli.request import Place
 from kasmos.cli.supervise import first
 from kasmos.config.schema import OnStop
@@ -118,9 +118,7 @@ class Standing:
             engine.bus.close()
 
     async def _come_up(self, engine: Engine) -> None:
-        # All that was imported stays for good. In each of its full rounds the garbage collector would walk through it,
-        # and everybody would wait for that.
-        gc.freeze()
+        settle()
         with trio.move_on_after(ADOPTION_PATIENCE) as patience:
             await engine.wait_adopted()
         if patience.cancelled_caught:
