@@ -14,10 +14,11 @@ from typing import NoReturn
 
 import trio
 
-from kasmos.cli.admission import check, complete_streams, read_document, require_writable, reset_dispositions
+from kasmos.cli.admission import check, read_document, require_writable
 from kasmos.cli.errand import Errand
 from kasmos.cli.follow import follow
 from kasmos.cli.garbage import settle
+from kasmos.cli.process import complete_streams, reset_dispositions
 from kasmos.cli.render import make_view
 from kasmos.cli.request import Place, Request, place_of
 from kasmos.cli.supervise import Supervising

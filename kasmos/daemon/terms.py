@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
@@ -18,7 +18,9 @@ from kasmos.model.view import ApprovalView, SessionView, World
 from kasmos.orchestration.budgets import Shortage
 from kasmos.orchestration.intake import TaskAccepted, TaskSubmission
 from kasmos.sessions.protocol import ExecutionSession, OutputChunk
-from kasmos.supervision.terminal import Terminal
+
+if TYPE_CHECKING:
+    from kasmos.supervision.terminal import Terminal
 
 STDIN = "-"
 """The source of a plan that came from no file."""

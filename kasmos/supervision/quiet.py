@@ -18,7 +18,6 @@ import trio
 from kasmos.model import event as ev
 from kasmos.model.session import InputWait
 from kasmos.model.view import SessionView
-from kasmos.screens import ScreenState
 from kasmos.sessions.protocol import ExecutionSession, ProcessSession
 from kasmos.supervision.ledger import Ledger
 from kasmos.supervision.waiting import Circumstances, decide_wait, describe_wait, same_wait
@@ -137,6 +136,9 @@ class QuietWatch:
         if at_tool and tool_since is not None:
             # Read anew after an adoption, its call seems newer than the output in which it is.
             since = min(tool_since, since)
+        # Not before a session is there: what reads screens is much to import.
+        from kasmos.screens import ScreenState
+
         is_seen = screen not in ("", ScreenState.UNKNOWN)
         return Circumstances(since, at_tool, session.capabilities.interactive, is_seen=is_seen)
 

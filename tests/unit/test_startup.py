@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from quart.routing import QuartMap
 
+import kasmos
 from kasmos.api.app import MatchedRule
+from kasmos.serve.later import MODULES
 
 
 def told_by(code: str) -> Any:
@@ -63,3 +69,68 @@ def test_a_routes_url_is_built_when_it_is_asked_for() -> None:
     assert rule._build.__func__.__code__.co_filename.endswith("kasmos/api/app.py")
     assert rule.build({"name": "r1"}) == ("", "/v1/runs/r1")
     assert rule.build({"name": "r1", "after": 3}) == ("", "/v1/runs/r1?after=3")
+
+
+UNUSED = {
+    "plans": "nobody has handed anything in",
+    "screens": "no screen is there to be read",
+    "harnesses": "no agent has said anything",
+    "supervision.child": "there is no task",
+    "orchestration.assembly": "there is no task",
+    "api.documents": "nobody has asked what there is to ask for",
+    "cli.errand": "it is no `kas run`",
+    "cli.render": "there is nobody to show anything to",
+}
+"""What a daemon comes up without, and why that is right."""
+
+COMES_UP = """
+import json, os, signal, sys
+from pathlib import Path
+import kasmos.serve
+
+def look():
+    there = sorted(name for name in sys.modules if name.startswith("kasmos."))
+    Path("there").write_text(json.dumps(there))
+    os.kill(os.getpid(), signal.SIGTERM)
+
+kasmos.serve.import_later = look
+from kasmos.cli.main import main
+main(["daemon", "start", "--foreground"])
+"""
+
+
+def test_a_daemon_comes_up_without_what_only_work_needs(tmp_path: Path) -> None:
+    """Until it is ready, a daemon imports nothing that reads plans, screens or agents, or that starts tasks."""
+    (tmp_path / ".kasmos").mkdir()
+    environ = {**os.environ, "KASMOS_STATE_ROOT": str(tmp_path / "r")}
+    done = subprocess.run(
+        [sys.executable, "-c", COMES_UP], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    there = json.loads((tmp_path / "there").read_text())
+    assert "kasmos.api.status" in there
+    unused = {
+        name: why for name, why in UNUSED.items() if any(f"{one}.".startswith(f"kasmos.{name}.") for one in there)
+    }
+    assert unused == {}
+
+
+def test_what_is_imported_late_is_imported_when_a_daemon_has_come_up() -> None:
+    """Whatever a daemon's rooms import inside a function is there before anybody waits for it."""
+    rooms = [Path(kasmos.__file__).parent / room for room in ROOMS]
+    late = {name for room in rooms for path in room.rglob("*.py") for name in _imported_in_functions(path)}
+    given = set(MODULES) | WEB
+    assert late - given == {"kasmos.telemetry.traces"}
+
+
+ROOMS = ("api", "daemon", "orchestration", "supervision", "sessions", "store", "screens", "plans", "harnesses", "serve")
+WEB = {"kasmos.api", "kasmos.api.app", "kasmos.api.metrics", "kasmos.api.server"}
+"""What `import_web_stack` imports, and the routes with it."""
+
+
+def _imported_in_functions(path: Path) -> Iterator[str]:
+    for function in ast.walk(ast.parse(path.read_text())):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            for node in ast.walk(function):
+                if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.startswith("kasmos"):
+                    yield node.module

@@ -13,17 +13,17 @@ from functools import partial
 import trio
 
 from kasmos import __version__
+from kasmos.cli.awaiting import first
 from kasmos.cli.daemon.background import Pipe, Word
 from kasmos.cli.daemon.keeping import keep_tidy
 from kasmos.cli.garbage import settle
 from kasmos.cli.request import Place
-from kasmos.cli.supervise import first
 from kasmos.config.schema import OnStop
 from kasmos.daemon.held import Held
 from kasmos.daemon.leaving import Departure
 from kasmos.daemon.life import Exposition, Life, Phase, Reloaded, StopOrder
 from kasmos.exceptions import ConfigError
-from kasmos.serve import Engine, Options, import_web_stack, listen, open_engine
+from kasmos.serve import Engine, Options, import_later, import_web_stack, listen, open_engine
 from kasmos.telemetry.logs import Log
 from kasmos.telemetry.metrics import CONTENT_TYPE, LoopWatch, Metrics
 from kasmos.telemetry.notify import Notifier, watchdog_interval
@@ -130,6 +130,8 @@ class Standing:
         self._log.info(
             "daemon ready", addresses=list(self._life.addresses), adopted=len(engine.awaited), pid=os.getpid()
         )
+        await trio.to_thread.run_sync(import_later, abandon_on_cancel=True)
+        settle()
         if patience.cancelled_caught:
             await engine.wait_adopted()
             self._life.enter(Phase.READY)
