@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -26,13 +27,15 @@ from kasmos.orchestration.budgets import Place, allowance, purses
 from kasmos.orchestration.kitchen import Kitchen
 from kasmos.orchestration.modes import agent_name, mode_of
 from kasmos.plans import compile_task
-from kasmos.screens import Ruleset
 from kasmos.sessions.environment import child_environment
 from kasmos.sessions.protocol import Backend
 from kasmos.sessions.registry import require_backend
 from kasmos.supervision.handover import Thread
 from kasmos.supervision.recipe import Hindrance
 from kasmos.telemetry.spans import traceparent
+
+if TYPE_CHECKING:
+    from kasmos.screens import Ruleset
 
 PERMISSION_SERVER = (sys.executable, os.path.join(os.path.dirname(kasmos.__file__), "sessions", "permission_server.py"))
 """What runs the server of the permission tool, and its file."""

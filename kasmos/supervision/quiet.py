@@ -136,11 +136,7 @@ class QuietWatch:
         if at_tool and tool_since is not None:
             # Read anew after an adoption, its call seems newer than the output in which it is.
             since = min(tool_since, since)
-        # Not before a session is there: what reads screens is much to import.
-        from kasmos.screens import ScreenState
-
-        is_seen = screen not in ("", ScreenState.UNKNOWN)
-        return Circumstances(since, at_tool, session.capabilities.interactive, is_seen=is_seen)
+        return Circumstances(since, at_tool, session.capabilities.interactive, is_seen=_says_something(screen))
 
     def _is_told(self, session_id: str) -> bool:
         view = self._ledger.world.sessions.get(session_id)
@@ -149,6 +145,16 @@ class QuietWatch:
     def _tell(self, session_id: str, what: str, wait: InputWait | None = None) -> None:
         pid, source = (wait.pid, wait.source) if wait is not None else (None, None)
         self._ledger.append_nowait(ev.InputAwaited(session_id, what, pid, source))
+
+
+def _says_something(screen: str) -> bool:
+    """Whether it is known what a session's screen shows."""
+    if not screen:
+        return False
+    # Not before there is one: what reads screens is much to import.
+    from kasmos.screens import ScreenState
+
+    return screen != ScreenState.UNKNOWN
 
 
 def _is_in_hand(view: SessionView) -> bool:

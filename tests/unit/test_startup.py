@@ -134,3 +134,56 @@ def _imported_in_functions(path: Path) -> Iterator[str]:
             for node in ast.walk(function):
                 if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.startswith("kasmos"):
                     yield node.module
+
+
+NOT_FOR_SCRIPTS = {
+    "api": "nobody has knocked",
+    "screens": "nothing runs in a terminal",
+    "harnesses.dialect": "no program writes a stream that is understood",
+    "harnesses.parser": "no program writes a stream that is understood",
+    "model.agent_event": "no program writes a stream that is understood",
+    "supervision.terminal": "nothing runs in a terminal",
+    "cli.daemon": "it is no daemon",
+    "cli.render.junit": "no report was asked for",
+    "cli.render.summary": "no report was asked for",
+    "telemetry.logs": "it has no log",
+    "telemetry.metrics": "nobody measures it",
+    "telemetry.traces": "nobody traces it",
+    "client": "it asks no other supervisor",
+}
+"""What `kas run` does without where tasks are scripts and nobody asks, and why that is right."""
+
+RUNS = """
+import json, os, sys
+from kasmos.cli import foreground
+
+def leave(code):
+    there = sorted(sys.modules)
+    print(json.dumps([code, there]), flush=True)
+    os._exit(0)
+
+foreground._leave = leave
+from kasmos.cli.main import main
+main(["run", "plan.md"])
+"""
+
+
+def test_a_run_of_scripts_does_without_what_only_agents_need(tmp_path: Path) -> None:
+    """`kas run` of plain commands imports no web stack, no screens and no dialect of an agent."""
+    (tmp_path / ".kasmos").mkdir()
+    (tmp_path / ".kasmos/config.toml").write_text(
+        '[orchestration]\ndefault_agent = "sh"\n[agents.sh]\nprogram = "sh"\nprompt = "script"\n'
+    )
+    (tmp_path / "plan.md").write_text("# Plan\n\n## Wave 1\n\n### Task 1: it\n\n```sh\ntrue\n```\n")
+    environ = {**os.environ, "KASMOS_STATE_ROOT": str(tmp_path / "r")}
+    done = subprocess.run(
+        [sys.executable, "-c", RUNS], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    code, modules = json.loads(done.stdout.splitlines()[-1])
+    assert code == 0, done.stdout
+    there = [f"{name}." for name in modules]
+    assert "kasmos.supervision.child." in there
+    assert {name: why for name, why in NOT_FOR_SCRIPTS.items() if any(f"kasmos.{name}." in one for one in there)} == {}
+    heavy = {"quart", "hypercorn", "structlog", "prometheus_client", "rich", "httpx", "libtmux", "asyncio", "xml"}
+    assert heavy & set(modules) == set()
