@@ -12,10 +12,9 @@ import re
 from collections.abc import Iterable
 from typing import Any, NoReturn, Protocol, TypeGuard
 
-import attrs
-
 from kasmos.config.messages import guess, name_kind, one_of, show, without_quotes
 from kasmos.model import units
+from kasmos.model.value import frozen
 
 LONGEST_DURATION = 366 * 86400.0
 """Seconds. Longer ones are taken for a mistake in the unit."""
@@ -23,7 +22,7 @@ LARGEST_INTEGER = 2**63 - 1
 """What TOML promises to carry."""
 
 
-@attrs.frozen
+@frozen
 class Problem:
     """One thing that is wrong with a value; `suffix` tells which part of it, such as `[2]`."""
 
@@ -69,7 +68,7 @@ class Plain:
         return text
 
 
-@attrs.frozen
+@frozen
 class Text(Plain):
     """Text that is not empty."""
 
@@ -95,7 +94,7 @@ class Text(Plain):
         return {"type": "string", **({} if self.empty else {"minLength": 1}), **pattern}
 
 
-@attrs.frozen
+@frozen
 class Anything(Plain):
     """Any value at all."""
 
@@ -106,7 +105,7 @@ class Anything(Plain):
         return {}
 
 
-@attrs.frozen
+@frozen
 class Flag:
     """`true` or `false`."""
 
@@ -122,7 +121,7 @@ class Flag:
         return {"type": "boolean"}
 
 
-@attrs.frozen
+@frozen
 class Whole:
     """A whole number within bounds."""
 
@@ -142,7 +141,7 @@ class Whole:
         return {"type": "integer", "minimum": self.least, "maximum": self.most}
 
 
-@attrs.frozen
+@frozen
 class Number:
     """A number within bounds."""
 
@@ -162,7 +161,7 @@ class Number:
         return {"type": "number", "minimum": self.least, "maximum": self.most}
 
 
-@attrs.frozen
+@frozen
 class Duration:
     """A length of time: a number of seconds, or text with units."""
 
@@ -189,7 +188,7 @@ class Duration:
         return {"anyOf": [number, {"type": "string", "pattern": units.DURATION_PATTERN}]}
 
 
-@attrs.frozen
+@frozen
 class Size:
     """A number of bytes: a whole number, or text with a unit."""
 
@@ -221,7 +220,7 @@ class Size:
         return {"anyOf": [number, {"type": "string", "pattern": units.SIZE_PATTERN}, *words]}
 
 
-@attrs.frozen
+@frozen
 class Count:
     """A whole number that may also be `"unlimited"`, which is read as -1."""
 
@@ -241,7 +240,7 @@ class Count:
         return {"anyOf": [number, {"const": "unlimited"}]}
 
 
-@attrs.frozen
+@frozen
 class Choice(Plain):
     """One of a few words."""
 
@@ -257,7 +256,7 @@ class Choice(Plain):
         return {"enum": [str(word) for word in self.words]}
 
 
-@attrs.frozen
+@frozen
 class Signal(Plain):
     """A signal that asks a program to end, with or without `SIG`."""
 

@@ -10,9 +10,10 @@ import attrs
 
 from kasmos.config.kinds import Plain, Problem, Text, WrongValueError, wrong
 from kasmos.config.messages import as_list, guess, name_kind, show, split_words
+from kasmos.model.value import frozen
 
 
-@attrs.frozen
+@frozen
 class Words:
     """A list of texts."""
 
@@ -40,7 +41,7 @@ class Words:
         return {"type": "array", "items": self.item.schema()}
 
 
-@attrs.frozen
+@frozen
 class Command:
     """A program and its leading arguments: a shell-style text, or a list."""
 
@@ -67,7 +68,7 @@ class Command:
         return {"anyOf": [{"type": "string", "minLength": 1}, words]}
 
 
-@attrs.frozen
+@frozen
 class WordOrWords(Plain):
     """One of a few words, or a list of names; `make` turns either into the value."""
 

@@ -23,6 +23,7 @@ from typing import Final
 import attrs
 
 from kasmos.model.session import InputWait, WaitSource
+from kasmos.model.value import frozen
 from kasmos.sessions import processes
 from kasmos.sessions.processes import ProcessId
 
@@ -39,7 +40,7 @@ _HARMLESS = ("anon_inode:[eventfd]", "anon_inode:[timerfd]", "anon_inode:[signal
 """What an event loop listens to for its own purposes."""
 
 
-@attrs.frozen
+@frozen
 class _Calls:
     """Numbers of system calls on one kind of machine."""
 
@@ -133,7 +134,7 @@ def find_waits(program: ProcessId, family: Family) -> tuple[InputWait, ...]:
     return tuple(found)
 
 
-@attrs.frozen
+@frozen
 class _Looked:
     """One process, as it was seen."""
 
