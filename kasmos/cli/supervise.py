@@ -47,7 +47,7 @@ class Supervising:
                 engine.orchestrator.refuse(self._reason)
             case 2:
                 view.message("stopping at once; again to leave the programs running and go")
-                engine.orchestrator.hurry()
+                engine.leaving.hurry()
             case _:
                 view.message("left; what still runs is taken up by the next `kas run` or `kas resume`")
                 engine.abandon()
@@ -112,7 +112,10 @@ class Supervising:
                 await first(engine.orchestrator.leave_when_idle, errand.signals.first.wait)
             if errand.signals.received:
                 await self._leave(engine)
-            await engine.journal.flush()
+            if errand.signals.received:
+                await engine.leaving.wait_unless_stuck(engine.journal.flush)
+            else:
+                await engine.journal.flush()
             if after is not None:
                 with trio.move_on_after(SHOW_TIMEOUT):
                     await errand.wait_shown(engine.journal.world.seq)
@@ -144,7 +147,9 @@ class Supervising:
     async def _leave(self, engine: Engine) -> None:
         """Stop what runs, or leave it running if that was asked for; returns when nothing of it is ours any more."""
         if not self._errand.request.keep:
-            await engine.orchestrator.interrupt(self._reason)
+            departure = await engine.leaving.interrupt(self._reason)
+            if departure.unwritten:
+                self._errand.view.message(str(departure))
             return
         left = await engine.leaving.depart(self._reason, stop=False)
         if left.left:

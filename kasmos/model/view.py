@@ -239,6 +239,8 @@ class Active:
     session_id: str
     approval_id: str | None = None
     """What the session waits for a person to answer."""
+    no_room: str = ""
+    """Why the disk has no room for the session: nothing of it has run, and it begins when there is room."""
 
 
 @frozen

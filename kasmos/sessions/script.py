@@ -54,6 +54,11 @@ class Hang:
 
 
 @frozen
+class NoRoom:
+    """The disk has no room for the program."""
+
+
+@frozen
 class Truncate:
     """In the place of output: the program truncates its log, and all it wrote so far is lost."""
 
@@ -94,7 +99,7 @@ class Script:
     """How it ends if left alone; a number is an exit code."""
     duration: float | None = None
     """Seconds until it ends if left alone; None means right after its last output, `math.inf` never."""
-    start: Fail | Hang | None = None
+    start: Fail | Hang | NoRoom | None = None
     """What is wrong with its start."""
     last_words: bytes = b""
     """Written when it ends because it was asked to."""

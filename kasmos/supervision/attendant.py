@@ -22,7 +22,7 @@ from kasmos.model.task import Cause, CauseKind, Outcome
 from kasmos.model.view import DeliveryState, SessionView
 from kasmos.sessions.protocol import AskSource, ExecutionSession, TerminalSession
 from kasmos.supervision import transitions
-from kasmos.supervision.desk import Desk, DeskTerms
+from kasmos.supervision.desk import Desk, DeskTerms, pending
 from kasmos.supervision.duties import Duty, wait_beside
 from kasmos.supervision.hearing import Reading
 from kasmos.supervision.meter import Meter, MeterTerms
@@ -259,7 +259,8 @@ class Attendant:
         from kasmos.supervision.turn import wait_turn_over
 
         watched, tell = cast(TerminalSession, session), self._ledger.append_nowait
-        terminal = Terminal(watched, rules, tell, self._around.wall, self._recipe.typed_max)
+        known = [view.ask.identity for view in pending(self._ledger.world, session.spec.id)]
+        terminal = Terminal(watched, rules, tell, self._around.wall, self._recipe.typed_max, known)
         self.terminal = terminal
         self.desk = self._make_desk(terminal)
         duties: list[Duty] = [terminal.watch, self.desk.run]

@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ import trio
 from kasmos.model.event import Event
 from kasmos.model.profile import ExecutionMode, StopPolicy
 from kasmos.model.session import ExitStatus, SessionSpec
+from kasmos.screens import rules_for
 from kasmos.sessions.headless import open_headless
-from kasmos.sessions.protocol import Backend, ExecutionSession
+from kasmos.sessions.protocol import Backend, ExecutionSession, Recognise
 from kasmos.sessions.script import Script
 from kasmos.sessions.scripted import ScriptedBackend, ScriptedMachine
 from kasmos.sessions.tmux_backend import open_tmux
+from kasmos.supervision.terminal import waits_for_person
 from kasmos.supervision.termination import terminate
 from tests.contract.programs import FOLDER, MISSING, Program
 
@@ -129,7 +132,10 @@ async def tmux_stage(root: Path) -> AsyncIterator[Stage]:
 
     @asynccontextmanager
     async def another() -> AsyncIterator[Backend]:
-        async with open_headless(state, terminate=terminate) as headless, open_tmux(state, headless) as backend:
+        async with (
+            open_headless(state, terminate=terminate) as headless,
+            open_tmux(state, headless, find_recogniser=_find_recogniser) as backend,
+        ):
             yield backend
 
     async with another() as backend:
@@ -141,6 +147,10 @@ async def tmux_stage(root: Path) -> AsyncIterator[Stage]:
             lives=_marked_process_lives,
             scripts={},
         )
+
+
+def _find_recogniser(argv: tuple[str, ...]) -> Recognise:
+    return partial(waits_for_person, rules_for(argv))
 
 
 def _marked_process_lives(session_id: str) -> bool:

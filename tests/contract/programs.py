@@ -8,8 +8,9 @@ from pathlib import Path
 
 import attrs
 
+from kasmos.model.approval import Ask
 from kasmos.model.session import ExitStatus
-from kasmos.sessions.script import Fail, Script, Truncate
+from kasmos.sessions.script import Fail, Script, ScriptedAsk, Truncate
 
 FOLDER = Path(__file__).parent.parent / "programs"
 
@@ -61,6 +62,10 @@ def crasher(status: int | str) -> Program:
 
 
 WAITER = _program("waiter", script=Script(output=_says(b"ready\n"), duration=math.inf))
+PROMPTER = _program(
+    "prompter",
+    script=Script(output=_says(b"ready\n"), asks=(ScriptedAsk(Ask("", text="Go on?")),), duration=math.inf),
+)
 SILENT = _program("silent", script=Script(duration=math.inf))
 STUBBORN = _program(
     "stubborn", script=Script(output=_says(b"ready\n"), duration=math.inf, ignores_terminate_for=math.inf)

@@ -361,6 +361,28 @@ async def test_has_updated(stage: Stage) -> None:
         assert not session.has_updated()
 
 
+async def test_has_updated_of_one_that_asks_nothing(stage: Stage) -> None:
+    """A program that asks nothing has no prompt, or none that can be told of: no rules know its screen."""
+    async with stage.open(programs.WAITER) as session:
+        await wrote(session, b"ready\n")
+        changed, prompt = session.has_updated()
+        assert (changed, prompt) == (True, None if session.capabilities.interactive else False)
+
+
+async def test_has_updated_of_one_that_asks(stage: Stage) -> None:
+    """A program that asks at its terminal, or by itself, has a prompt until it ends; one that cannot never has."""
+    async with stage.open(programs.PROMPTER) as session:
+        await wrote(session, b"ready")
+        capabilities = session.capabilities
+        if capabilities.interactive or capabilities.asks:
+            await until(lambda: session.has_updated().prompt is True)
+        else:
+            assert session.has_updated().prompt is False
+        await session.kill()
+        await ended(session)
+        assert session.has_updated().prompt is False
+
+
 async def test_capture_lines(stage: Stage) -> None:
     """What is captured are lines in memory, counted as a Python slice counts; or a screen's, as tmux counts them."""
     async with stage.open(programs.chatty(5)) as session:

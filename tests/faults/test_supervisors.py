@@ -303,7 +303,7 @@ def test_stop_all_ends_what_was_interrupted_too(scene: Scene) -> None:
 def test_ending_for_good_without_a_supervisor(scene: Scene, capfd: pytest.CaptureFixture[str]) -> None:
     """A run can be ended for good where no supervisor is: its program is stopped, and nothing else is taken up."""
     scene.write_plan([Task("if first; then sleep 60; fi; done_")], name="other.md")
-    scene.write_plan([Task("if first; then sleep 60; fi; done_"), Task("until_exists never")])
+    scene.write_plan([Task("until_exists never")] * 2)
     with scene.start("run", "other.md") as running:
         scene.wait_started("1", running)
         running.signal(signal.SIGINT)

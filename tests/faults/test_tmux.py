@@ -386,6 +386,27 @@ async def test_flood_is_logged_to_the_byte(desk: Desk) -> None:
         assert (desk.ground.directory(spec) / "output.log").stat().st_size == count
 
 
+async def test_flood_of_lines_is_logged_to_the_byte(desk: Desk) -> None:
+    """A program that leaves the terminal as it is loses no byte either; each newline is two, in its place."""
+    block = b"".join(b"%06d " % number + bytes(range(33, 105)) + b"\n" for number in range(800))
+    translated = block.replace(b"\n", b"\r\n")
+    blocks = 50_000_000 // len(block) + 1
+    count = blocks * len(block)
+    async with desk.backend() as backend:
+        await backend.host()
+        before = resident(await desk.server_pid())
+        spec = desk.spec(PROGRAMS / "cooked_flood", str(count))
+        async with backend.open(spec, notify=desk.ground.notify) as session:
+            assert await ended(session) == ExitStatus(code=0)
+            assert session.output_bytes == count + 800 * blocks
+            assert resident(await desk.server_pid()) - before < 30_000_000
+    with (desk.ground.directory(spec) / "output.log").open("rb") as log:
+        # By size and content: nothing is lost, added or in another place.
+        assert all(log.read(len(translated)) == translated for _ in range(blocks))
+        assert log.read() == b""
+    assert desk.ground.told(OutputLost) == []
+
+
 @pytest.mark.parametrize("who", ["reader", "both"])
 async def test_stopped_logger(desk: Desk, who: str) -> None:
     """A logger that somebody stopped does not make the tmux server grow for ever, and loses nothing."""
