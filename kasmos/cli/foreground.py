@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import trio
 
+import kasmos.supervision.child  # noqa: F401  # every run needs it: not in the middle of its first start
 from kasmos.cli.admission import check, read_document, require_writable
 from kasmos.cli.errand import Errand
 from kasmos.cli.follow import follow
