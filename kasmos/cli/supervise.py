@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Mapping
 
-import attrs
 import trio
 
 from kasmos.cli.awaiting import first
@@ -160,7 +159,7 @@ class Supervising:
         errand = self._errand
         await self._try_refused_logins_again(engine)
         after = engine.journal.world.seq
-        before = _snapshot(engine.journal.world)
+        before = engine.journal.world.copy()
         handed_in = before.runs.get(errand.run_id or "")
         if handed_in is not None and errand.document is not None:
             # It was handed to a supervisor that is gone. Perhaps only its end was missed: nothing is run again.
@@ -264,8 +263,3 @@ class Supervising:
                 lines = [line for line in text.splitlines() if line.strip()]
                 tails[session.spec.id] = lines[-1] if lines else ""
         return tails
-
-
-def _snapshot(world: World) -> World:
-    """The world as it is now. Views are frozen, so the dictionaries are all that needs a copy."""
-    return attrs.evolve(world, runs=dict(world.runs), sessions=dict(world.sessions))

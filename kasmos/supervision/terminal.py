@@ -247,7 +247,7 @@ class Terminal:
         with trio.move_on_at(until):
             await self._changed.wait()
 
-    async def wait_turn_over(self) -> None:
+    async def wait_between_turns(self) -> None:
         """Wait until the screen has shown for a moment that no turn is under way, or it is seen no more.
 
         What cannot be read is not waited for. Cancellation: no effect.

@@ -14,6 +14,7 @@ import attrs
 import pytest
 import trio
 
+from kasmos.model.approval import ALLOW
 from kasmos.model.event import Event
 from kasmos.model.profile import ExecutionMode, StopPolicy
 from kasmos.model.session import ExitStatus, SessionSpec
@@ -21,7 +22,7 @@ from kasmos.screens import rules_for
 from kasmos.sessions.headless import open_headless
 from kasmos.sessions.protocol import Backend, ExecutionSession, Recognise
 from kasmos.sessions.script import Script
-from kasmos.sessions.scripted import ScriptedBackend, ScriptedMachine
+from kasmos.sessions.scripted import ScriptedBackend, ScriptedMachine, ScriptedSession
 from kasmos.sessions.tmux_backend import open_tmux
 from kasmos.supervision.terminal import waits_for_person
 from kasmos.supervision.termination import terminate
@@ -71,6 +72,15 @@ class Stage:
         """Makes events durable, as far as this stage goes."""
         await trio.lowlevel.checkpoint()
         self.events.append(event)
+
+    async def let_go_on(self, session: ExecutionSession) -> None:
+        """Have a program go on that waits for this, `TRUNCATOR`."""
+        if isinstance(session, ScriptedSession):
+            ask = await session.wait_ask(None)
+            assert ask is not None
+            await session.answer(ask, ALLOW)
+        else:
+            (self.cwd / "go").touch()
 
     def open(self, program: Program, **changes: Any) -> AbstractAsyncContextManager[ExecutionSession]:
         """Start this program in a new session."""

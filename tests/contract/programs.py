@@ -78,5 +78,11 @@ LAST_WORDS = _program(
 )
 BINARY = _program("binary", script=Script(output=_says(b"a\x00b\xff\xfec\xc3")))
 NO_NEWLINE = _program("nonewline", script=Script(output=_says(b"no newline")))
-TRUNCATOR = _program("truncator", script=Script(output=((0.0, b"before\n"), (0.1, Truncate()), (0.0, b"after\n"))))
+TRUNCATOR = _program(
+    "truncator",
+    script=Script(
+        output=((0.0, b"before\n"), (0.01, Truncate()), (0.0, b"after\n")), asks=(ScriptedAsk(Ask("", command="go")),)
+    ),
+)
+"""Goes on when it is let: the real one by a file, `go`, the scripted one by an answer."""
 MISSING = _program("no_such_program", script=Script(start=Fail("there is no such program")))
