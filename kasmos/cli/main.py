@@ -227,9 +227,11 @@ def _leaves(error: BaseException) -> list[BaseException]:
 
 def _lines(error: Exception) -> list[str]:
     from kasmos.cli.render.text import clean
-    from kasmos.exceptions import RequestError
+    from kasmos.exceptions import PlanError, RequestError
 
     lines = str(error).splitlines() or [type(error).__name__]
+    if isinstance(error, PlanError):
+        lines += [f"warning: {doubt}" for doubt in error.warnings]
     if isinstance(error, RequestError):
         lines += [str(mistake) for mistake in error.mistakes]
     return [clean(line) for line in lines]
