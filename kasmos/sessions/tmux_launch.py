@@ -52,6 +52,8 @@ read -r s </proc/self/stat; { printf '%s\n' "$s" >copier; } 2>/dev/null || no "n
 exec "$2" -I -S "$3"
 """
 """Attached before the program may run; where it cannot be, it shuts the gate, so that nothing runs unheard."""
+NO_LOGGER = " is not there"
+"""What it says where it cannot be run: room on the disk would not help."""
 
 
 def pane_command(directory: str, spec: SessionSpec, soft_nofile: int) -> list[str]:
