@@ -14,8 +14,8 @@ from kasmos.harnesses.claude import ClaudeDialect, QwenDialect
 from kasmos.harnesses.codex import CodexDialect
 from kasmos.harnesses.completion import conclude
 from kasmos.harnesses.conclusion import Conclusion, Shortfall, Usage
-from kasmos.harnesses.dialect import Dialect
-from kasmos.harnesses.evidence import Evidence
+from kasmos.harnesses.dialect import Dialect, report
+from kasmos.harnesses.evidence import Evidence, Verdict
 from kasmos.harnesses.facts import Facts
 from kasmos.harnesses.fields import mended, plain
 from kasmos.harnesses.foreign import Guarded
@@ -155,10 +155,21 @@ class TranscriptParser:
                 if value["dir"] == ">" and "error" in inner:
                     return []  # what we have refused is no error of the program
                 value = inner  # one direction of a recorded conversation
+            elif type(inner) is dict and value.get("dir") == "=":
+                return self._remark(inner)
             return self._dialect.record(value)
         if type(value) is list and value and all(type(one) is dict for one in value):
             return [event for one in value for event in self._dialect.record(one)]
         return self._dialect.text(line.decode("utf-8", "replace").rstrip("\r"))
+
+    def _remark(self, said: dict[str, Any]) -> list[AgentEvent]:
+        """What the mediator itself has to say of a program."""
+        words = said.get("error")
+        if type(words) is not str:
+            return []
+        problem = self.evidence.judge(words)
+        self.evidence.settle(Verdict(False, "error", problem))
+        return [report(problem)]
 
     def _salvage(self, text: str) -> list[AgentEvent]:
         """JSON with something before, behind or between: two writers on one file, a wrapper's prefix."""

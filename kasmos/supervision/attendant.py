@@ -30,6 +30,7 @@ from kasmos.supervision.meter import Meter, MeterTerms
 from kasmos.supervision.prompting import deliver_prompt
 from kasmos.supervision.recipe import Recipe, Surroundings
 from kasmos.supervision.relief import Relief
+from kasmos.supervision.retort import Retort
 from kasmos.supervision.stop_order import StopOrder
 from kasmos.supervision.terminal import Terminal
 from kasmos.supervision.termination import stop
@@ -256,7 +257,7 @@ class Attendant:
         watched, tell = cast(TerminalSession, session), self._ledger.append_nowait
         terminal = Terminal(watched, rules, tell, self._around.wall, self._recipe.typed_max)
         self.terminal = terminal
-        self.desk = self._make_desk(terminal)
+        self.desk = self._make_desk(Retort(terminal))
         duties: list[Duty] = [terminal.watch, self.desk.run]
         prompt = self._recipe.typed_prompt(session.spec.attempt)
         if prompt is not None:

@@ -128,6 +128,29 @@ def test_approved_and_denied(shop: Workshop, person: Person, name: str) -> None:
     assert "denied" not in path.read_text()
 
 
+@pytest.mark.parametrize("name", ["claude", "codex", "opencode", "gemini", "qwen"])
+def test_told_why(shop: Workshop, person: Person, name: str) -> None:
+    """Why a person said no at a program's own dialog is typed into its input after it, and reaches its model once."""
+    shop.seat(name, may="nothing")
+    path = shop.kas.cwd / "f.txt"
+    step = f"edit {path} world denied" if name == "codex" else "run touch denied.txt"
+    shop.write_tasks({name: f"{step} ;; say done"})
+    with shop.start() as kas:
+        person.wait(lambda: waiting(shop), kas)
+        answered = shop.kas("deny", waiting(shop)[0].approval_id, "--reason", "nothing on Fridays", timeout=LIMIT)
+        assert answered.code == 0, answered.stderr
+        assert "typed into its input" in answered.stdout
+        person.wait(lambda: len(shop.asked(name)) > 1, kas)
+        # gemini forgets what it was refused: its model would go on with the same.
+        kas.signal(signal.SIGTERM)
+        assert kas.wait() == 128 + signal.SIGTERM
+    assert shop.told(ev.DeliveryFailed) == [], shop.screens()
+    assert not (shop.kas.cwd / "denied.txt").exists()
+    assert path.read_text() == "hello\nworld\n"
+    told = [json.dumps(shop.model.body(entry["n"])).count("nothing on Fridays") for entry in shop.asked(name)]
+    assert (told[0], told[-1]) == (0, 1), shop.screens()
+
+
 @pytest.mark.parametrize("name", ["claude", "codex"])
 def test_first_start(shop: Workshop, person: Person, name: str) -> None:
     """The dialogs of a first start are for a person; the prompt waits until they are gone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import time
@@ -73,6 +74,23 @@ def test_is_denied_by_a_rule(shop: Workshop, name: str) -> None:
     assert isinstance(said, ev.SessionConcluded)
     assert said.failure is not None
     assert said.failure.kind == "tool_denied"
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_is_told_why(shop: Workshop, name: str) -> None:
+    """A person's reason for a no reaches the model of a headless program, once, whatever its protocol."""
+    let_ask(shop, name)
+    shop.write_tasks({name: "run touch denied.txt ;; say done ;; say so"})
+    with shop.start() as kas:
+        approval = wait_for(lambda: asked(shop, ASKING[name]))
+        denied = shop.kas("deny", approval, "--reason", "touch nothing on Fridays")
+        assert denied.code == 0, denied.stderr
+        assert kas.wait() == 1
+    assert not (shop.kas.cwd / "denied.txt").exists()
+    # What a model was told once is in every request after it.
+    told = [json.dumps(shop.model.body(entry["n"])).count("touch nothing on Fridays") for entry in shop.asked(name)]
+    assert told[0] == 0, shop.output()
+    assert told[-1] == 1, shop.output()
 
 
 @pytest.mark.parametrize("name", [name for name in ASKING if name != "claude"])
