@@ -56,6 +56,13 @@ class Ear:
     def opened(self) -> None:
         pass
 
+    def remark(self, said: Message) -> None:
+        json.dumps(said)
+
+    @property
+    def pid(self) -> int:
+        return os.getpid()
+
     def end(self, code: int, words: str = "") -> None:
         self.codes.append(code)
 

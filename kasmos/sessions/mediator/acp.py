@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+from kasmos.sessions.mediator.books import Books, Tally, find_books
 from kasmos.sessions.mediator.link import (
     METHOD_NOT_FOUND,
     MOST_KEPT,
@@ -55,6 +56,9 @@ class AgentClient:
         self._reasons: list[str] = []
         """What is to be told when the turn is over: the protocol has no place for a reason in its answer."""
         self._cancelled = False
+        self._books = Books()
+        self._used: Tally | None = Tally()
+        """By the program's own books; None once they were not to be believed."""
 
     def begin(self) -> None:
         """Introduce ourselves."""
@@ -105,13 +109,21 @@ class AgentClient:
     def _initialized(self, message: Message) -> None:
         if self._failed(message):
             return
-        capabilities = dict_of(dict_of(message.get("result")).get("agentCapabilities"))
+        result = dict_of(message.get("result"))
+        name = text_of(dict_of(result.get("agentInfo")).get("name"))
+        self._books = find_books(name, self._link.pid)
         if not self._conversation:
             self._request("session/new", self._place, self._opened)
-        elif capabilities.get("loadSession") is True:
-            self._request("session/load", {"sessionId": self._conversation, **self._place}, self._opened)
-        else:
+        elif dict_of(result.get("agentCapabilities")).get("loadSession") is not True:
             self._link.end(1, "the program cannot go on with a conversation: it loads no sessions")
+        elif pause := self._books.pause(self._conversation):
+            why = f"{name} cannot load a conversation in the minute in which it began: waiting {pause:.0f} s"
+            self._link.wait(pause, why, self._load)
+        else:
+            self._load()
+
+    def _load(self) -> None:
+        self._request("session/load", {"sessionId": self._conversation, **self._place}, self._opened)
 
     def _opened(self, message: Message) -> None:
         if self._failed(message):
@@ -125,6 +137,8 @@ class AgentClient:
 
     def _start(self, session: str) -> None:
         self._session = session
+        if self._conversation:
+            self._books.open(session)
         self._link.opened()
         self._say(self._prompt, hidden="prompt")
 
@@ -140,11 +154,16 @@ class AgentClient:
     def _done(self, message: Message) -> None:
         if self._failed(message):
             return
+        result = dict_of(message.get("result"))
+        used = self._books.close(self._session, result)
+        self._used = None if used is None or self._used is None else self._used.plus(used)
         if self._reasons and not self._cancelled:
             text, self._reasons = "\n".join(self._reasons), []
             self._say(text)
-        else:
-            self._link.end(0 if dict_of(message.get("result")).get("stopReason") in _DONE else 1)
+            return
+        if self._used is not None:
+            self._link.remark({"usage": self._used._asdict()})
+        self._link.end(0 if result.get("stopReason") in _DONE else 1)
 
     # -- during the turn ---------------------------------------------------------------------------------
 

@@ -34,6 +34,13 @@ class Link(Protocol):
     def opened(self) -> None:
         """The program speaks the protocol, and is about to get its prompt: it may be silent from now on."""
 
+    def remark(self, said: Message) -> None:
+        """Log what we have to say ourselves; who reads the log knows it by that."""
+
+    @property
+    def pid(self) -> int:
+        """The program's process."""
+
     def end(self, code: int, words: str = "") -> None:
         """The turn is over: the exit code that says how, and words for the log where nobody else has any."""
 

@@ -200,7 +200,7 @@ class Mediation:
             return
         after = self._requested if self._understood else ""
         words = of_the_mute(self._protocol, self._opening_limit, after, self._last_words)
-        self._log_own(json.dumps({"dir": "=", "msg": {"error": words}}).encode() + b"\n")
+        self.remark({"error": words})
         self.end(1)
         self._deadline = time.monotonic() + HURRIED_GRACE  # who says nothing has nothing to put away
 
@@ -296,6 +296,15 @@ class Mediation:
     def opened(self) -> None:
         """See `Link`."""
         self._mute_at = None
+
+    def remark(self, said: Message) -> None:
+        """See `Link`."""
+        self._log_own(json.dumps({"dir": "=", "msg": said}).encode() + b"\n")
+
+    @property
+    def pid(self) -> int:
+        """See `Link`."""
+        return self._process.pid
 
     def end(self, code: int, words: str = "") -> None:
         """See `Link`."""
