@@ -5,6 +5,7 @@
     ├── PlanError                 the plan document is wrong (every mistake at once)
     ├── SessionError
     │   ├── SessionStartError     the program could not be started; nothing is left behind
+    │   │   └── NoRoomError       the disk had no room for it
     │   ├── SessionClosedError    the session has ended or its scope was left
     │   ├── SessionBusyError      somebody else is using the session's input
     │   ├── DeliveryError         a text was typed, or was to be, and was not seen to be taken
@@ -71,6 +72,10 @@ class SessionError(KasmosError):
 
 class SessionStartError(SessionError):
     """The program could not be started. Nothing is left behind."""
+
+
+class NoRoomError(SessionStartError):
+    """The disk had no room for what a session needs. Nothing ran, and nothing is left behind."""
 
 
 class SessionClosedError(SessionError):

@@ -1,8 +1,8 @@
-"""Named points at which a test can make the process die, or one operation fail.
+"""Named points at which a test can make the process die, one operation fail, or a disk hang.
 
 Armed only by the environment variable `KASMOS_FAILPOINTS`, a comma-separated list of
-`NAME=ACTION[@N]`: at the N-th time (default 1) the point is reached, `kill` sends SIGKILL to this process
-and `error` raises `OSError(EAGAIN)`. Unarmed, a point costs one dictionary look-up.
+`NAME=ACTION[@N]`: at the N-th time (default 1) the point is reached, `kill` sends SIGKILL to this process,
+`error` raises `OSError(EAGAIN)`, and `hang` never returns. Unarmed, a point costs one dictionary look-up.
 The names are listed here so that tests can visit every one of them.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 
 POINTS = (
     "run.accepted",
@@ -60,7 +61,7 @@ def _parse(text: str) -> dict[str, tuple[str, int]]:
     for item in filter(None, text.split(",")):
         name, _, rest = item.partition("=")
         action, _, count = rest.partition("@")
-        if name not in POINTS or action not in ("kill", "error"):
+        if name not in POINTS or action not in ("kill", "error", "hang"):
             raise ValueError(f"KASMOS_FAILPOINTS: no such failpoint or action: {item!r}")
         armed[name] = (action, int(count or 1))
     return armed
@@ -70,7 +71,7 @@ _armed = _parse(os.environ.get("KASMOS_FAILPOINTS", ""))
 
 
 def reach(name: str) -> None:
-    """Die or fail here if this point is armed.
+    """Die, fail or hang here if this point is armed.
 
     Raises:
         OSError: EAGAIN, when armed with `error`.
@@ -83,5 +84,7 @@ def reach(name: str) -> None:
         return
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if action == "hang":
+        threading.Event().wait()
     del _armed[name]
     raise OSError(errno.EAGAIN, f"failpoint {name}")

@@ -7,6 +7,7 @@ which nothing of it has any effect, just as after SIGKILL. Time is Trio's, so a 
 
 from __future__ import annotations
 
+import errno
 import itertools
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ from kasmos.sessions.script import Script
 from kasmos.sessions.scripted import ScriptedBackend, ScriptedMachine
 from kasmos.store.fold import fold
 from kasmos.supervision.recipe import Surroundings
+from kasmos.supervision.room import open_room
 from kasmos.supervision.supervisor import Supervisor, open_supervisor
 from kasmos.supervision.termination import terminate
 
@@ -223,12 +225,16 @@ class Town:
     may_ask: bool = True
     machine: ScriptedMachine = attrs.field(factory=ScriptedMachine)
     records: list[Record] = attrs.field(factory=list)
+    said: list[str] = attrs.field(factory=list)
+    """What supervisors said of the disk."""
     bugs: list[str] = attrs.field(factory=list)
     """What supervisors reported as errors of their own."""
     undeclared: list[str] = attrs.field(factory=list)
     """Sessions that were started without a durable intent."""
     rand: Callable[[], float] = lambda: 0.5
     write_times: Sequence[float] = (WRITE_TIME,)
+    is_full: Callable[[], bool] = lambda: False
+    """Whether the disk has no room where it is looked for."""
     downtime: float = 0.0
     """Seconds between the death of supervisors and the birth of the next: what is left of them takes time to unwind."""
     _booted: float = 0.0
@@ -296,8 +302,10 @@ class Town:
     async def _open(self, journal: SimJournal, scope: trio.CancelScope) -> AsyncIterator[Life]:
         backend = ScriptedBackend(self._start, terminate=terminate, machine=self.machine)
         live = LiveSessions()
-        around = Surroundings(journal, self.machine.boot_id, self.now, self.rand, live.started, live.ended)
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery, open_room(self._probe, report=self.said.append) as room:
+            around = Surroundings(
+                journal, self.machine.boot_id, self.now, self.rand, live.started, live.ended, room=room
+            )
             nursery.start_soon(journal.run)
             nursery.start_soon(_die_with, journal, backend, scope)
             untold = find_untold(journal.world, lambda seq: self.records[seq:])
@@ -331,6 +339,11 @@ class Town:
             self.undeclared.append(spec.id)
         self._boots[spec.id] = self.machine.boot_id
         return self.scripts(spec)
+
+    async def _probe(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.is_full():
+            raise OSError(errno.ENOSPC, "no space left")
 
     def _kitchen(self, backend: Backend) -> Kitchen:
         return Kitchen(

@@ -143,8 +143,8 @@ class AgentEventStream(Body):
             piece = await _take(self._app, self._reader, STREAM_EVENTS, lines.HEARTBEAT_INTERVAL)
         except RequestError as error:
             self._over = True
-            gone = {"type": "output_gone", "session_id": self._reader.session_id, "detail": error.detail}
-            self._pieces.extend(pieces(self._line(encode(gone), "output_gone")))
+            told = {"type": error.code, "session_id": self._reader.session_id, "detail": error.detail}
+            self._pieces.extend(pieces(self._line(encode(told), error.code)))
             return
         self._tell(piece)
         if not self._pieces:

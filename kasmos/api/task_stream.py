@@ -140,10 +140,10 @@ class _OutputLines:
         assert self._session is not None
         try:
             output = await self._service.sessions.read_output(self._session, self._offset, OUTPUT_PIECE)
-        except RequestError:
-            gone = {"type": "output_gone", "task_id": self._id, "session_id": self._session}
+        except RequestError as error:
+            told = {"type": error.code, "task_id": self._id, "session_id": self._session, "detail": error.detail}
             self._session = None
-            return self._line(gone)
+            return self._line(told)
         chunk = output.chunk
         self._offset = chunk.end
         text = self._decoder.decode(chunk.data, final=final and len(chunk.data) < OUTPUT_PIECE)

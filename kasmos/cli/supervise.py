@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-import attrs
 import trio
 
 from kasmos.cli.errand import Errand, continuing, ending, trying_again
@@ -46,7 +45,7 @@ class Supervising:
                 engine.orchestrator.refuse(self._reason)
             case 2:
                 view.message("stopping at once; again to leave the programs running and go")
-                engine.orchestrator.hurry()
+                engine.leaving.hurry()
             case _:
                 view.message("left; what still runs is taken up by the next `kas run` or `kas resume`")
                 engine.abandon()
@@ -111,7 +110,10 @@ class Supervising:
                 await first(engine.orchestrator.leave_when_idle, errand.signals.first.wait)
             if errand.signals.received:
                 await self._leave(engine)
-            await engine.journal.flush()
+            if errand.signals.received:
+                await engine.leaving.wait_unless_stuck(engine.journal.flush)
+            else:
+                await engine.journal.flush()
             if after is not None:
                 with trio.move_on_after(SHOW_TIMEOUT):
                     await errand.wait_shown(engine.journal.world.seq)
@@ -143,7 +145,9 @@ class Supervising:
     async def _leave(self, engine: Engine) -> None:
         """Stop what runs, or leave it running if that was asked for; returns when nothing of it is ours any more."""
         if not self._errand.request.keep:
-            await engine.orchestrator.interrupt(self._reason)
+            departure = await engine.leaving.interrupt(self._reason)
+            if departure.unwritten:
+                self._errand.view.message(str(departure))
             return
         left = await engine.leaving.depart(self._reason, stop=False)
         if left.left:
@@ -154,7 +158,7 @@ class Supervising:
         errand = self._errand
         await self._try_refused_logins_again(engine)
         after = engine.journal.world.seq
-        before = _snapshot(engine.journal.world)
+        before = engine.journal.world.copy()
         handed_in = before.runs.get(errand.run_id or "")
         if handed_in is not None and errand.document is not None:
             # It was handed to a supervisor that is gone. Perhaps only its end was missed: nothing is run again.
@@ -270,8 +274,3 @@ async def first(*waits: Callable[[], Awaitable[None]]) -> None:
 
         for wait in waits:
             nursery.start_soon(run, wait)
-
-
-def _snapshot(world: World) -> World:
-    """The world as it is now. Views are frozen, so the dictionaries are all that needs a copy."""
-    return attrs.evolve(world, runs=dict(world.runs), sessions=dict(world.sessions))

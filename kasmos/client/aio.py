@@ -1,53 +1,39 @@
 """An asynchronous client for programs on Trio. The one module that imports httpx.
 
-Streams of events come back by themselves: when a supervisor dies and another takes its place, or a
-connection breaks, the stream resumes at the number after the last event it gave out.
+Its streams of events come back by themselves: see `kasmos.client.streams`.
 """
 
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import trio
 
-from kasmos.client.results import AgentEnded, AgentSaid, Concluded, Task, TaskOutput
+from kasmos.client.results import Task
 from kasmos.client.shapes import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
     NDJSON,
+    PATIENCE,
     SILENCE,
     TIMEOUT,
     OutputPiece,
-    agent_events_path,
-    events_path,
     output_path,
     output_piece,
-    read_agent_line,
     read_json,
     refusal,
     submission,
-    task_events_path,
 )
+from kasmos.client.streams import AgentEventStream, Answer, EventStream, Stream, TaskStream
 from kasmos.client.verbs import Verbs
 from kasmos.exceptions import ClientError
-from kasmos.model.codec import CodecError, decode, decode_record
-from kasmos.model.event import Record, SessionStarting
-from kasmos.model.session import SessionKind
 
 if TYPE_CHECKING:
     from kasmos.client.feed import Feed
-
-E = TypeVar("E")
-
-PATIENCE = 30.0
-"""Seconds for which a stream tries to reach a supervisor again before it gives up."""
-
-FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 1.0
 
 
 @asynccontextmanager
@@ -162,7 +148,7 @@ class Client(Verbs):
             run: only those about this run.
             patience: seconds without a supervisor after which the stream fails with `ClientError`.
         """
-        stream = EventStream(self._http, after, run, patience)
+        stream = EventStream(self, after, run, patience)
         self._streams.add(stream)
         return stream
 
@@ -175,7 +161,7 @@ class Client(Verbs):
             output: whether what its agent writes is part of it.
             patience: seconds without a supervisor after which the stream fails with `ClientError`.
         """
-        stream = TaskStream(self._http, task, after, output, patience)
+        stream = TaskStream(self, task, after, output, patience)
         self._streams.add(stream)
         return stream
 
@@ -196,7 +182,7 @@ class Client(Verbs):
             cursor: only what is behind this place, the `cursor` of an event.
             patience: seconds without a supervisor after which the stream fails with `ClientError`.
         """
-        stream = AgentEventStream(self._http, session, cursor, patience)
+        stream = AgentEventStream(self, session, cursor, patience)
         self._streams.add(stream)
         return stream
 
@@ -241,6 +227,24 @@ class Client(Verbs):
         while self._streams:
             await self._streams.pop().aclose()
 
+    async def open_answer(self, path: str) -> Answer:
+        """An answer in lines of JSON that is read as it comes, for as long as it goes on.
+
+        Raises:
+            ClientError: the supervisor cannot be reached.
+            RequestError: it refused.
+        """
+        timeout = httpx.Timeout(TIMEOUT, read=SILENCE)
+        try:
+            request = self._http.build_request("GET", path, headers={"Accept": NDJSON}, timeout=timeout)
+            response = await self._http.send(request, stream=True)
+            if response.is_error:
+                body = await response.aread()
+                raise refusal(response.status_code, response.headers.get("Content-Type", ""), body)
+        except httpx.HTTPError as error:
+            raise _unreached(error) from error
+        return _LongAnswer(response)
+
     async def _exchange(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             response = await self._http.request(method, path, **options)
@@ -251,203 +255,19 @@ class Client(Verbs):
         return response
 
 
-class Stream(Generic[E]):
-    """Events in order, without a gap or a repeat, over as many connections as it takes.
+class _LongAnswer:
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self._pieces = response.aiter_raw()
 
-    Iterate over it, once and in one Trio task.
-
-    Raises:
-        ClientError: while iterating: no supervisor was reached for as long as the patience lasts.
-        RequestError: while iterating: it refused, for instance because the run is unknown.
-    """
-
-    def __init__(self, http: httpx.AsyncClient, after: int, run: str | None, patience: float) -> None:
-        self._http = http
-        self._cursor = after
-        self._run = run
-        self._patience = patience
-        self._response: httpx.Response | None = None
-        self._pieces: AsyncIterator[bytes] | None = None
-        self._rest = b""
-        self._items: deque[E] = deque()
-        self._closed = False
-        self._pause = 0.0
-        self._silent_since: float | None = None
-
-    @property
-    def cursor(self) -> int:
-        """Number of the newest event that was given out; where another stream would resume."""
-        return self._cursor
-
-    def _path(self) -> str:
-        return events_path(self._cursor, self._run)
-
-    def _read(self, line: bytes) -> E | None:
-        """What a line says; None for a heartbeat, or an event that only a newer kasmos knows."""
+    async def next_piece(self) -> bytes | None:
         try:
-            return decode_record(line)  # type: ignore[return-value]  # a stream of records, here
-        except CodecError:
-            return None
-
-    async def _is_over(self) -> bool:
-        """Whether a stream that the supervisor has ended is to be left at that."""
-        return False
-
-    def _give_out(self, item: E) -> None:
-        """An item is given out: the place to resume is after it."""
-        if isinstance(item, Record):
-            self._cursor = item.seq
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> E:
-        """The next event.
-
-        Cancellation: nothing is skipped; may be called again.
-        """
-        while not self._items or self._closed:
-            if self._closed:
-                raise StopAsyncIteration
-            await self._receive()
-        item = self._items.popleft()
-        self._give_out(item)
-        return item
+            return await anext(self._pieces, None)
+        except httpx.HTTPError as error:
+            raise _unreached(error) from error
 
     async def aclose(self) -> None:
-        """Leave the stream. Idempotent."""
-        self._closed = True
-        await self._hang_up()
-
-    async def _receive(self) -> None:
-        """Wait for a piece of the answer, on a new connection if need be."""
-        try:
-            if self._pieces is None:
-                self._pieces = await self._open()
-            self._take(await anext(self._pieces))
-        except StopAsyncIteration:
-            await self._hang_up()
-            if await self._is_over():
-                self._closed = True
-                return
-            # It left in order. Whoever takes its place has the same journal.
-            await self._wait_to_retry(httpx.RemoteProtocolError("the stream has ended"))
-        except httpx.HTTPError as error:
-            await self._hang_up()
-            await self._wait_to_retry(error)
-        except trio.Cancelled:
-            # Maybe in the middle of a piece: a new connection starts after the last whole event.
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1.0):
-                await self._hang_up()
-            raise
-
-    def _take(self, piece: bytes) -> None:
-        self._pause, self._silent_since = 0.0, None
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        self._items.extend(item for line in lines if line and (item := self._read(line)) is not None)
-
-    async def _wait_to_retry(self, error: httpx.HTTPError) -> None:
-        now = trio.current_time()
-        since = self._silent_since = now if self._silent_since is None else self._silent_since
-        if now + self._pause > since + self._patience:
-            raise _unreached(error) from error
-        # Nobody listens: there is no event to wait for, so it is tried again, ever less often.
-        await trio.sleep(self._pause)
-        self._pause = min(max(2 * self._pause, FIRST_PAUSE), LONGEST_PAUSE)
-
-    async def _open(self) -> AsyncIterator[bytes]:
-        request = self._http.build_request(
-            "GET",
-            self._path(),
-            headers={"Accept": NDJSON},
-            timeout=httpx.Timeout(TIMEOUT, read=SILENCE),
-        )
-        response = await self._http.send(request, stream=True)
-        if response.is_error:
-            body = await response.aread()
-            raise refusal(response.status_code, response.headers.get("Content-Type", ""), body)
-        self._response = response
-        return response.aiter_raw()
-
-    async def _hang_up(self) -> None:
-        response, self._response = self._response, None
-        self._pieces, self._rest = None, b""
-        if response is not None:
-            await response.aclose()
-
-
-class EventStream(Stream[Record]):
-    """Every event, or every one about a run; see `Stream`."""
-
-
-class TaskStream(Stream["Record | TaskOutput"]):
-    """Everything about one task, until it has ended; see `Stream`."""
-
-    def __init__(self, http: httpx.AsyncClient, task: str, after: int, output: bool, patience: float) -> None:
-        super().__init__(http, after, None, patience)
-        self._task = task
-        self._output = output
-        self._offset = 0
-
-    def _path(self) -> str:
-        return task_events_path(self._task, self._cursor, self._offset if self._output else None)
-
-    def _read(self, line: bytes) -> Record | TaskOutput | None:
-        if b'"type":"output"' in line[:20]:
-            return decode(line, TaskOutput)
-        return super()._read(line)
-
-    def _give_out(self, item: Record | TaskOutput) -> None:
-        super()._give_out(item)
-        match item:
-            case TaskOutput():
-                self._offset = item.next_offset
-            case Record(event=SessionStarting(kind=SessionKind.AGENT, attended=False)):
-                self._offset = 0
-
-    async def _is_over(self) -> bool:
-        try:
-            response = await self._http.get(f"/v1/tasks/{quote(self._task, safe='')}")
-        except httpx.HTTPError:
-            return False
-        return not response.is_error and decode(response.content, Task).ended
-
-
-class AgentEventStream(Stream[AgentSaid]):
-    """What a session's agent says and does, until the session has ended; see `Stream`."""
-
-    def __init__(self, http: httpx.AsyncClient, session: str, cursor: str, patience: float) -> None:
-        super().__init__(http, 0, None, patience)
-        self._session = session
-        self._place = cursor
-        self._ended = False
-        self.conclusion: Concluded | None = None
-        """What its program said of its own end, once the stream has ended and if it said anything."""
-
-    @property
-    def place(self) -> str:
-        """The place behind the newest event that was given out; where another stream would go on."""
-        return self._place
-
-    def _path(self) -> str:
-        return agent_events_path(self._session, self._place)
-
-    def _read(self, line: bytes) -> AgentSaid | None:
-        try:
-            said = read_agent_line(line)
-        except CodecError:
-            return None
-        if isinstance(said, AgentEnded):
-            self._ended, self.conclusion = True, said.conclusion
-            return None
-        return said
-
-    def _give_out(self, item: AgentSaid) -> None:
-        # By its id from now on: its name may be that of a newer session when the connection breaks.
-        self._session, self._place = item.session_id, item.cursor
-
-    async def _is_over(self) -> bool:
-        return self._ended
+        await self._response.aclose()
 
 
 def _unreached(error: httpx.HTTPError) -> ClientError:

@@ -25,7 +25,7 @@ from trio_websocket import (
 )
 
 from kasmos.client.results import AgentEnded, AgentSaid, Gap, Session, SessionOutput
-from kasmos.client.shapes import SILENCE, TIMEOUT, read_agent_line, refusal
+from kasmos.client.shapes import FIRST_PAUSE, LONGEST_PAUSE, SILENCE, TIMEOUT, read_agent_line, refusal
 from kasmos.exceptions import ClientError, RequestError
 from kasmos.model.codec import CodecError, decode, decode_record
 from kasmos.model.event import Record
@@ -34,8 +34,6 @@ MAX_MESSAGE = 64 * 1024 * 1024
 """Bytes; the event of a large plan is long."""
 BUFFER = 64
 """Items that may wait to be taken; beyond that, the supervisor is made to wait."""
-FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 1.0
 _PATH = "/v1/ws"
 
 Connection = trio.SocketStream | trio.SSLStream[trio.SocketStream]

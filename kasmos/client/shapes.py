@@ -25,6 +25,15 @@ SILENCE = 60.0
 TIMEOUT = 30.0
 """Seconds for an answer, beyond what a request asks the supervisor to wait."""
 
+PATIENCE = 30.0
+"""Seconds for which a stream tries to reach a supervisor again before it gives up."""
+
+FIRST_PAUSE = 0.05
+"""Seconds before the second try; each further pause is twice as long."""
+
+LONGEST_PAUSE = 1.0
+"""Seconds."""
+
 
 @attrs.frozen
 class OutputPiece:
@@ -102,7 +111,7 @@ def read_agent_line(line: bytes | str) -> AgentSaid | AgentEnded | None:
     """What a line of such a stream says; None for a heartbeat, and what only a newer kasmos knows.
 
     Raises:
-        RequestError: its output was removed meanwhile.
+        RequestError: its output was removed meanwhile, or never came to where it was to be gone on with.
         CodecError: it is something else.
     """
     said = decode(line, dict[str, Any])
@@ -118,6 +127,8 @@ def read_agent_line(line: bytes | str) -> AgentSaid | AgentEnded | None:
             return convert(said, AgentEnded)
         case "output_gone":
             raise RequestError(410, "output_gone", str(said.get("detail", "")))
+        case "cursor_ahead":
+            raise RequestError(400, "cursor_ahead", str(said.get("detail", "")))
         case _:
             return None
 

@@ -8,7 +8,8 @@ from typing import Any
 import attrs
 
 from kasmos.config.kinds import Plain, Problem, WrongValueError, wrong
-from kasmos.config.messages import name_kind, show, split_words
+from kasmos.config.messages import show, split_words
+from kasmos.model.wording import name_kind
 
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(?P<port>[0-9]{1,5})")
 _CURE = 'such as "127.0.0.1:7878" or "[::1]:7878"'

@@ -12,13 +12,13 @@ import attrs
 from kasmos.config.keys import BUILT_IN, RLIMITS, Path
 from kasmos.config.layers import Findings, Settings
 from kasmos.config.lookup import default_of
-from kasmos.config.messages import did_you_mean
 from kasmos.config.origin import Origin, OriginKind
 from kasmos.config.schema import Config, Daemon, Logs, Orchestration, Retention
 from kasmos.model.approval import Rule
 from kasmos.model.budget import Budgets, Limit
 from kasmos.model.profile import AgentProfile, ExecutionMode, Limits, PromptMode, RestartPolicy, StopPolicy, WhenDone
 from kasmos.model.usage import Price, Shortfall
+from kasmos.model.wording import did_you_mean
 
 T = TypeVar("T")
 

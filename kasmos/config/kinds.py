@@ -14,8 +14,9 @@ from typing import Any, NoReturn, Protocol, TypeGuard
 
 import attrs
 
-from kasmos.config.messages import guess, name_kind, one_of, show, without_quotes
+from kasmos.config.messages import guess, one_of, show, without_quotes
 from kasmos.model import units
+from kasmos.model.wording import name_kind
 
 LONGEST_DURATION = 366 * 86400.0
 """Seconds. Longer ones are taken for a mistake in the unit."""

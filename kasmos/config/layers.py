@@ -10,9 +10,10 @@ import attrs
 from kasmos.config.keys import AGENT, KEYS, Key, Path, Table
 from kasmos.config.kinds import WrongValueError
 from kasmos.config.lookup import BY_PATH, TABLE_BY_PATH, children, pattern_of, render_path
-from kasmos.config.messages import did_you_mean, name_kind, show
+from kasmos.config.messages import show
 from kasmos.config.origin import Origin, OriginKind, Setting
 from kasmos.exceptions import Mistake
+from kasmos.model.wording import did_you_mean, name_kind
 
 FOREIGN_VARIABLES = (
     "KASMOS_SESSION_ID", "KASMOS_MANAGED", "KASMOS_PROJECT", "KASMOS_TASK", "KASMOS_WAVE", "KASMOS_PEERS",

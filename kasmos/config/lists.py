@@ -9,7 +9,8 @@ from typing import Any
 import attrs
 
 from kasmos.config.kinds import Plain, Problem, Text, WrongValueError, wrong
-from kasmos.config.messages import as_list, guess, name_kind, show, split_words
+from kasmos.config.messages import as_list, guess, show, split_words
+from kasmos.model.wording import name_kind
 
 
 @attrs.frozen

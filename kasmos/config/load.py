@@ -15,11 +15,11 @@ from kasmos.config.keys import AGENT, BUILT_IN, KEYS
 from kasmos.config.keys import Path as KeyPath
 from kasmos.config.layers import Findings, Settings, read_built_in, read_flags, read_table, read_variables
 from kasmos.config.lookup import default_of, render_path
-from kasmos.config.messages import did_you_mean
 from kasmos.config.origin import Origin, OriginKind, Setting
 from kasmos.config.schema import Config
 from kasmos.exceptions import ConfigError, Mistake
 from kasmos.model.located import TomlSyntaxError, read_toml
+from kasmos.model.wording import did_you_mean
 
 __all__ = [
     "CONFIG_FILE",

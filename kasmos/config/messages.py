@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-_LONGEST_GUESSED = 64
+from kasmos.model.wording import did_you_mean, name_kind
+
 _SHOWN = 60
-
-
-def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """Suggest the known word that is most like this one; empty when none is."""
-    # Comparing is quadratic, and nobody mistypes words that long.
-    if len(word) > _LONGEST_GUESSED:
-        return ""
-    by_lower = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(word.lower().replace("-", "_"), list(by_lower), n=1, cutoff=cutoff)
-    return f'did you mean "{by_lower[close[0]]}"?' if close else ""
 
 
 def show(value: object) -> str:
@@ -31,19 +21,6 @@ def show(value: object) -> str:
     if isinstance(value, int | float) and (isinstance(value, float) or abs(value) < 10**18):
         return str(value)
     return name_kind(value)
-
-
-def name_kind(value: object) -> str:
-    """What sort of value it is, in a word that the reader of a TOML file knows."""
-    kinds: tuple[tuple[type, str], ...] = (
-        (bool, "true or false"),
-        (int, "a number"),
-        (float, "a number"),
-        (str, "text"),
-        (list, "a list"),
-        (Mapping, "a table"),
-    )
-    return next((name for kind, name in kinds if isinstance(value, kind)), "a date or time")
 
 
 def without_quotes(value: object, right: str | tuple[str, ...]) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 import attrs
 
 from kasmos.config.kinds import Plain, Problem, WrongValueError, wrong
-from kasmos.config.messages import guess, name_kind, one_of
+from kasmos.config.messages import guess, one_of
 from kasmos.model.approval import Decision, Rule
+from kasmos.model.wording import name_kind
 
 _DECISIONS = tuple(str(word) for word in Decision)
 _CONDITIONS = ("command", "path")

@@ -144,22 +144,35 @@ class Verdict:
 class Health:
     """Looks whether a supervisor can do its work: that it answers at all shows that its loop turns."""
 
-    def __init__(self, probe: Callable[[], Awaitable[None]], is_writable: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        probe: Callable[[], Awaitable[None]],
+        is_writable: Callable[[], bool],
+        shortage: Callable[[], str] = lambda: "",
+    ) -> None:
         self._probe = probe
         self._is_writable = is_writable
+        self._shortage = shortage
         self._verdict = Verdict()
         self._looked_at = -VERDICT_FOR
         self._looking = trio.Lock()
 
+    @property
+    def hindrance(self) -> str:
+        """Why nothing new can be begun on the disk as it is; empty if it can."""
+        if not self._is_writable():
+            return "the journal cannot be written at present (is the disk full?)"
+        why = self._shortage()
+        return f"the disk has no room for new sessions: {why}" if why else ""
+
     def require_writable(self) -> None:
-        """Refuse what could not be recorded.
+        """Refuse what could not be recorded, or not be begun.
 
         Raises:
             RequestError: 503 `store_unavailable`.
         """
-        if not self._is_writable():
-            detail = "the journal cannot be written at present (is the disk full?): nothing new is taken on"
-            raise RequestError(503, "store_unavailable", detail)
+        if why := self.hindrance:
+            raise RequestError(503, "store_unavailable", f"{why}: nothing new is taken on")
 
     async def check(self) -> Verdict:
         """The verdict, at most `VERDICT_FOR` seconds old: an event-free write to the journal has to succeed.
@@ -173,8 +186,8 @@ class Health:
             return self._verdict
 
     async def _look(self) -> Verdict:
-        if not self._is_writable():
-            return Verdict(("the journal cannot be written",))
+        if why := self.hindrance:
+            return Verdict((why,))
         try:
             with trio.fail_after(PROBE_TIMEOUT):
                 await self._probe()

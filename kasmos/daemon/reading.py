@@ -13,6 +13,11 @@ from kasmos.model.view import SessionView
 from kasmos.sessions.protocol import OutputChunk
 
 
+def ahead(place: str, session_id: str) -> RequestError:
+    """The refusal of a place that a session which has ended has never reached."""
+    return RequestError(400, "cursor_ahead", f"{place} is ahead of the output of session {session_id}, which has ended")
+
+
 class OutputReader:
     """Reads output, and waits for it.
 
@@ -38,7 +43,7 @@ class OutputReader:
         """Read from an absolute offset, or one from the end if it is negative; wait if there is nothing yet.
 
         Raises:
-            RequestError: 410 `output_gone` if it was removed.
+            RequestError: 410 `output_gone` if it was removed; 400 `cursor_ahead` if it has ended and never was so long.
 
         Cancellation: no effect.
         """
@@ -84,7 +89,18 @@ class OutputReader:
                 return Output(OutputChunk(offset, b""), ended=False)
             detail = f"the output of session {session_id} is gone: {error.strerror or error}"
             raise RequestError(410, "output_gone", detail) from error
-        return Output(chunk, ended=not session.state.live and len(chunk.data) < limit)
+        ended = not session.state.live and len(chunk.data) < limit
+        if ended and not chunk.data and await self._is_ahead(session, offset):
+            raise ahead(f"offset {offset}", session.id)
+        return Output(chunk, ended=ended)
+
+    async def _is_ahead(self, session: SessionView, offset: int) -> bool:
+        """Whether a session that has ended never wrote so much."""
+        if offset <= session.output_bytes:
+            return False
+        # Of one that was lost nobody counted the bytes.
+        before = await trio.to_thread.run_sync(self._read_ended, session, offset - 1, 1)
+        return not before.data and not before.lost
 
     async def _wait_for_output(self, session_id: str, offset: int, news: trio.Event) -> None:
         live = self._orchestrator.live_session(session_id)

@@ -47,7 +47,7 @@ class Sessions:
             wait: seconds to wait for something to read, if there is nothing yet.
 
         Raises:
-            RequestError: 410 `output_gone` if it was removed.
+            RequestError: 410 `output_gone` if it was removed; 400 `cursor_ahead` if it has ended and never was so long.
 
         Cancellation: no effect.
         """

@@ -107,7 +107,8 @@ class StatusBoard:
         tasks = [task for task in singles if not isinstance(task.state, Pending)]
         asked = wire.concerns(world, (), present.approvals, live[::-1])
         parked = wire.account_concerns(world, time.time())
-        concerns = [*(concern for fact in facts[::-1] for concern in fact.concerns), *asked, *parked]
+        full = wire.disk_concerns(service.health.hindrance)
+        concerns = [*full, *(concern for fact in facts[::-1] for concern in fact.concerns), *asked, *parked]
         return StatusWire(
             schema=SCHEMA,
             version=__version__,

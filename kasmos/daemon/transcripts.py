@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 import attrs
 import trio
 
-from kasmos.daemon.reading import OutputReader
+from kasmos.daemon.reading import OutputReader, ahead
 from kasmos.daemon.shapes import ConclusionWire, FailureWire
 from kasmos.exceptions import RequestError
 from kasmos.harnesses.catalog import find_harness
@@ -76,7 +76,8 @@ class TranscriptReader:
         """What comes next, at most so many events; nothing when there is nothing within *wait* seconds.
 
         Raises:
-            RequestError: 410 `output_gone` if its output was removed.
+            RequestError: 410 `output_gone` if its output was removed; 400 `cursor_ahead` if it has ended and has never
+                come to the place.
 
         Cancellation: nothing is skipped; may be called again.
         """
@@ -99,6 +100,8 @@ class TranscriptReader:
         found += self._transcript.feed(chunk.data)
         if output.ended:
             found += self._transcript.close()
+            if self._place > max([self._transcript.place, *(event.after for event in found)]):
+                raise ahead(f"cursor {self._place}", self.session_id)
             self._closed = True
         self._waiting.extend(event for event in found if event.after > self._place)
         return bool(chunk.data) or output.ended

@@ -60,6 +60,7 @@ __all__ = [
     "approval_wire",
     "attention",
     "concerns",
+    "disk_concerns",
     "exit_wire",
     "held_by",
     "run_detail_wire",
@@ -86,6 +87,8 @@ def task_status(task: TaskView) -> str:
         case Pending():
             return "queued"
         case BackingOff() | Active(approval_id=str()):
+            return "waiting"
+        case Active(no_room=why) if why:
             return "waiting"
         case Ended(outcome=outcome):
             return outcome.value
@@ -281,6 +284,12 @@ def account_concerns(world: World, now: float | None) -> Iterable[Attention]:
             yield Attention("account", account.name, f"{told(account.name, parked)}: {until} ({cure})")
 
 
+def disk_concerns(hindrance: str) -> Iterable[Attention]:
+    """Why nothing new is begun, if the disk is why."""
+    if hindrance:
+        yield Attention("disk_full", "state_root", f"{hindrance}: nothing new is begun until there is some")
+
+
 def concerns(
     world: World, runs: Iterable[RunView], approvals: Iterable[ApprovalView], sessions: Iterable[SessionView]
 ) -> Iterable[Attention]:
@@ -309,6 +318,8 @@ def run_concerns(run: RunView) -> Iterable[Attention]:
     for task in run.tasks.of_kind(TaskKind.UNDER_WAY):
         if task.takeover is not None and task.takeover.phase is TakeoverPhase.ATTENDED:
             yield Attention("attended", task.id, held_by(task))
+        if isinstance(task.state, Active) and task.state.no_room:
+            yield Attention("disk_full", task.id, f"waits for room on the disk: {task.state.no_room}")
     for task in run.tasks.of_kind(TaskKind.FAILED):
         if isinstance(task.state, Ended) and task.state.outcome is not Outcome.SKIPPED:
             yield Attention("task", task.id, task.state.cause.after(task_status(task).replace("_", " ")))

@@ -19,9 +19,13 @@ MOST = 16 << 20
 # A text's inside, as far as it goes: anything but a quote, with what is escaped.
 _INSIDE = re.compile(rb'(?:[^"\\]|\\.)*+', re.DOTALL)
 _OUTSIDE = re.compile(rb'[^"]*+')
-# Whole letters only: neither half an escape nor half a surrogate pair.
+_HEX = rb"[0-9a-fA-F]"
+# Whole letters only: neither half an escape nor half a surrogate pair. Without counts and looks ahead: a possessive
+# repetition of them goes too far in Python 3.11 before 3.11.5, Debian 12's among them.
 _LETTERS = re.compile(
-    rb'(?:[^"\\]|\\[^u]|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u(?![dD][89abAB])[0-9a-fA-F]{4})*+'
+    rb'(?:[^"\\]|\\[^u]|\\u[dD][89abAB]HH\\u[dD][c-fC-F]HH|\\u[dD][0-7c-fC-F]HH|\\u[0-9abcefABCEF]HHH)*+'.replace(
+        b"H", _HEX
+    )
 )
 
 

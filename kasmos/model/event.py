@@ -278,9 +278,11 @@ class SessionStartFailed:
 
 @attrs.frozen
 class SessionNeverStarted:
-    """Recovery found that nothing ran for this intent and made sure that nothing will."""
+    """Nothing ran for this intent, and it was made sure that nothing will: the same is begun once more."""
 
     session_id: str
+    reason: str = ""
+    """Why there was no room for it on the disk: it waits for that. Empty where recovery found it."""
 
 
 @attrs.frozen

@@ -125,6 +125,10 @@ class Orchestrator:
         """Wait until no run is under way, and none is being submitted."""
         await self._driver.wait_idle()
 
+    async def wait_none_live(self) -> None:
+        """Wait until no session runs here. Cancellation: no effect."""
+        await self._live.wait_none()
+
     async def leave_when_idle(self) -> None:
         """Wait until no run is under way, and take no new work from that very moment on."""
         await self.wait_idle()

@@ -13,8 +13,9 @@ import attrs
 from kasmos.exceptions import Mistake, PlanError
 from kasmos.model.plan import PlanTask, Wave
 from kasmos.model.profile import AgentProfile
+from kasmos.model.wording import did_you_mean
 from kasmos.plans.command import compile_task, takes_model
-from kasmos.plans.findings import did_you_mean, in_document_order, quote
+from kasmos.plans.findings import in_document_order, quote
 from kasmos.plans.parse import ParsedPlan, read_plan
 
 _MOST_PATTERN_COMPARISONS = 100_000

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 import attrs
 
 from kasmos.exceptions import Mistake
-
-_LONGEST_GUESSED = 64
-"""Longer words get no "did you mean": comparing is quadratic and nobody mistypes them."""
 
 
 @attrs.define(eq=False)
@@ -60,11 +56,3 @@ def quote(text: str) -> str:
     """Render a word from the document for a message: quoted, and never long."""
     short = text if len(text) <= 60 else text[:57] + "..."
     return '"' + "".join(c if c.isprintable() else repr(c)[1:-1] for c in short) + '"'
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Suggest the known word that is most like this one; empty when none is."""
-    if len(word) > _LONGEST_GUESSED:
-        return ""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f'did you mean "{close[0]}"?' if close else ""

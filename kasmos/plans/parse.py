@@ -18,7 +18,7 @@ from kasmos.plans.settings import Settings
 from kasmos.plans.toml import read_toml_plan
 
 _LINE_END = re.compile(r"\r\n?")
-_TOML_LOOK = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\n)*+[ \t]*(?:\[\[?[A-Za-z]|[A-Za-z_]+[ \t]*=)")
+_TOML_LOOK = re.compile(r"[ \t\n]*+(?:#[^\n]*+[ \t\n]*+)*+(?:\[\[?[A-Za-z]|[A-Za-z_]+[ \t]*=)")
 _MOST_BAD_LINES = 20
 """A file that is no text at all has a mistake in every line; nobody reads them all."""
 

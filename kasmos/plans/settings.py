@@ -12,7 +12,8 @@ import attrs
 from kasmos.model.located import LocatedTable, Path
 from kasmos.model.plan import Check
 from kasmos.model.units import DURATION_EXAMPLES, duration_with_unit
-from kasmos.plans.findings import Findings, did_you_mean, quote
+from kasmos.model.wording import did_you_mean, name_kind
+from kasmos.plans.findings import Findings, quote
 
 TASK_KEYS = ("agent", "needs", "timeout", "retries", "checks", "files", "env")
 """What a settings block in a task may set."""
@@ -113,7 +114,7 @@ class _Reader:
     def text(self, path: Path, value: object) -> str | None:
         name = _name(path)
         if not isinstance(value, str):
-            self.wrong(path, f"{name} must be text, not {_kind(value)}")
+            self.wrong(path, f"{name} must be text, not {name_kind(value)}")
             return None
         if not value.strip():
             self.wrong(path, f"{name} must not be empty")
@@ -126,7 +127,7 @@ class _Reader:
     def items(self, key: str, value: object, example: str) -> list[object]:
         if isinstance(value, list):
             return value
-        self.wrong((key,), f"{key} must be a list, not {_kind(value)}", f"such as {example}")
+        self.wrong((key,), f"{key} must be a list, not {name_kind(value)}", f"such as {example}")
         return []
 
     def needs(self, key: str, value: object) -> tuple[str, ...]:
@@ -187,7 +188,7 @@ class _Reader:
 
     def env(self, key: str, value: object) -> dict[str, str]:
         if not isinstance(value, dict):
-            self.wrong((key,), f"{key} must be a table, not {_kind(value)}", 'such as env = { NAME = "value" }')
+            self.wrong((key,), f"{key} must be a table, not {name_kind(value)}", 'such as env = { NAME = "value" }')
             return {}
         return {name: text for name, text in value.items() if self.variable(key, name, text)}
 
@@ -196,7 +197,7 @@ class _Reader:
         if not _ENV_NAME.fullmatch(name):
             self.wrong(path, f"{quote(name)} is not the name of an environment variable")
         elif not isinstance(text, str):
-            self.wrong(path, f"the variable {name} must be text, not {_kind(text)}", f'{name} = "..."')
+            self.wrong(path, f"the variable {name} must be text, not {name_kind(text)}", f'{name} = "..."')
         elif "\0" in text:
             self.wrong(path, f"the variable {name} must not contain a NUL character")
         else:
@@ -220,19 +221,7 @@ def _name(path: Path) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
-def _kind(value: object) -> str:
-    kinds: tuple[tuple[type, str], ...] = (
-        (bool, "true or false"),
-        (int, "a number"),
-        (float, "a number"),
-        (str, "text"),
-        (list, "a list"),
-        (dict, "a table"),
-    )
-    return next((name for kind, name in kinds if isinstance(value, kind)), "a date or time")
-
-
 def _show(value: object) -> str:
     if isinstance(value, str):
         return quote(value)
-    return str(value) if isinstance(value, int | float) and abs(value) < 10**15 else _kind(value)
+    return str(value) if isinstance(value, int | float) and abs(value) < 10**15 else name_kind(value)

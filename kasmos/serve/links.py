@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 
 from kasmos.exceptions import StoreError, is_no_thread
 from kasmos.store.stateroot import StateRoot
 
+FINISH_TIMEOUT = 2.0
+"""Seconds that the disk is waited for at the end."""
 COMPANY_WAIT = 0.05
 """Seconds in which links gather: of sessions that come and go all the time, many are made with one way to a thread."""
 
@@ -25,6 +28,8 @@ class LogLinks:
         self._announce = announce
         self._wanted: dict[str, str] = {}
         self._wake = trio.Event()
+        self._thread = trio.CapacityLimiter(1)
+        """One after the other: who comes later has the last word."""
 
     def point(self, name: str, session_id: str) -> None:
         """Have a name lead to this session, within a moment. Never blocks."""
@@ -37,19 +42,31 @@ class LogLinks:
             await self._wake.wait()
             await trio.sleep(COMPANY_WAIT)
             self._wake = trio.Event()
-            wanted, self._wanted = self._wanted, {}
-            try:
-                problems = await trio.to_thread.run_sync(self._make, wanted)
-            except RuntimeError as error:
-                if not is_no_thread(error):
-                    raise
-                problems = self._make(wanted)
-            self._tell(problems)
+            await self._make_wanted()
 
-    def finish(self) -> None:
-        """Make what is still wanted. Blocks on the disk."""
-        self._tell(self._make(self._wanted))
-        self._wanted = {}
+    async def finish(self) -> None:
+        """Make what is still wanted; a disk that hangs is not waited for.
+
+        Cancellation: no effect.
+        """
+        if not (self._wanted or self._thread.borrowed_tokens):
+            return
+        with trio.move_on_after(FINISH_TIMEOUT, shield=True) as patience:
+            await self._make_wanted()
+        if patience.cancelled_caught:
+            self._announce(f"links in {self._root.logs} are not made: its disk does not answer")
+
+    async def _make_wanted(self) -> None:
+        wanted, self._wanted = self._wanted, {}
+        make = partial(self._make, wanted)
+        try:
+            problems = await trio.to_thread.run_sync(make, limiter=self._thread, abandon_on_cancel=True)
+        except RuntimeError as error:
+            if not is_no_thread(error):
+                raise
+            problems = make()
+        for problem in problems:
+            self._announce(problem)
 
     def _make(self, wanted: Mapping[str, str]) -> list[str]:
         problems = []
@@ -60,10 +77,6 @@ class LogLinks:
                 # The program runs, and its log is where it always is.
                 problems.append(str(error))
         return problems
-
-    def _tell(self, problems: list[str]) -> None:
-        for problem in problems:
-            self._announce(problem)
 
 
 @asynccontextmanager
@@ -83,5 +96,4 @@ async def open_log_links(root: StateRoot, announce: Callable[[str], None]) -> As
             finally:
                 nursery.cancel_scope.cancel()
     finally:
-        # Not while a thread is still making older ones: it would have the last word.
-        links.finish()
+        await links.finish()  # noqa: ASYNC102  # it shields itself, within a bound

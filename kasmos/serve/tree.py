@@ -20,27 +20,32 @@ import trio
 
 from kasmos import __version__
 from kasmos.daemon.bus import Bus
-from kasmos.daemon.leaving import Leaving
+from kasmos.daemon.leaving import Disk, Leaving
 from kasmos.daemon.life import Health, Phase
 from kasmos.daemon.recovery import Findings, end_stray, find_untold, take_stock
 from kasmos.daemon.service import Service
 from kasmos.model import event as ev
 from kasmos.model.event import Record
 from kasmos.model.profile import ExecutionMode
+from kasmos.model.session import StopReason
 from kasmos.model.view import World
 from kasmos.orchestration.orchestrator import LiveSessions, Orchestrator, open_orchestrator
 from kasmos.serve.engine import Engine, Ground
-from kasmos.serve.furnishing import make_kitchen, random_letters, service_surroundings
+from kasmos.serve.furnishing import find_recogniser, make_kitchen, random_letters, service_surroundings
 from kasmos.serve.links import open_log_links
 from kasmos.serve.options import Options, in_force
 from kasmos.sessions.headless import open_headless
+from kasmos.sessions.launch import Records
 from kasmos.sessions.protocol import Backend, ExecutionSession
 from kasmos.sessions.scripted import ScriptedBackend
+from kasmos.sessions.threads import in_thread
 from kasmos.sessions.tmux_backend import open_tmux
 from kasmos.store.journal import Journal, open_journal, read_records
 from kasmos.store.lock import StateLock, boot_id
+from kasmos.store.stateroot import StateRoot
 from kasmos.supervision.quiet import QuietWatch, open_quiet_watch
 from kasmos.supervision.recipe import Surroundings
+from kasmos.supervision.room import open_room
 from kasmos.supervision.supervisor import Supervisor, open_supervisor
 from kasmos.supervision.termination import terminate
 from kasmos.telemetry.spans import wanted
@@ -48,6 +53,8 @@ from kasmos.telemetry.spans import wanted
 if TYPE_CHECKING:
     from kasmos.telemetry.traces import Traces
 
+ROOM = 262_144
+"""Bytes that the disk has to take before sessions are begun again: their records, prompts, and some output."""
 JOURNAL_CLOSE_TIMEOUT = 5.0
 """Seconds that are waited, when the supervisor leaves, for a disk that takes nothing."""
 TRACES_CLOSE_TIMEOUT = 2.5
@@ -84,8 +91,11 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                 with_cgroups=config.orchestration.cgroups,
                 in_memory=root.in_memory,
             ) as headless,
-            open_tmux(root.path, headless, environ=options.environ) as tmux,
+            open_tmux(
+                root.path, headless, environ=options.environ, find_recogniser=partial(find_recogniser, options)
+            ) as tmux,
             open_log_links(root, options.announce) as links,
+            open_room(partial(_require_room, root), report=options.announce) as room,
         ):
             backends: dict[ExecutionMode, Backend] = {
                 ExecutionMode.HEADLESS: headless,
@@ -97,7 +107,7 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                 live.started(session)
                 links.point(session.spec.name, session.spec.id)
 
-            around = Surroundings(journal, boot, time.monotonic, random.random, started, live.ended)
+            around = Surroundings(journal, boot, time.monotonic, random.random, started, live.ended, room=room)
             kitchen = make_kitchen(options, present, backends)
             async with (
                 open_supervisor(around, report=options.announce) as supervisor,
@@ -118,7 +128,7 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                 findings = await take_stock(journal, headless, boot)
                 awaited, began_at = _awaited(options, findings, journal.world, backends), journal.world.seq
                 await _recover(options, findings, journal, backends, orchestrator, supervisor)
-                health = Health(journal.probe, lambda: journal.healthy)
+                health = Health(journal.probe, lambda: journal.healthy, lambda: room.shortage)
                 service = Service(
                     orchestrator,
                     bus,
@@ -136,7 +146,7 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                     findings,
                     supervisor.detach_all,
                     ground,
-                    Leaving(orchestrator, supervisor, bus),
+                    Leaving(orchestrator, supervisor, bus, _disk_of(journal, root)),
                     awaited,
                     began_at,
                 )
@@ -186,6 +196,22 @@ async def _open_journal(options: Options, lock: StateLock) -> AsyncGenerator[tup
         with trio.move_on_after(TRACES_CLOSE_TIMEOUT, shield=True):
             # Abandoned, if the collector makes us wait: nothing else depends on it.
             await trio.to_thread.run_sync(traces.close, abandon_on_cancel=True)
+
+
+def _disk_of(journal: Journal, root: StateRoot) -> Disk:
+    def note_stop(session_id: str, reason: StopReason) -> None:
+        Records(os.fspath(root.session_dir(session_id))).note_stop(reason)
+
+    return Disk(journal.wait_stuck, lambda: journal.unwritten, note_stop)
+
+
+async def _require_room(root: StateRoot) -> None:
+    """See whether there is room for new sessions.
+
+    Raises:
+        OSError: there is none.
+    """
+    await in_thread(root.require_space, ROOM, root.sessions)
 
 
 def _open_traces(options: Options) -> Traces | None:

@@ -17,7 +17,7 @@ import trio
 from kasmos.exceptions import SessionLostError
 from kasmos.failpoints import reach
 from kasmos.model import codec
-from kasmos.model.event import EndFound
+from kasmos.model.event import EndFound, StopRequested
 from kasmos.model.profile import OutputMode
 from kasmos.model.session import ExitStatus, SessionSpec
 from kasmos.sessions import layout
@@ -121,18 +121,27 @@ async def _of_another_boot(hold: Hold) -> ExitStatus:
     recorded = hold.records.exit()
     if recorded is None or hold.records.program() is None:
         raise SessionLostError("the machine was started anew before its end was recorded")
+    await _tell_stop(hold)
     _follow(hold)
     await close_log(hold)
     return recorded
 
 
 async def _adopt_ended(hold: Hold, recorded: ExitStatus) -> ExitStatus:
+    await _tell_stop(hold)
     await _tell_end(hold)
     _follow(hold)
     # The record is written before the copier has emptied the pipe, and before the shim has ended.
     await clear_up(hold)
     await close_log(hold)
     return recorded
+
+
+async def _tell_stop(hold: Hold) -> None:
+    """Make known why it was stopped, if only its records say so: else its end would be its own doing."""
+    reason = hold.records.stop_reason()
+    if reason is not None:
+        await hold.notify(StopRequested(hold.spec.id, reason))
 
 
 async def _tell_end(hold: Hold) -> None:

@@ -29,18 +29,20 @@ Why each line is as it is:
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 
 import attrs
 
-from kasmos.exceptions import SessionStartError
+from kasmos.exceptions import NoRoomError, SessionStartError
 from kasmos.model import codec
 from kasmos.model.profile import Limits, OutputMode
-from kasmos.model.session import ExitStatus, SessionSpec
+from kasmos.model.session import ExitStatus, SessionSpec, StopReason
 from kasmos.sessions import layout
 from kasmos.sessions.processes import ProcessEntry, parse_stat
 
@@ -70,6 +72,13 @@ _kas_run() {
     ( _kas_run "$@" ); _kas_c=$?; set +C; printf '%s\n' "$_kas_c" 1<>exit; exit "$_kas_c"
   fi )
 exit $?"""
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""What a disk, or a quota, says that has no room."""
+_STOP_REASONS = frozenset(reason.value.encode() for reason in StopReason)
+_RECORD_BYTES = 4096
+"""What any record fits into."""
 
 
 @attrs.frozen
@@ -118,10 +127,33 @@ class Records:
     def exit(self) -> ExitStatus | None:
         """The exit record, if it is complete."""
         if self._exit is None:
-            line = self._line(layout.EXIT)
-            if line is not None and line.isdigit():
-                self._exit = ExitStatus.from_shell(int(line))
+            code, _ = self._ending()
+            self._exit = None if code is None else ExitStatus.from_shell(code)
         return self._exit
+
+    def stop_reason(self) -> StopReason | None:
+        """Why it was stopped, where the journal could not be told."""
+        return self._ending()[1]
+
+    def note_stop(self, reason: StopReason) -> None:
+        """Write behind how it ended why it was stopped: in place, which needs no room on the disk.
+
+        What has not ended, or says so already, is left as it is; so is what cannot be written.
+        """
+        code, noted = self._ending()
+        if code is None or noted is not None:
+            return
+        record = f"{code} {reason.value}\n".encode()
+        if len(record) <= layout.EXIT_RECORD_BYTES:
+            with suppress(OSError), open(self._path(layout.EXIT), "r+b") as file:
+                file.write(record)
+
+    def _ending(self) -> tuple[int | None, StopReason | None]:
+        """The code in the exit record, and the reason behind it; None for what is not there."""
+        code, space, word = (self._line(layout.EXIT) or b"").partition(b" ")
+        if not code.isdigit() or (space and word not in _STOP_REASONS):
+            return None, None
+        return int(code), StopReason(word.decode()) if space else None
 
     def entomb(self) -> bool:
         """Claim the directory ourselves, so that no shim can run any more; False when it is claimed already."""
@@ -153,6 +185,18 @@ class Records:
         words = line.split()[1:]
         known = len(words) == 2 and all(word.isdigit() for word in words)
         return CopierLoss(*map(int, words)) if known else CopierLoss()
+
+    def refused(self) -> bool:
+        """Whether there was no room for the record of somebody who has gone, or would be none for one."""
+        for name in (layout.SHIM, layout.PID, layout.COPIER):
+            if os.path.exists(self._path(name)) and self._line(name) is None:
+                return True
+        try:
+            with tempfile.TemporaryFile(dir=self._directory, buffering=0) as file:
+                file.write(bytes(_RECORD_BYTES))
+        except OSError as error:
+            return error.errno in NO_ROOM
+        return False
 
     def shim_log(self) -> str:
         """What the shell had to say."""
@@ -236,7 +280,7 @@ def prepare_opened(directory: str, spec: SessionSpec, boot_id: str) -> Opened:
     try:
         os.makedirs(directory, mode=0o700)
     except OSError as error:
-        raise SessionStartError(f"cannot make the session directory {directory}: {error.strerror}") from error
+        raise cannot(f"make the session directory {directory}", error) from error
     opened = Opened()
     try:
         _write(f"{directory}/{layout.EXIT}", b" " * layout.EXIT_RECORD_BYTES)
@@ -258,11 +302,17 @@ def prepare_opened(directory: str, spec: SessionSpec, boot_id: str) -> Opened:
     except OSError as error:
         opened.close()
         discard(directory)
-        raise SessionStartError(f"cannot write to {directory}: {error.strerror}") from error
+        raise cannot(f"write to {directory}", error) from error
     except BaseException:
         opened.close()
         raise
     return opened
+
+
+def cannot(what: str, error: OSError) -> SessionStartError:
+    """The error for what could not be done on the disk in order to start a session."""
+    kind = NoRoomError if error.errno in NO_ROOM else SessionStartError
+    return kind(f"cannot {what}: {error.strerror or error}")
 
 
 def discard(directory: str) -> None:

@@ -53,6 +53,11 @@ class Hang:
 
 
 @attrs.frozen
+class NoRoom:
+    """The disk has no room for the program."""
+
+
+@attrs.frozen
 class Truncate:
     """In the place of output: the program truncates its log, and all it wrote so far is lost."""
 
@@ -93,7 +98,7 @@ class Script:
     """How it ends if left alone; a number is an exit code."""
     duration: float | None = None
     """Seconds until it ends if left alone; None means right after its last output, `math.inf` never."""
-    start: Fail | Hang | None = None
+    start: Fail | Hang | NoRoom | None = None
     """What is wrong with its start."""
     last_words: bytes = b""
     """Written when it ends because it was asked to."""

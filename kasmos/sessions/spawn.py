@@ -14,7 +14,7 @@ from contextlib import suppress
 import attrs
 import trio
 
-from kasmos.exceptions import SessionStartError
+from kasmos.exceptions import NoRoomError, SessionStartError
 from kasmos.failpoints import reach
 from kasmos.model.profile import OutputMode
 from kasmos.sessions import cgroups, launch
@@ -95,6 +95,13 @@ def check_cgroup(hold: Hold) -> None:
     hold.kin.cgroup = ""
 
 
+def not_started(hold: Hold, otherwise: str) -> SessionStartError:
+    """Why a shim has not come to start the program; *otherwise* where nothing says."""
+    if hold.records.refused():
+        return NoRoomError(f"cannot start {hold.spec.name}: there is no room for its records")
+    return SessionStartError(f"cannot start {hold.spec.name}: {hold.records.shim_log() or otherwise}")
+
+
 def _cannot_start(hold: Hold, error: OSError) -> SessionStartError:
     return SessionStartError(f"cannot start {hold.spec.name}: {error.strerror or error}")
 
@@ -121,8 +128,7 @@ async def _spawn(
     await _reported(gate, 2 if spec.output is OutputMode.PIPE else 1)
     hold.take_records()
     if not hold.is_ready():
-        said = hold.records.shim_log() or "its shell ended before it could run"
-        raise SessionStartError(f"cannot start {spec.name}: {said}")
+        raise not_started(hold, "its shell ended before it could run")
     check_cgroup(hold)
     reach("session.proven")
     with suppress(OSError):

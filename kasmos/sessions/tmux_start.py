@@ -46,7 +46,7 @@ async def start(hold: Hold, host: Host, boot_id: str) -> Pane:
         gate: int | None = None
         try:
             reach("session.prepared")
-            gate = tmux_launch.make_gate(hold.path)
+            gate = _make_gate(hold)
             opened.callback(os.close, gate)
             command = tmux_launch.pane_command(hold.path, spec, services.soft_nofile)
             reach("session.spawning")
@@ -62,6 +62,13 @@ async def start(hold: Hold, host: Host, boot_id: str) -> Pane:
             await _undo(hold, pane, gate)  # noqa: ASYNC102  # it shields itself, within a bound
             raise
     return pane
+
+
+def _make_gate(hold: Hold) -> int:
+    try:
+        return tmux_launch.make_gate(hold.path)
+    except OSError as error:
+        raise launch.cannot(f"make the gate in {hold.path}", error) from error
 
 
 async def _spawn(hold: Hold, pane: Pane, command: list[str]) -> None:
@@ -97,8 +104,7 @@ async def _spawn(hold: Hold, pane: Pane, command: list[str]) -> None:
         otherwise = "its shell ended before it could run"
         if late is not None and late.cancelled_caught:
             otherwise = f"its shell and its logger were not there within {READY_LIMIT:.0f} s"
-        said = hold.records.shim_log() or otherwise
-        raise SessionStartError(f"cannot start {spec.name}: {said}")
+        raise spawn.not_started(hold, otherwise)
     spawn.check_cgroup(hold)
 
 

@@ -184,7 +184,8 @@ def _session(world: World, event: SessionEvent, record: Record) -> None:
         case ev.SessionStartFailed():
             session = _over(session, SessionState.START_FAILED, record, reason=event.reason)
         case ev.SessionNeverStarted():
-            session = _over(session, SessionState.NEVER_STARTED, record)
+            session = _over(session, SessionState.NEVER_STARTED, record, reason=event.reason)
+            _wait_for_room(world, session, record)
         case ev.SessionDetached():
             session = evolve(session, detached=True)
         case ev.StopRequested():
@@ -255,6 +256,14 @@ def _over(session: SessionView, state: SessionState, record: Record, **changes: 
     # Said here, so that it need not be added; what comes after its end changes nothing of when that was.
     last_seq = record.seq if session.state.live else session.last_seq
     return evolve(session, state=state, last_seq=last_seq, **changes)
+
+
+def _wait_for_room(world: World, session: SessionView, record: Record) -> None:
+    """Have the session's task wait, if it was for want of room that nothing ran."""
+    run = world.runs.get(session.run_id or "")
+    task = run.tasks.get(session.task_id or "") if run is not None and session.reason else None
+    if run is not None and task is not None and task.state == Active(session.id):
+        _put_task(world, run, evolve(task, state=Active(session.id, no_room=session.reason)), record)
 
 
 def _end_found(session: SessionView, event: ev.EndFound, record: Record) -> SessionView:

@@ -33,11 +33,14 @@ from kasmos.store.keeping import Keeper
 from kasmos.store.pruning import Forgotten, decide_carried
 from kasmos.store.reader import read_records, read_world
 from kasmos.store.salvage import Opened, open_or_salvage
+from kasmos.store.unwritten import what_becomes_of
 
 __all__ = ["Journal", "open_journal", "read_records", "read_world"]
 
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 2.0
+CLOSE_TIMEOUT = 5.0
+"""Seconds that a disk which hangs is waited for when all is written, or given up."""
 COMPANY_WAIT = 0.005
 """Seconds that what nobody waits for may wait for company: most often it is committed with what comes next."""
 
@@ -88,6 +91,8 @@ class Journal:
         self._thread = self._lane.limiter
         self._closing = False
         self._over = False
+        self._left_behind = False
+        """Whether a write was given up that the disk had at work."""
         # The journal outlives the cancellation of what writes to it; `_finish` gives this shield its deadline.
         self._scope = trio.CancelScope(shield=True)
 
@@ -163,18 +168,40 @@ class Journal:
         """
         await self._wait(self._enqueue((), trio.Event()))
 
+    async def wait_stuck(self, seconds: float) -> None:
+        """Wait until something has waited for so many seconds to be written, and still does.
+
+        Raises:
+            StoreError: the journal is closed.
+
+        Cancellation: no effect.
+        """
+        while True:
+            while not (self._waiting or self._writing):
+                await self._work.park()
+            with trio.move_on_after(seconds) as patience:
+                await self.flush()
+            if patience.cancelled_caught:
+                return
+
+    @property
+    def unwritten(self) -> tuple[Event, ...]:
+        """What has been appended and is not durable yet, in order."""
+        jobs = (job for job in (*self._writing, *self._waiting) if not job.durable)
+        return tuple(record.event for job in jobs for record in job.records)
+
     async def probe(self) -> None:
         """Write something that is no event, to know that the disk takes it.
 
         Raises:
             StoreError: it does not, with the reason; or the journal is closed.
 
-        Cancellation: no effect while the disk is at work; it is waited for.
+        Cancellation: it may still be written, behind our backs.
         """
         if self._over:
             raise StoreError("the journal is closed")
         try:
-            await trio.to_thread.run_sync(self._database.probe, limiter=self._thread)
+            await trio.to_thread.run_sync(self._database.probe, limiter=self._thread, abandon_on_cancel=True)
         except UnwritableError as error:
             raise StoreError(f"the journal cannot be written: {error}") from error
         except RuntimeError as error:
@@ -274,7 +301,11 @@ class Journal:
             again = True
         append = partial(self._database.append, rows, again=again)
         try:
-            await trio.to_thread.run_sync(append, limiter=self._thread)
+            # A disk that hangs must not keep us from leaving; the limiter keeps others from what is left behind.
+            await trio.to_thread.run_sync(append, limiter=self._thread, abandon_on_cancel=True)
+        except trio.Cancelled:
+            self._left_behind = True
+            raise
         except RuntimeError as error:
             # Agents have used up the processes of this user: as with a full disk, it is tried again.
             if not is_no_thread(error):
@@ -306,8 +337,14 @@ class Journal:
         self._scope.deadline = trio.current_time() + within
         self._work.unpark_all()
 
-    def _unwritten(self) -> int:
-        return sum(len(job.records) for job in (*self._writing, *self._waiting) if not job.durable)
+    def _lost(self, within: float) -> str:
+        """What is to be said of what could not be written, if there is any."""
+        lost = self.unwritten
+        if not lost:
+            return ""
+        unless = ", unless a disk that hangs takes some of them after all" if self._left_behind else ""
+        said = f"the journal could not be written within {within:g} s: {len(lost)} events are lost{unless}"
+        return "; ".join([said, *what_becomes_of(lost)])
 
 
 def _measure_nothing(events: int, seconds: float) -> None:
@@ -350,6 +387,7 @@ async def open_journal(
     """
     said: list[str] = []
     noted: list[str] = []
+    journal: Journal | None = None
     opened = await trio.to_thread.run_sync(open_or_salvage, path, said.append, noted.append)
     try:
         for text in said:
@@ -379,14 +417,21 @@ async def open_journal(
             # The nursery is ours: what the body raised leaves as it came.
             raise failure
         await keeper.finish()
-        if lost := journal._unwritten():
-            raise StoreError(f"the journal could not be written within {close_timeout} s: {lost} events are lost")
+        if lost := journal._lost(close_timeout):
+            raise StoreError(lost)
     finally:
-        # A thread cannot be given a deadline; closing writes at most one log's worth.
-        with trio.CancelScope(shield=True):
-            try:
-                await trio.to_thread.run_sync(opened.database.close)
-            except RuntimeError as error:
-                if not is_no_thread(error):
-                    raise
-                opened.database.close()
+        await _close(opened, journal, note)
+
+
+async def _close(opened: Opened, journal: Journal | None, note: Callable[[str], None]) -> None:
+    """Close the database, which writes at most one log's worth; a disk that hangs is not waited for."""
+    limiter = journal._thread if journal is not None else None
+    with trio.move_on_after(CLOSE_TIMEOUT, shield=True) as patience:
+        try:
+            await trio.to_thread.run_sync(opened.database.close, limiter=limiter, abandon_on_cancel=True)
+        except RuntimeError as error:
+            if not is_no_thread(error):
+                raise
+            opened.database.close()
+    if patience.cancelled_caught:
+        note(f"the journal is left open: its disk has not answered for {CLOSE_TIMEOUT:g} s")

@@ -26,6 +26,8 @@ FIRST_PAUSE = 5.0
 """Seconds after the beginning in which there is something better to do."""
 END_TIMEOUT = 3.0
 """Seconds that the end waits for it."""
+_LAST_PIECE = 2.0
+"""Seconds that it is waited for after that, for what it was just writing."""
 _BREATH = 0.001
 
 
@@ -95,9 +97,15 @@ class Keeper:
 
         Cancellation: no effect.
         """
-        if self._stale or self._behind >= LEAST:
-            with trio.CancelScope(shield=True):
+        # Two bounds: the first lets the thread end by itself, the second is for a disk that hangs.
+        with trio.move_on_after(END_TIMEOUT + _LAST_PIECE, shield=True) as patience:
+            async with self._thread:
+                # Whoever was left behind when we gave up has ended: it writes the same file.
+                pass
+            if self._stale or self._behind >= LEAST:
                 await self._keep(partial(_hurry, time.monotonic() + END_TIMEOUT))
+        if patience.cancelled_caught:
+            self._note(f"the fold of the journal is not kept in {self._path}: its disk does not answer")
 
     async def _keep(self, pause: Callable[[], None]) -> None:
         async with self.steady:
@@ -107,7 +115,7 @@ class Keeper:
         self._kept_events, self._stale = footing.events, False
         write = partial(write_kept, self._path, world, footing, pause=pause, ours=self._ours)
         try:
-            await trio.to_thread.run_sync(write, limiter=self._thread)
+            await trio.to_thread.run_sync(write, limiter=self._thread, abandon_on_cancel=True)
         except _GivenUpError:
             self._kept_events, self._stale = before
         except trio.Cancelled:

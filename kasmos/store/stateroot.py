@@ -20,7 +20,7 @@ import attrs
 
 from kasmos.exceptions import StoreError
 from kasmos.store.filesystem import is_in_memory, refuse_network
-from kasmos.store.lock import StateLock, acquire_lock, acquire_lock_nowait, boot_id
+from kasmos.store.lock import StateLock, acquire_lock, acquire_lock_nowait, boot_id, read_holder
 
 __all__ = ["StateRoot", "boot_id", "find_state_root", "log_name"]
 
@@ -103,7 +103,7 @@ class StateRoot:
             _make_private(self.path)
             for directory in (self.sessions, self.logs):
                 directory.mkdir(mode=0o700, exist_ok=True)
-            self._require_space()
+            self._require_space_unless_held()
         except OSError as error:
             raise StoreError(
                 f"the state root {self.path} cannot be used: {error.strerror or error}; "
@@ -146,10 +146,23 @@ class StateRoot:
             raise StoreError(f"the link {link} cannot be made: {error.strerror}") from error
         return Path(link)
 
-    def _require_space(self) -> None:
+    def _require_space_unless_held(self) -> None:
+        try:
+            self.require_space(4096)
+        except OSError:
+            # A supervisor that is at work copes with a full disk, and has the word: the lock tells who it is.
+            if read_holder(self.lock_path) is None:
+                raise
+
+    def require_space(self, size: int, directory: Path | None = None) -> None:
+        """See whether its disk takes so many bytes, where the journal is or in another directory. Blocks on it.
+
+        Raises:
+            OSError: it does not.
+        """
         # Some file systems find out only when they write.
-        with tempfile.TemporaryFile(dir=self.path) as probe:
-            probe.write(bytes(4096))
+        with tempfile.TemporaryFile(dir=directory or self.path) as probe:
+            probe.write(bytes(size))
             probe.flush()
             os.fsync(probe.fileno())
 

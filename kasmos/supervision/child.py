@@ -12,7 +12,14 @@ from collections.abc import Iterable, Mapping
 
 import trio
 
-from kasmos.exceptions import BackendUnavailableError, ConfigError, KasmosError, SessionLostError, SessionStartError
+from kasmos.exceptions import (
+    BackendUnavailableError,
+    ConfigError,
+    KasmosError,
+    NoRoomError,
+    SessionLostError,
+    SessionStartError,
+)
 from kasmos.failpoints import reach
 from kasmos.model import event as ev
 from kasmos.model.event import Event, Record
@@ -149,6 +156,8 @@ class Child:
     async def _perform(self, step: transitions.Step) -> bool:
         """Do one thing; True when the child is done."""
         match step:
+            case transitions.StartAgent() | transitions.StartCheck() if self._around.room.shortage:
+                await self._wait_for_room()
             case transitions.StartAgent(attempt, thread):
                 return await self._start_agent(attempt, thread)
             case transitions.StartCheck(attempt, index):
@@ -178,6 +187,18 @@ class Child:
                 await self._finish(outcome, self._order.explain(cause))
                 return True
         return False
+
+    async def _wait_for_room(self) -> None:
+        """Wait until the disk has room for a session, or a stop."""
+        async with trio.open_nursery() as nursery:
+
+            async def stopped() -> None:
+                await self._order.given.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(stopped)
+            await self._around.room.wait()
+            nursery.cancel_scope.cancel()
 
     async def _start_agent(self, attempt: int, thread: Thread | None) -> bool:
         """Start the task's program, if and when that may be; True when the child is done."""
@@ -257,6 +278,10 @@ class Child:
             self._order.interrupts = starting
             try:
                 await self._start(backend, spec, outset, starting)
+            except NoRoomError as error:
+                # No failure of the task: nothing ran. The same is begun once more when there is room.
+                self._around.room.found_short(str(error))
+                await self._ledger.append(ev.SessionNeverStarted(spec.id, str(error)))
             except (SessionStartError, BackendUnavailableError) as error:
                 await self._ledger.append(ev.SessionStartFailed(spec.id, str(error)))
             finally:

@@ -18,6 +18,7 @@ from kasmos.screens import Ruleset
 from kasmos.sessions.protocol import Backend, ExecutionSession
 from kasmos.supervision.handover import Thread
 from kasmos.supervision.ledger import Ledger
+from kasmos.supervision.room import Room
 
 
 @attrs.frozen
@@ -120,3 +121,5 @@ class Surroundings:
     ended: Callable[[str], None]
     wall: Callable[[], float] = time.time
     """The wall clock: who is attached is told by it."""
+    room: Room = attrs.field(factory=Room)
+    """Whether there is room for new sessions."""

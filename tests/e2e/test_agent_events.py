@@ -174,6 +174,22 @@ async def test_output_that_is_gone(site: Site) -> None:
             assert (gone.status_code, gone.json()["code"]) == (410, "output_gone")
 
 
+@pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson", "text/event-stream"])
+async def test_a_place_that_was_never_reached(site: Site, kind: str) -> None:
+    """A place ahead of all that an ended session has said or written is refused, as one ahead of the journal is."""
+    async with site.supervisor() as here:
+        task = await here.submit("Do it.", agent="coder")
+        await here.ended(task)
+        end = (await page(here, f"/v1/tasks/{task}/agent-events", limit=1000))["cursor"]
+        offset, _, seen = end.partition(".")
+        for place in (f"{offset}.{int(seen or 0) + 1}", f"{int(offset) + 1}"):
+            path = f"/v1/tasks/{task}/agent-events?cursor={place}"
+            ahead = await here.http.get(path, headers={"Accept": kind})
+            assert (ahead.status_code, ahead.json()["code"]) == (400, "cursor_ahead")
+        last = await here.http.get(f"/v1/tasks/{task}/agent-events?cursor={end}", headers={"Accept": kind})
+        assert last.status_code == 200
+
+
 async def test_from_another_program(site: Site) -> None:
     """A program has what an agent says as values, while it says it, from any place on, and what it came to."""
     async with site.supervisor() as here, kasmos.connect(socket=site.root.socket) as kas:

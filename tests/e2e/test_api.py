@@ -443,6 +443,17 @@ async def test_output_outlives_its_session(api: Api) -> None:
     problem(await api.get("/v1/sessions/1/output"), 410, "output_gone")
 
 
+async def test_output_that_never_was(api: Api) -> None:
+    """A place ahead of all that an ended session has written is refused; what a live one may reach is not."""
+    api.orchestrator.start_run()
+    session = api.orchestrator.start_session("r1", "1")
+    session.write(b"kept")
+    assert (await api.get("/v1/sessions/1/output?offset=5")).status_code == 200
+    api.orchestrator.end_task("r1", "1")
+    assert (await api.get("/v1/sessions/1/output?offset=4")).headers["x-kasmos-ended"] == "true"
+    problem(await api.get("/v1/sessions/1/output?offset=5"), 400, "cursor_ahead")
+
+
 async def test_output_of_what_is_forgotten_while_it_is_read(api: Api) -> None:
     """Whoever reads on in a session that has been forgotten meanwhile is told that its output is gone."""
     api.orchestrator.start_run()

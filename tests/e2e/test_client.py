@@ -14,7 +14,7 @@ import trio.testing
 
 from kasmos import __version__
 from kasmos.api import serve_api
-from kasmos.client import aio
+from kasmos.client import streams
 from kasmos.client.aio import connect
 from kasmos.client.sync import Supervisor
 from kasmos.exceptions import ClientError, RequestError
@@ -59,7 +59,7 @@ async def test_who_is_not_well_answers_all_the_same(api: Api) -> None:
     assert await blocking(supervisor.alive)
     assert supervisor.version == __version__
     told = await blocking(partial(supervisor.get, "/v1/daemon"))
-    assert told["problems"] == ["the journal cannot be written"]
+    assert told["problems"] == ["the journal cannot be written at present (is the disk full?)"]
 
 
 async def test_a_refusal_is_an_error_with_its_mistakes(api: Api) -> None:
@@ -187,7 +187,7 @@ async def test_a_program_asks_and_commands(api: Api) -> None:
 
 async def test_a_stream_survives_its_supervisors(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Across supervisors that come and go, a stream has every event once and in order."""
-    monkeypatch.setattr(aio, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(streams, "LONGEST_PAUSE", 0.05)
     numbers = []
     async with open_api(root) as api, connect(api.socket) as client:
         world, events = api.orchestrator, client.events(0)

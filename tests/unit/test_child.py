@@ -11,14 +11,15 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from kasmos.daemon.wire import task_status
 from kasmos.model import event as ev
 from kasmos.model.event import Event
 from kasmos.model.plan import Check, RunSettings
 from kasmos.model.profile import AgentProfile, ExecutionMode, RestartPolicy, StopPolicy
-from kasmos.model.session import ExitStatus, StopReason
+from kasmos.model.session import ExitStatus, SessionSpec, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
 from kasmos.model.view import BackingOff, Ended, RunState, SessionState, TaskView
-from kasmos.sessions.script import Fail, Hang, Script
+from kasmos.sessions.script import Fail, Hang, NoRoom, Script
 from kasmos.supervision.attendant import TAIL_LINES
 from kasmos.supervision.child import START_PATIENCE, Child
 from tests.simulation import WRITE_TIME, Life, Town, plan, profile, task, town
@@ -527,3 +528,99 @@ async def test_a_backend_that_is_gone(autojump_clock: MockClock) -> None:
         assert "headless" in cause(life.task("2")).message
         life.supervisor.children("run1")["1"].request_stop(StopReason.REQUESTED)
         await life.orchestrator.wait_idle()
+
+
+# --- a full disk ------------------------------------------------------------------
+
+
+class Disk:
+    """A disk that is full, or not: then nothing can be started, or only no check."""
+
+    def __init__(self, *, checks_only: bool = False) -> None:
+        self.full = True
+        self._checks_only = checks_only
+
+    def scripts(self, spec: SessionSpec) -> Script:
+        wanted = not self._checks_only or spec.check is not None
+        return Script(start=NoRoom()) if self.full and wanted else Script()
+
+    def town(self) -> Town:
+        return Town(self.scripts, {"a": profile()}, is_full=lambda: self.full)
+
+
+async def test_a_start_without_room_is_no_failure(autojump_clock: MockClock) -> None:
+    """A task for which the disk has no room waits, spends no attempt, and begins when there is room."""
+    disk = Disk()
+    here = disk.town()
+    async with here.life() as life:
+        await life.submit(plan(task(1), task(2)))
+        await life.until(lambda world: bool(kinds(here, ev.SessionNeverStarted)))
+        await trio.sleep(1000.0)
+        assert task_status(life.task("1")) == "waiting"
+        disk.full = False
+        view = await finish(life)
+    assert ended(view) == (Outcome.SUCCEEDED, CauseKind.DONE)
+    assert (view.attempts, view.failures) == (1, ())
+    # Nobody goes on trying where it is known that there is none.
+    assert len(kinds(here, ev.SessionStarting)) <= 4
+    assert len(here.said) == 2
+
+
+async def test_a_check_without_room_is_no_failure(autojump_clock: MockClock) -> None:
+    """A check for which the disk has no room waits for it; what was done before is not done again."""
+    disk = Disk(checks_only=True)
+    here = disk.town()
+    async with here.life() as life:
+        await life.submit(plan(task(1, checks=(Check("make test"),))))
+        await life.until(lambda world: bool(kinds(here, ev.SessionNeverStarted)))
+        disk.full = False
+        view = await finish(life)
+    assert ended(view) == (Outcome.SUCCEEDED, CauseKind.DONE)
+    assert [one.attempt for one in kinds(here, ev.SessionStarting) if isinstance(one, ev.SessionStarting)] == [1, 1, 1]
+
+
+async def test_what_waits_for_room_outlives_its_supervisor(autojump_clock: MockClock) -> None:
+    """A supervisor that is killed while a task waits for room leaves a task that waits, and the next one begins it."""
+    disk = Disk()
+    here = disk.town()
+    await crash_after(here, 50.0, plan(task(1)))
+    async with here.life() as life:
+        await trio.sleep(50.0)
+        assert task_status(life.task("1")) == "waiting"
+        disk.full = False
+        view = await finish(life)
+    assert ended(view) == (Outcome.SUCCEEDED, CauseKind.DONE)
+    assert (view.attempts, view.failures) == (1, ())
+
+
+@pytest.mark.parametrize(
+    ("reason", "outcome"), [(StopReason.REQUESTED, Outcome.CANCELLED), (StopReason.INTERRUPTED, None)]
+)
+async def test_what_waits_for_room_can_be_stopped(
+    reason: StopReason, outcome: Outcome | None, autojump_clock: MockClock
+) -> None:
+    """A task that waits for room ends at once when it is stopped, and is put back when its supervisor leaves."""
+    here = Disk().town()
+    async with here.life() as life:
+        await life.submit(plan(task(1)))
+        await life.until(lambda world: bool(kinds(here, ev.SessionNeverStarted)))
+        await trio.sleep(10.0)
+        start = trio.current_time()
+        life.orchestrator.refuse("leaving")
+        life.supervisor.children("run1")["1"].request_stop(reason)
+        view = await finish(life)
+        assert trio.current_time() - start == near(0.0)
+    assert view.outcome is outcome
+    assert task_status(view) == ("queued" if outcome is None else "cancelled")
+
+
+async def test_room_that_is_not_enough(autojump_clock: MockClock) -> None:
+    """Where there is room and it is not enough for a task, it is tried ever more rarely."""
+    disk = Disk()
+    here = Town(disk.scripts, {"a": profile()})
+    async with here.life() as life:
+        await life.submit(plan(task(1)))
+        await trio.sleep(3600.0)
+        assert 60 < len(kinds(here, ev.SessionStarting)) < 200
+        disk.full = False
+        assert ended(await finish(life)) == (Outcome.SUCCEEDED, CauseKind.DONE)

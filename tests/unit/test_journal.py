@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from kasmos.exceptions import StoreError
 from kasmos.model.clock import Clock
@@ -17,6 +19,7 @@ from kasmos.model.event import (
     Event,
     Record,
     SessionDetached,
+    SessionStarted,
     SessionStarting,
     SupervisorStarted,
     SupervisorStopped,
@@ -24,7 +27,10 @@ from kasmos.model.event import (
 )
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import SessionKind
+from kasmos.store import journal as journal_module
 from kasmos.store.chain import link_of, seed_of
+from kasmos.store.database import Database
+from kasmos.store.filesystem import is_in_memory
 from kasmos.store.journal import Journal, open_journal, read_records, read_world
 
 LIMIT = 60.0
@@ -48,10 +54,15 @@ class Desk:
     def on_commit(self, records: Sequence[Record]) -> None:
         self.committed += records
 
-    def open(self, close_timeout: float = 10.0):  # type: ignore[no-untyped-def]  # the context manager's type has no public name
+    def open(self, close_timeout: float = 10.0, note: Callable[[str], None] = lambda text: None):  # type: ignore[no-untyped-def]  # the context manager's type has no public name
         clock = Clock(wall=lambda: self.now + 5e8, mono=lambda: self.now)
         return open_journal(
-            self.db, clock=clock, announce=self.announce, on_commit=self.on_commit, close_timeout=close_timeout
+            self.db,
+            clock=clock,
+            announce=self.announce,
+            note=note,
+            on_commit=self.on_commit,
+            close_timeout=close_timeout,
         )
 
 
@@ -324,6 +335,51 @@ async def test_unwritable_journal_does_not_close_silently(desk: Desk) -> None:
             await journal.append(stopped(1))
             desk.db.unlink()
             journal.append_nowait(stopped(2), stopped(3))
+
+
+async def test_a_disk_that_hangs_keeps_nobody(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal whose disk does not answer is left in bounded time, and says what may be lost; so is a probe of it."""
+    if is_in_memory(desk.db.parent):
+        pytest.skip("where the journal is on no disk, there is none to hang")
+    go, noted = threading.Event(), list[str]()
+    monkeypatch.setattr(journal_module, "CLOSE_TIMEOUT", 0.1)
+
+    def hang(self: Database, rows: object, *, again: bool = False) -> None:
+        assert go.wait(60)
+
+    match = "2 events are lost, unless a disk that hangs takes some of them after all; .*: s1"
+    try:
+        with trio.fail_after(LIMIT), pytest.raises(StoreError, match=match):  # noqa: PT012  # leaving raises
+            async with desk.open(close_timeout=0.1, note=noted.append) as journal:
+                await journal.append(stopped(1))
+                monkeypatch.setattr(Database, "append", hang)
+                journal.append_nowait(stopped(2), SessionStarted("s1"))
+                await journal.wait_stuck(0.1)
+                assert journal.unwritten == (stopped(2), SessionStarted("s1"))
+                with trio.move_on_after(0.1) as patience:
+                    await journal.probe()
+                assert patience.cancelled_caught
+        assert noted == ["the journal is left open: its disk has not answered for 0.1 s"]
+    finally:
+        go.set()
+        monkeypatch.undo()
+
+
+async def test_being_stuck_is_not_being_busy(desk: Desk) -> None:
+    """A journal that writes is not stuck, nor is one that has nothing to write."""
+    async with desk.open() as journal, trio.open_nursery() as nursery:
+        stuck = trio.Event()
+
+        async def watch() -> None:
+            await journal.wait_stuck(LIMIT)
+            stuck.set()
+
+        nursery.start_soon(watch)
+        for number in range(1, 50):
+            await journal.append(stopped(number))
+        await trio.testing.wait_all_tasks_blocked()
+        assert not stuck.is_set()
+        nursery.cancel_scope.cancel()
 
 
 async def test_encoding_is_readable_with_ordinary_tools(desk: Desk) -> None:

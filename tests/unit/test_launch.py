@@ -11,7 +11,7 @@ import pytest
 from kasmos.exceptions import SessionStartError
 from kasmos.model.codec import CodecError
 from kasmos.model.profile import Limits, OutputMode
-from kasmos.model.session import ExitStatus, SessionSpec
+from kasmos.model.session import ExitStatus, SessionSpec, StopReason
 from kasmos.sessions import layout
 from kasmos.sessions.launch import SHIM, Records, doorman_command, limit_prefix, prepare, resolve
 
@@ -221,6 +221,27 @@ def test_exit_records(content: bytes | None, status: ExitStatus | None, tmp_path
     if content is not None:
         (tmp_path / layout.EXIT).write_bytes(content)
     assert Records(str(tmp_path)).exit() == status
+
+
+@pytest.mark.parametrize("reason", list(StopReason))
+def test_why_it_was_stopped_is_noted_in_place(reason: StopReason, tmp_path: Path) -> None:
+    """An exit record takes the reason of a stop without growing, says the same exit as before, and keeps the first."""
+    path = tmp_path / layout.EXIT
+    path.write_bytes(b"143\n".ljust(layout.EXIT_RECORD_BYTES))
+    Records(str(tmp_path)).note_stop(reason)
+    Records(str(tmp_path)).note_stop(StopReason.REQUESTED)
+    assert path.stat().st_size == layout.EXIT_RECORD_BYTES
+    records = Records(str(tmp_path))
+    assert (records.exit(), records.stop_reason()) == (ExitStatus(signal=15, certain=False), reason)
+
+
+def test_what_has_not_ended_was_not_stopped(tmp_path: Path) -> None:
+    """Nothing is noted of a program that has left no exit status."""
+    path = tmp_path / layout.EXIT
+    path.write_bytes(b" " * layout.EXIT_RECORD_BYTES)
+    Records(str(tmp_path)).note_stop(StopReason.INTERRUPTED)
+    assert path.read_bytes() == b" " * layout.EXIT_RECORD_BYTES
+    assert Records(str(tmp_path)).stop_reason() is None
 
 
 def test_an_exit_record_that_is_being_written(tmp_path: Path) -> None:

@@ -69,6 +69,28 @@ async def test_the_last_word_has_the_newest_session(tmp_path: Path, monkeypatch:
     assert os.readlink(root.logs / "coder.log") == "../sessions/s2/output.log"
 
 
+async def test_a_disk_that_hangs_keeps_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A supervisor leaves although the disk does not answer, and says which links are not made."""
+    monkeypatch.setattr(links_module, "FINISH_TIMEOUT", 0.1)
+    root = root_at(tmp_path)
+    go, done, said = threading.Event(), threading.Event(), list[str]()
+
+    class Hung(StateRoot):
+        def link_log(self, name: str, session_id: str) -> Path:
+            assert go.wait(60)
+            done.set()
+            return super().link_log(name, session_id)
+
+    try:
+        with trio.fail_after(60):
+            async with open_log_links(Hung(root.path), said.append) as links:
+                links.point("coder", "s1")
+        assert said == [f"links in {root.logs} are not made: its disk does not answer"]
+    finally:
+        go.set()
+        assert await trio.to_thread.run_sync(done.wait, 60)
+
+
 async def test_links_that_cannot_be_made_are_told(tmp_path: Path) -> None:
     """A link that cannot be made is told of, and those after it are made."""
     root = root_at(tmp_path)

@@ -176,6 +176,7 @@ def stop(ctx: click.Context, *, drain: bool, timeout: str | None, stop_them: boo
 
 def _stop(place: Place, pid: int, handle: int, order: dict[str, Any]) -> int:
     before = _newest(place)
+    problems = place.reach().get("/v1/daemon")["problems"]
     answer = place.reach().post("/v1/daemon/stop", {name: value for name, value in order.items() if value is not None})
     if answer["pid"] != pid:
         raise StoreError(f"the lock names process {pid} and process {answer['pid']} answers: look with `kas doctor`")
@@ -187,7 +188,7 @@ def _stop(place: Place, pid: int, handle: int, order: dict[str, Any]) -> int:
     poll.register(handle, select.POLLIN)
     if not poll.poll(None if patience is None else patience * 1000):
         raise StoreError(f"the daemon (pid {pid}) was told to stop and is not gone after {STOP_PATIENCE:g} s")
-    say(f"daemon stopped: {_farewell(place, before)}")
+    say(f"daemon stopped: {_farewell(place, before, problems)}")
     return 0
 
 
@@ -195,11 +196,16 @@ def _newest(place: Place) -> int:
     return place.read_world().seq
 
 
-def _farewell(place: Place, before: int) -> str:
+def _farewell(place: Place, before: int, problems: list[str]) -> str:
     from kasmos.model import event as ev
     from kasmos.store.reader import read_records
 
     said = "it died before it could say what it left"
+    if problems:
+        said = (
+            f"it could not record what it did ({problems[0]}); what it left running runs on, and the next daemon "
+            "finds out the rest"
+        )
     while records := read_records(place.root.db, after=before):
         for record in records:
             if isinstance(record.event, ev.SupervisorStopped):

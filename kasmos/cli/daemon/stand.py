@@ -16,6 +16,7 @@ import trio
 from kasmos import __version__
 from kasmos.cli.daemon.background import Pipe, Word
 from kasmos.cli.daemon.keeping import keep_tidy
+from kasmos.cli.main import REFUSED
 from kasmos.cli.request import Place
 from kasmos.cli.supervise import first
 from kasmos.config.schema import OnStop
@@ -32,6 +33,8 @@ ADOPTION_PATIENCE = 30.0
 """Seconds after which the service manager is told that we are up, even if a session could not be taken up yet."""
 LEAVE_GRACE = 2.5
 """Seconds that readers of the API are given when the daemon leaves."""
+LAST_GRACE = 20.0
+"""Seconds after which a daemon that has left is gone, even if a thread of it still waits for a disk that hangs."""
 START_GRACE = 5.0
 """Seconds to wait for the lock: a daemon that is just leaving holds it a moment longer."""
 
@@ -49,6 +52,8 @@ class Standing:
         self._notifier = Notifier.of(place.environ)
         self._root = trio.CancelScope()
         self._signals = 0
+        self._left = trio.Event()
+        """Set when nothing is waited for any more but that everything is closed."""
 
     async def run(self) -> int:
         """Live; the exit status.
@@ -59,6 +64,7 @@ class Standing:
         """
         async with trio.open_nursery() as nursery:
             await nursery.start(self._receive_signals)
+            nursery.start_soon(self._go_anyway)
             # Beside the journal, which is read in another thread: both take a while.
             nursery.start_soon(partial(trio.to_thread.run_sync, import_web_stack, abandon_on_cancel=True))
             with self._root:
@@ -112,7 +118,8 @@ class Standing:
             nursery.start_soon(keep_tidy, engine, self._held, self._place.root, self._log)
             await self._life.ordered.wait()
             await self._leave(engine)
-            await engine.journal.flush()
+            await engine.leaving.wait_unless_stuck(engine.journal.flush)
+            self._left.set()
             over.set()
             nursery.cancel_scope.deadline = trio.current_time() + LEAVE_GRACE
             engine.bus.close()
@@ -197,10 +204,11 @@ class Standing:
                 self._life.request_stop(StopOrder(reason=f"received {name}"))
             case 2:
                 self._log.warning("stopping at once", signal=name)
-                engine.orchestrator.hurry()
+                engine.leaving.hurry()
             case _:
                 self._log.warning("leaving everything running", signal=name)
                 engine.abandon()
+                self._left.set()
                 self._root.cancel()
 
     # --- out -------------------------------------------------------------------------
@@ -219,6 +227,15 @@ class Standing:
         self._life.enter(Phase.STOPPING)
         departure = await engine.leaving.depart(order.reason, stop=stop)
         self._life.farewell = _farewell(departure, drained=drained)
+        if departure.unwritten:
+            self._log.error("leaving without a record of it", what=self._life.farewell)
+
+    async def _go_anyway(self) -> None:
+        await self._left.wait()
+        await trio.sleep(LAST_GRACE)
+        # As safe as any kill: what is durable stands, and what runs is found by the next daemon.
+        self._log.error("gone, although something of it still waits for the disk", waited=LAST_GRACE)
+        os._exit(REFUSED)
 
     async def _drain(self, engine: Engine, order: StopOrder) -> bool:
         """Wait for what runs; False when the time was over, or a plain stop cut it short."""

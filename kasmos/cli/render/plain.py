@@ -139,8 +139,8 @@ def _about_session(event: Event, session: SessionView) -> tuple[str, str | None]
             return "started" + (f" (pid {pid})" if pid else ""), None
         case ev.SessionStartFailed(reason=reason):
             return f"could not be started: {clean(reason)}", "failed"
-        case ev.SessionNeverStarted():
-            return "had not been started", "waiting"
+        case ev.SessionNeverStarted(reason=reason):
+            return f"waits for room: {clean(reason)}" if reason else "had not been started", "waiting"
         case ev.SessionAdopted(pid=pid):
             return "adopted: it went on without a supervisor" + (f" (pid {pid})" if pid else ""), None
         case ev.SessionDetached():
