@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Collection
 from typing import Any
 
-from kasmos.harnesses.claude import ClaudeDialect, QwenDialect
+from kasmos.harnesses.claude import ClaudeDialect
 from kasmos.harnesses.codex import CodexDialect
 from kasmos.harnesses.completion import conclude
 from kasmos.harnesses.conclusion import Conclusion, Shortfall, Usage, UsageSource
@@ -22,6 +22,7 @@ from kasmos.harnesses.foreign import Guarded
 from kasmos.harnesses.gemini import GeminiDialect
 from kasmos.harnesses.lines import Lines
 from kasmos.harnesses.opencode import OpencodeDialect
+from kasmos.harnesses.qwen import QwenDialect
 from kasmos.harnesses.text import AiderDialect, GenericDialect, MiniDialect
 from kasmos.harnesses.words import ZoneOf
 from kasmos.model.agent_event import AgentEvent, UsageReport
