@@ -74,6 +74,9 @@ class AgentProtocol:
             self._earlier = self._usage
             self.evidence.go_on()
             self._text = ""
+            # Why a person said no; the task's own prompt is not in the log.
+            text = words_of(params.get("prompt"))
+            return [Message(text, "user")] if text else []
         if method:
             return []
         if "error" in record:

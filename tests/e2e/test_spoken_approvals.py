@@ -65,6 +65,7 @@ def test_a_person_says_why(kas: Kas, harness: str) -> None:
     assert not (kas.cwd / "marks").exists()
     log = kas("logs", "--raw", "w1t1-work").stdout
     assert log.count("(touch marks) said no: not on Fridays") == 1
+    assert "said no: not on Fridays" in kas("logs", "w1t1-work").stdout
     assert "not on Fridays" in kas("why", "w1t1-work").stdout
 
 
