@@ -67,6 +67,9 @@ def read_heading(level: int, text: str) -> WaveHeading | TaskHeading | Unclear |
 
 def near_miss(level: int, text: str) -> Unclear | None:
     """What to say of a heading that is read as text and looks as if a wave or a task had been meant."""
+    if level == 1:
+        is_wave = isinstance(read_heading(2, text), WaveHeading)
+        return _not_read(text, "a wave heading has two or three #") if is_wave else None
     if not 2 <= level <= 4:
         return None
     numbered = _NUMBERED.match(text)

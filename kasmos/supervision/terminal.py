@@ -22,10 +22,10 @@ from kasmos.model.approval import Answer, Ask
 from kasmos.model.event import Event
 from kasmos.model.profile import AgentProfile
 from kasmos.model.screen import Picture
-from kasmos.screens import NEVER, Cursor, Ruleset, Screen, ScreenState, Verdict, detect, transcript
+from kasmos.screens import Cursor, Ruleset, Screen, ScreenState, Verdict, detect
 from kasmos.sessions.protocol import TerminalSession
-from kasmos.supervision.asking import ask_of, decide_typing, shown_of
-from kasmos.supervision.standing import Likeness, Sight, Standing, compare, first_of
+from kasmos.supervision.asking import ask_of, decide_typing
+from kasmos.supervision.dialogs import Dialogs
 
 QUIET = 0.02
 """Seconds without output after which a screen counts as drawn."""
@@ -40,8 +40,6 @@ STANDS_AFTER = 1.0
 """Seconds that a state has to last to be told."""
 ANSWER_PATIENCE = 5.0
 """Seconds in which a dialog has to go that was answered."""
-TYPED_LATELY = ANSWER_PATIENCE + 1.0
-"""Seconds for which what was typed may have answered a dialog; tmux tells whole ones."""
 KEY_GAP = 0.05
 """Seconds between keys that move about: programs read several at once as a paste."""
 
@@ -92,13 +90,7 @@ class Terminal:
         """Held by who types: one text at a time."""
         self._ask: Ask | None = None
         """What it asks, as far as that is certain."""
-        self._known = known
-        self._seen: Standing | None = None
-        """The dialog that the last look saw."""
-        self._standing: Standing | None = None
-        """The newest dialog that was told of."""
-        self._gone = False
-        """It was seen that this one is there no more."""
+        self._dialogs = Dialogs(rules, wall, self._typed_at, known)
         self._looks = self._newest = 0
         """Looks that were begun, and the number of the newest one that counts."""
         self._waiting_for = ""
@@ -141,7 +133,7 @@ class Terminal:
             if scope.cancelled_caught:
                 continue
             verdict = await self.look()
-            if self._ask is not None and (verdict.state is ScreenState.UNKNOWN or self._is_resized):
+            if self._ask is not None and (verdict.state is ScreenState.UNKNOWN or self._dialogs.is_resized):
                 # Perhaps it is just being drawn anew.
                 await trio.sleep(GONE_AGAIN)
                 verdict = await self.look()
@@ -177,58 +169,18 @@ class Terminal:
         picture = await self._session.look(ansi=True)
         screen = screen_of(picture)
         verdict = detect(screen, self.rules)
-        seen = await self._recognise(picture, screen, verdict)
+        seen = await self._dialogs.recognise(picture, screen, verdict)
         # Looks are answered in the order in which they were made, but who has typed is asked after that.
         if number > self._newest:
             self._newest = number
-            self.picture, self.verdict, self._seen = picture, verdict, seen
-            # What cannot be read may be the dialog, half drawn.
-            self._gone = self._gone or (seen is None and verdict.state is not ScreenState.UNKNOWN)
+            self.picture, self.verdict = picture, verdict
+            self._dialogs.keep(seen, verdict)
             self._has_changed()
         return verdict
 
-    async def _recognise(self, picture: Picture, screen: Screen, verdict: Verdict) -> Standing | None:
-        """The dialog that is seen, if there is one: the one that was told of, or another one."""
-        ask, before = ask_of(verdict), self._standing
-        if ask is None:
-            return None
-        sight = Sight(
-            ask,
-            shown_of(verdict),
-            above=transcript(screen, self.rules),
-            history=picture.history,
-            size=(picture.width, picture.height),
-            unread=picture.unread > 0,
-        )
-        likeness = Likeness.OTHER
-        if before is not None and not self._gone:
-            likeness = compare(before.last, sight, self._begins)
-        typed_at = await self._typed_at() if likeness is not Likeness.SAME else 0.0
-        if before is None:
-            return attrs.evolve(first_of(sight, self._known), typed_at=typed_at)
-        if likeness is Likeness.DOUBTFUL and typed_at <= max(before.typed_at, self.wall() - TYPED_LATELY):
-            likeness = Likeness.SAME
-        if likeness is Likeness.SAME:
-            return attrs.evolve(before, last=sight)
-        return Standing(sight, sight, before.number + 1, typed_at)
-
-    def _begins(self, line: str) -> bool:
-        layout = self.rules.layout
-        return layout.block is NEVER or bool(layout.block.search(line))
-
-    @property
-    def _is_resized(self) -> bool:
-        """Whether another dialog than the one that was told of is seen, in another size."""
-        seen, told = self._seen, self._standing
-        return seen is not None and told is not None and seen.number != told.number and seen.last.size != told.last.size
-
     def _publish(self) -> None:
         """What was seen last counts for what is asked."""
-        seen = self._seen
-        self._ask = seen.ask if seen is not None else None
-        if seen is not None:
-            self._standing = seen
-        self._gone = seen is None
+        self._ask = self._dialogs.tell()
         self._has_changed()
 
     def _glance(self) -> Glance:
@@ -295,7 +247,8 @@ class Terminal:
         self._publish()
 
     def _asks(self, ask: Ask) -> bool:
-        return self._seen is not None and self._seen.ask.identity == ask.identity
+        now = self._dialogs.ask
+        return now is not None and now.identity == ask.identity
 
     def _require_asked(self, ask: Ask) -> None:
         if not self._asks(ask):

@@ -27,7 +27,7 @@ class Person:
 
     def tmux(self, *words: str) -> str:
         command = ["tmux", "-S", self.socket, "-f", "/dev/null", *words]
-        return subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=20, check=True).stdout
+        return subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=LIMIT, check=True).stdout
 
     def run(self, *words: str | os.PathLike[str]) -> None:
         """Open the terminal with a command in it; what it says stays readable."""
@@ -47,7 +47,7 @@ class Person:
 
     def leave(self) -> None:
         """Close the terminal."""
-        subprocess.run(["tmux", "-S", self.socket, "kill-server"], capture_output=True, timeout=20)
+        subprocess.run(["tmux", "-S", self.socket, "kill-server"], capture_output=True, timeout=LIMIT)
 
     def presses(self, *keys: str) -> None:
         self.tmux("send-keys", "-t", "person", *keys)

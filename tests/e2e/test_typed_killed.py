@@ -12,7 +12,7 @@ import pytest
 from kasmos.model import event as ev
 from kasmos.store.journal import read_records
 from tests.conftest import Kas
-from tests.e2e.player_world import PROGRAMS, make_stand
+from tests.e2e.player_world import LIMIT, PROGRAMS, make_stand
 
 PLAN = "# Plan\n\n**Goal:** try\n\n## Wave 1\n\n### Task 1: Play\n\nquit 0\n"
 MIXED = """# Plan
@@ -49,7 +49,7 @@ def test_killed_while_typing(root: Path, kas: Kas, point: str) -> None:
     killed = kas(*state, "run", plan, cwd=stand.site.project, env={"KASMOS_FAILPOINTS": f"{point}=kill"})
     assert killed.code == -signal.SIGKILL
     with kas.running(*state, "run", plan, cwd=stand.site.project):
-        give_up = time.monotonic() + 40
+        give_up = time.monotonic() + LIMIT
         ends = (ev.PromptDelivered, ev.DeliveryFailed)
         while not any(isinstance(record.event, ends) for record in read_records(stand.site.root.db)):
             assert time.monotonic() < give_up
@@ -72,7 +72,7 @@ def test_keep(root: Path, kas: Kas) -> None:
     with kas.running(*state, "run", "--keep", plan, cwd=stand.site.project) as first:
         _until(lambda: any(line.startswith("took") for line in stand.log()))
         first.send_signal(signal.SIGINT)
-        assert first.wait(30) == 130
+        assert first.wait(LIMIT) == 130
     pid = next(r.event.pid for r in read_records(stand.site.root.db) if isinstance(r.event, ev.SessionStarted))
     assert pid is not None
     os.kill(pid, 0)
@@ -104,7 +104,7 @@ def _stand(root: Path, kas: Kas):  # type: ignore[no-untyped-def]  # it is `make
 
 
 def _until(holds):  # type: ignore[no-untyped-def]  # a condition
-    give_up = time.monotonic() + 30
+    give_up = time.monotonic() + LIMIT
     while not holds():
         assert time.monotonic() < give_up
         time.sleep(0.05)
