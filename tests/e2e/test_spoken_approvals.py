@@ -177,7 +177,7 @@ def test_a_program_that_breaks(kas: Kas) -> None:
     """A program that ends in the middle of a turn has failed, however it exits."""
     configure(kas, "codex", "exit 0")
     assert kas("run", "plan.md").code == 1
-    assert "in the middle of a" in kas("why", "w1t1-work").stdout
+    assert "in the middle of its turn" in kas("why", "w1t1-work").stdout
 
 
 @pytest.mark.parametrize("harness", HARNESSES)
