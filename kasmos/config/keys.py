@@ -459,6 +459,12 @@ KEYS: tuple[Key, ...] = (
         "30s",
     ),
     Key(
+        (*AGENT, "handshake_timeout"),
+        Duration(),
+        "How long a program that is asked over its protocol may keep silent until it has opened its session.",
+        "2m",
+    ),
+    Key(
         (*AGENT, "model"),
         Text(),
         "What {model} in flags becomes; a program that is known needs no {model}.",

@@ -137,6 +137,8 @@ class ApprovalWire:
     settled_at: str | None
     more_paths: tuple[str, ...] = ()
     """Further files that the same yes is for."""
+    reason_goes: str = ""
+    """How a person's reason for a no reaches the program: `answer`, `message`, `turn`, `input`, or not at all."""
 
 
 @frozen

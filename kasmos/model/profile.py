@@ -194,6 +194,8 @@ class AgentProfile:
     """What becomes of it when its turn is over, where its prompt is typed."""
     exit_grace: float = 30.0
     """Seconds of silence it may still run after it has said that it is done."""
+    handshake_timeout: float = 120.0
+    """Seconds it may keep silent until it has opened its session, where it is spoken to over its protocol."""
 
     @property
     def metered(self) -> bool:

@@ -165,6 +165,8 @@ class SessionSpec:
     """Whether it asks without a terminal: it has a mailbox, and `{kasmos_mailbox}` in `argv` stands for it."""
     protocol: str = ""
     """The protocol by which the mediator speaks to it (`app_server`, `acp`); empty where nobody has to."""
+    handshake_timeout: float = 120.0
+    """Seconds of silence a program that is spoken to has until it has opened its session."""
     boot_id: str = ""
     """The boot it was started in; filled in when it is stored."""
     cgroup: str = attrs.field(default="", eq=False)

@@ -163,6 +163,7 @@ class TaskRecipe:
             attended=attended,
             asks=equipped.asks and mode is ExecutionMode.HEADLESS,
             protocol=equipped.protocol if mode is ExecutionMode.HEADLESS else "",
+            handshake_timeout=profile.handshake_timeout,
         )
 
     def _said_to_it(self, thread: Thread | None, equipped: Equipped) -> PlanTask:

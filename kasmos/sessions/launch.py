@@ -388,7 +388,8 @@ def _mediator(directory: str, spec: SessionSpec) -> list[str]:
     if not spec.protocol:
         return []
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "mediator", "__main__.py")
-    return [sys.executable, "-I", script, spec.protocol, f"{directory}/{layout.ASKS}", spec.conversation, "--"]
+    words = [spec.protocol, f"{directory}/{layout.ASKS}", spec.conversation, f"{spec.handshake_timeout:g}"]
+    return [sys.executable, "-I", script, *words, "--"]
 
 
 def _own_tool(name: str) -> str:

@@ -28,6 +28,7 @@ from kasmos.supervision.hearing import Reading
 from kasmos.supervision.meter import Meter, MeterTerms
 from kasmos.supervision.recipe import Recipe, Surroundings
 from kasmos.supervision.relief import Relief
+from kasmos.supervision.retort import Retort
 from kasmos.supervision.stop_order import StopOrder
 from kasmos.supervision.termination import stop
 from kasmos.supervision.witness import Witness, make_witness
@@ -262,7 +263,7 @@ class Attendant:
         known = [view.ask.identity for view in pending(self._ledger.world, session.spec.id)]
         terminal = Terminal(watched, rules, tell, self._around.wall, self._recipe.typed_max, known)
         self.terminal = terminal
-        self.desk = self._make_desk(terminal)
+        self.desk = self._make_desk(Retort(terminal))
         duties: list[Duty] = [terminal.watch, self.desk.run]
         prompt = self._recipe.typed_prompt(session.spec.attempt)
         if prompt is not None:

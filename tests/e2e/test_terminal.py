@@ -147,6 +147,18 @@ async def test_ask_becomes_approval(root: Path) -> None:
         assert stand.log()[-1] == "answered no git push"
 
 
+async def test_told_why(root: Path) -> None:
+    """Why a person said no is typed into the program's input after the no, once."""
+    stand = make_stand(root)
+    async with at_work(stand, "ask git push") as (live, _):
+        asked = await stand.seen(live, ev.ApprovalRequested)
+        said = {"decision": "deny", "reason": "not on Fridays"}
+        response = await live.http.post(f"/v1/approvals/{asked.approval_id}", json=said)
+        assert response.json()["reason_goes"] == "input"
+        await stand.logged("took 'The answer was no: not on Fridays'")
+    assert [line for line in stand.log() if "Friday" in line] == ["took 'The answer was no: not on Fridays'"]
+
+
 async def test_asked_the_same_again(root: Path) -> None:
     """The same dialog once more, right after its answer, is an approval of its own; each is answered once."""
     stand = make_stand(root)
