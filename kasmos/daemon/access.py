@@ -244,11 +244,14 @@ class Guard:
         digest = _digest(token.strip() if scheme.lower() == "bearer" else "")
         assert digest is not None
         admin, readonly = self._admin.matches(digest), self._readonly.matches(digest)
-        if admin or (readonly and needs is Needs.READ):
+        if (admin and not readonly) or (readonly and needs is Needs.READ):
             return
+        if admin and readonly:
+            # One of their files has been given the other's token: whoever has that may not do more for it.
+            raise RequestError(403, "read_only", "both tokens are the same at present: they are for reading only")
         if readonly:
             raise RequestError(403, "read_only", "this token is for reading only")
-        self._failed(address, "wrong token" if token else "no token", now)
+        self._failed(address, now, guessed=bool(token))
         raise RequestError(401, "unauthorized", "a token is needed: Authorization: Bearer TOKEN")
 
     def _judge_host(self, header: Header) -> None:
@@ -269,14 +272,18 @@ class Guard:
             return False
         return found is not None and found.count >= ATTEMPTS
 
-    def _failed(self, address: str, reason: str, now: float) -> None:
+    def _failed(self, address: str, now: float, *, guessed: bool) -> None:
+        """Count an attempt. Who brings no token guesses none, and shuts nobody at the same address out."""
         self.failures += 1
+        first = address not in self._attempts
         if address not in self._attempts and len(self._attempts) >= MAX_ADDRESSES:
             del self._attempts[next(iter(self._attempts))]
         attempts = self._attempts.setdefault(address, _Attempts(now))
-        attempts.count += 1
-        if attempts.count in (1, ATTEMPTS):
-            self.news.append(Refusal(address, reason, attempts.count))
+        attempts.count += guessed
+        if guessed and attempts.count in (1, ATTEMPTS):
+            self.news.append(Refusal(address, "wrong token", attempts.count))
+        elif first:
+            self.news.append(Refusal(address, "no token", 1))
 
 
 def _host_of(host: str) -> str:
