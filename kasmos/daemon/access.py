@@ -11,6 +11,7 @@ import enum
 import hashlib
 import hmac
 import ipaddress
+import math
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -238,8 +239,9 @@ class Guard:
         self._judge_host(header)
         if needs is Needs.NOTHING or not self._policy.needs_token:
             return
-        if self._is_shut_out(address, now):
-            raise RequestError(429, "too_many_attempts", "too many failed attempts: try again in a minute")
+        if (seconds := self._shut_out_for(address, now)) > 0:
+            detail = f"too many wrong tokens from this address: try again in {seconds:.0f} s"
+            raise RequestError(429, "too_many_attempts", detail, retry_after=math.ceil(seconds))
         scheme, _, token = (header("Authorization") or "").partition(" ")
         digest = _digest(token.strip() if scheme.lower() == "bearer" else "")
         assert digest is not None
@@ -265,12 +267,14 @@ class Guard:
         if origin is None and (header("Sec-Fetch-Site") or "none") not in ("none", "same-origin"):
             raise RequestError(403, "forbidden_origin", "web pages of other sites may not ask")
 
-    def _is_shut_out(self, address: str, now: float) -> bool:
+    def _shut_out_for(self, address: str, now: float) -> float:
+        """Seconds for which an address is not listened to; none, if it is."""
         found = self._attempts.get(address)
         if found is not None and now - found.since > WINDOW:
             del self._attempts[address]
-            return False
-        return found is not None and found.count >= ATTEMPTS
+            return 0.0
+        shut_out = found is not None and found.count >= ATTEMPTS
+        return max(1.0, found.since + WINDOW - now) if shut_out and found is not None else 0.0
 
     def _failed(self, address: str, now: float, *, guessed: bool) -> None:
         """Count an attempt. Who brings no token guesses none, and shuts nobody at the same address out."""

@@ -67,6 +67,9 @@ def test_who_fails_too_often_is_not_listened_to() -> None:
     for _ in range(ATTEMPTS):
         assert ask(guard, token="wrong" * 8) == "unauthorized"
     assert ask(guard, token=ADMIN) == "too_many_attempts"
+    with pytest.raises(RequestError, match="try again in 45 s") as refused:
+        guard.judge(Needs.ADMIN, {"Host": "localhost"}.get, "10.0.0.1", WINDOW - 45)
+    assert refused.value.retry_after == 45
     assert ask(guard, token=ADMIN, now=WINDOW + 1) == "ok"
     assert guard.failures == ATTEMPTS
     assert [(news.address, news.attempts) for news in guard.news] == [("10.0.0.1", 1), ("10.0.0.1", ATTEMPTS)]
