@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import attrs
@@ -89,5 +90,5 @@ async def test_who_is_in_a_hurry_hardly_waits(autojump_clock: MockClock) -> None
 async def test_a_disk_that_takes_everything_is_not_waited_for(autojump_clock: MockClock) -> None:
     """Where all is recorded nothing is given up."""
     departing, start = leaving(Fake()), trio.current_time()
-    assert await departing.wait_unless_stuck(lambda: trio.sleep(1.0))
+    assert await departing.wait_unless_stuck(partial(trio.sleep, 1.0))
     assert trio.current_time() - start == pytest.approx(1.0)
