@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,12 +20,31 @@ from kasmos.sessions import cgroups
 from tests.leaks import close_gate, open_gate
 
 _FOREIGN = ("KASMOS_", "GITHUB_")
+_OF_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+"""Signals that Python itself ignores, and that it does not pass on as ignored to what it starts."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin as at a terminal, however the suite was started: under `nohup`, behind `&`, with another umask.
+
+    Programs inherit which signals are ignored or blocked, and tests look at what signals do to them.
+    """
+    os.umask(0o022)
+    if not hasattr(config, "workerinput") and config.getoption("numprocesses", None):
+        return  # no test runs in this process: who wanted it to outlive a terminal gets that
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for signum in signal.valid_signals() - {*_OF_PYTHON}:
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            ours = signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL
+            signal.signal(signum, ours)
 
 
 @pytest.fixture
 def root() -> Iterator[Path]:
     """A directory of the test's own with a short path: a Unix socket's path has room for 107 bytes."""
-    path = Path(tempfile.mkdtemp(prefix="kas-"))
+    # Wherever files are to be by TMPDIR, unless that is somewhere deep.
+    place = tempfile.gettempdir()
+    path = Path(tempfile.mkdtemp(prefix="kas-", dir=place if len(place) < 30 else "/tmp"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
 
@@ -75,7 +95,7 @@ class Kas:
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
         stdin: str = "",
-        timeout: float = 60.0,
+        timeout: float = 120.0,
     ) -> Result:
         """Run `kas ARGUMENTS` to its end. Blocks; in a Trio test, use a thread."""
         done = subprocess.run(

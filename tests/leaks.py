@@ -22,8 +22,10 @@ from pathlib import Path
 
 import attrs
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds that whatever is on its way out may take; nobody waits when nothing is left."""
+INTERVAL = 0.02
+"""Seconds between two looks at what tells nobody when it goes."""
 
 
 @attrs.frozen
@@ -74,9 +76,9 @@ def close_gate(gate: Gate, *, patience: float = PATIENCE) -> list[str]:
     deadline = time.monotonic() + patience
     return [
         *_close_processes(gate, deadline),
-        *_close_sockets(gate),
+        *_close_sockets(gate, deadline),
         *_close_threads(gate, deadline),
-        *_close_descriptors(gate),
+        *_close_descriptors(gate, deadline),
     ]
 
 
@@ -218,22 +220,28 @@ def _kill(process: Process) -> None:
 # --- sockets ----------------------------------------------------------------------
 
 
-def _close_sockets(gate: Gate) -> list[str]:
+def _close_sockets(gate: Gate, deadline: float) -> list[str]:
     """Listeners whose process could not be recognised: a tmux server that cleared its environment."""
-    told = []
+    left = _listeners(gate)
+    while left and time.monotonic() < deadline:
+        time.sleep(INTERVAL)  # one that is ending has them closed, or is seen no more, before they are gone
+        left = _listeners(gate)
+    for process in filter(None, map(_process, (pid for owners in left.values() for pid in owners))):
+        _kill(process)
+        _wait_ended([process], time.monotonic() + 1.0)
+    return [f"socket {path}: still listened on by {owners or 'nobody known'}" for path, owners in left.items()]
+
+
+def _listeners(gate: Gate) -> dict[str, list[int]]:
+    """Who listens on sockets in the test's directories. Our own descriptors are counted as such."""
+    found = {}
     for line in Path("/proc/net/unix").read_text(errors="replace").splitlines()[1:]:
         fields = line.split(maxsplit=7)
         if len(fields) < 8 or not any(fields[7].startswith(f"{root}/") for root in gate.roots):
             continue
-        listening = int(fields[3], 16) & 0x10000
-        owners = _owners(f"socket:[{fields[6]}]") if listening else []
-        if not listening or owners == [os.getpid()]:
-            continue  # our own descriptors are counted as such
-        told.append(f"socket {fields[7]}: still listened on by {owners or 'nobody known'}")
-        for process in filter(None, map(_process, owners)):
-            _kill(process)
-            _wait_ended([process], time.monotonic() + 1.0)
-    return told
+        if int(fields[3], 16) & 0x10000 and (owners := _owners(f"socket:[{fields[6]}]")) != [os.getpid()]:
+            found[fields[7]] = owners
+    return found
 
 
 def _owners(target: str) -> list[int]:
@@ -259,7 +267,7 @@ def _close_threads(gate: Gate, deadline: float) -> list[str]:
         if thread.ident in gate.threads:
             continue
         while thread.is_alive() and not _idle_worker(thread) and time.monotonic() < deadline:
-            thread.join(0.02)
+            thread.join(INTERVAL)
         if thread.is_alive() and not _idle_worker(thread):
             told.append(f"thread {thread.name!r} is still running")
     return told
@@ -281,10 +289,13 @@ def _descriptors() -> Iterator[tuple[int, str]]:
             continue  # the one that was opened to list them
 
 
-def _close_descriptors(gate: Gate) -> list[str]:
+def _close_descriptors(gate: Gate, deadline: float) -> list[str]:
     gained = set(_descriptors()) - gate.descriptors
     if gained:
         gc.collect()  # what only a cycle of garbage holds is not leaked
+        gained = set(_descriptors()) - gate.descriptors
+    while gained and time.monotonic() < deadline:
+        time.sleep(INTERVAL)  # a thread that has done its work may just be closing its own
         gained = set(_descriptors()) - gate.descriptors
     told = [f"descriptor {fd} -> {target}" for fd, target in sorted(gained)]
     before = {fd for fd, _ in gate.descriptors}

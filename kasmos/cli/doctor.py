@@ -91,7 +91,8 @@ def _alive(root: StateRoot) -> tuple[list[Finding], LiveTree]:
     from kasmos.cli.tree import build_tree, find_leftovers
     from kasmos.exceptions import StoreError
     from kasmos.model.view import World
-    from kasmos.sessions.processes import read_entry, scan
+    from kasmos.sessions.process_table import scan
+    from kasmos.sessions.processes import read_entry
     from kasmos.store.journal import read_world
     from kasmos.store.lock import read_holder
 

@@ -168,7 +168,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         click.echo(error.format_message())
         return USAGE if error.ctx is not None and error.ctx.parent is not None else OK
     except click.ClickException as error:
-        error.show()
+        _placed(error).show()
         return USAGE
     except click.Abort:
         return INTERRUPTED
@@ -176,6 +176,19 @@ def _run(arguments: Sequence[str] | None) -> int:
         raise
     except (Exception, BaseExceptionGroup) as error:  # every error becomes a message and a code here, or nowhere
         return _report(error)
+
+
+def _placed(error: click.ClickException) -> click.ClickException:
+    """The error; of an option of `kas` that follows its verb, with the place where it stands."""
+    if not isinstance(error, click.exceptions.NoSuchOption) or error.ctx is None or error.ctx.parent is None:
+        return error
+    values = {name: option.metavar for option in cli.params for name in option.opts if isinstance(option, click.Option)}
+    metavar = values.get(error.option_name)
+    if not metavar:
+        return error
+    usage = f"kas {error.option_name} {metavar} {error.ctx.command_path.removeprefix('kas ')}"
+    said = f"{error.message} It stands before the verb: {usage}"
+    return click.exceptions.NoSuchOption(error.option_name, said, ctx=error.ctx)
 
 
 def _report(error: BaseException) -> int:

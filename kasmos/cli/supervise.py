@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-import attrs
 import trio
 
 from kasmos.cli.errand import Errand, continuing, ending, trying_again
@@ -159,7 +158,7 @@ class Supervising:
         errand = self._errand
         await self._try_refused_logins_again(engine)
         after = engine.journal.world.seq
-        before = _snapshot(engine.journal.world)
+        before = engine.journal.world.copy()
         handed_in = before.runs.get(errand.run_id or "")
         if handed_in is not None and errand.document is not None:
             # It was handed to a supervisor that is gone. Perhaps only its end was missed: nothing is run again.
@@ -275,8 +274,3 @@ async def first(*waits: Callable[[], Awaitable[None]]) -> None:
 
         for wait in waits:
             nursery.start_soon(run, wait)
-
-
-def _snapshot(world: World) -> World:
-    """The world as it is now. Views are frozen, so the dictionaries are all that needs a copy."""
-    return attrs.evolve(world, runs=dict(world.runs), sessions=dict(world.sessions))

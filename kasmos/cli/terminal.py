@@ -63,8 +63,17 @@ def send(ctx: click.Context, name: str, text: str, no_enter: bool, wait: bool, f
 @click.pass_context
 def keys(ctx: click.Context, name: str, keys: tuple[str, ...]) -> None:
     """Press keys in the terminal of session NAME, by tmux's names for them: C-c, Up, Enter, Escape, F5, y."""
+    from kasmos.exceptions import Mistake, RequestError
+
     place = place_of(ctx)
-    _post(place, _session(place, name), "keys", {"keys": list(keys)})
+    try:
+        _post(place, _session(place, name), "keys", {"keys": list(keys)})
+    except RequestError as error:
+        if error.code != "invalid_body":
+            raise
+        # By what they are called here, and not in the body of a request.
+        mistakes = [Mistake("KEY", mistake.problem, mistake.cure) for mistake in error.mistakes]
+        raise RequestError(error.status, error.code, "nothing was pressed", mistakes) from error
 
 
 @click.command("capture")

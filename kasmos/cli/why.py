@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -14,13 +14,15 @@ from kasmos.cli.context import Place, all_ids, complete, place_of, say
 from kasmos.cli.found import Found, look_around, seconds
 from kasmos.cli.render import facts
 from kasmos.cli.render.report import describe, failures, log_name
-from kasmos.cli.render.text import Look, clean, clean_lines, columns, duration, local_moment, look_of
+from kasmos.cli.render.text import Look, clean, columns, duration, local_moment, look_of
 from kasmos.daemon.spending import say_tally
 from kasmos.daemon.wire import held_by, task_status
+from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import SessionKind
 from kasmos.model.usage import Tally
 from kasmos.model.view import Active
 from kasmos.orchestration.budgets import task_tally
+from kasmos.sessions.last_screen import load_screen
 
 if TYPE_CHECKING:
     from kasmos.model.view import RunView, SessionView, TaskView, World
@@ -31,6 +33,7 @@ _FILES = (
     ("prompt.md", "what it was told"),
     ("spec.json", "what was run"),
     ("shim.log", "what the shell that ran it said"),
+    ("screen", "what its terminal showed last"),
 )
 
 
@@ -134,9 +137,9 @@ class Story:
             yield f"  {self._attempt(session)}"
             yield from self._asked(session)
         yield from self._used(task_tally(world, task))
-        yield from self._tail(facts.tail_of(world, task))
-        yield from self._consequences(run, task)
         decisive = world.sessions.get(cause.session_id or "") if cause is not None else None
+        yield from self._tail(decisive, facts.tail_lines(world, task, TAIL_LINES))
+        yield from self._consequences(run, task)
         if decisive is not None or sessions:
             yield from self._where(decisive or sessions[-1])
         elif cause is None:
@@ -150,7 +153,7 @@ class Story:
         if session.reason:
             yield f"  {clean(session.reason)}"
         yield from self._used(session.tally)
-        yield from self._tail(session.tail)
+        yield from self._tail(session, facts.meant_lines(session, session.tail, TAIL_LINES))
         yield from self._where(session)
         if session.run_id and session.task_id:
             yield f"  kas why {session.run_id}.{session.task_id}"
@@ -202,12 +205,21 @@ class Story:
         if said:
             yield f"  used {said}"
 
-    def _tail(self, text: str) -> Iterator[str]:
-        lines = clean_lines(text, TAIL_LINES)
+    def _tail(self, session: SessionView | None, lines: Sequence[str]) -> Iterator[str]:
+        title = "last lines of the output"
+        if screen := self._last_screen(session):
+            # What a terminal was told says little without the terminal.
+            title, lines = "what its terminal showed last", screen
         if lines:
-            yield "  last lines of the output:"
+            yield f"  {title}:"
             bar = self.look.paint("│" if self.look.unicode else "|", "dim")
             yield from (f"    {bar} {line}" for line in lines)
+
+    def _last_screen(self, session: SessionView | None) -> list[str]:
+        if session is None or session.backend is not ExecutionMode.TMUX:
+            return []
+        lines = load_screen(str(self.place.root.session_dir(session.id))) or ()
+        return [shown for line in lines if (shown := clean(line).rstrip())][-TAIL_LINES:]
 
     def _consequences(self, run: RunView, task: TaskView) -> Iterator[str]:
         led_to = [
@@ -220,10 +232,24 @@ class Story:
             for other in led_to:
                 yield f"    {facts.task_label(other)}: {self._word(task_status(other))}"
 
+    def _checked(self, check: SessionView) -> list[SessionView]:
+        """The session whose work a check was for."""
+        attempt = (check.run_id, check.task_id, check.attempt)
+        of_it = [
+            one
+            for one in self.world.sessions.values()
+            if one.kind is SessionKind.AGENT and (one.run_id, one.task_id, one.attempt) == attempt
+        ]
+        return of_it[-1:]
+
     def _where(self, session: SessionView) -> Iterator[str]:
         directory = self.place.root.session_dir(session.id)
         yield "  look at:"
         yield f"    kas logs {log_name(self.world, session)}"
+        if session.backend is ExecutionMode.TMUX and not session.state.live:
+            yield f"    kas capture {log_name(self.world, session)}"
+        if session.kind is SessionKind.CHECK:
+            yield from (f"    kas logs {log_name(self.world, one)}" for one in self._checked(session))
         run = self.world.runs.get(session.run_id or "")
         found = [(run.project, "where it worked")] if run is not None else []
         for name, what in _FILES:

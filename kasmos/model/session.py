@@ -64,11 +64,13 @@ class ExitStatus:
         code: exit code 0 to 255, if it exited.
         signal: signal number, if it was killed by one.
         certain: False where only a shell's word is known (`exit 137` or SIGKILL cannot be told apart).
+        out_of_memory: True where the kernel says that it has killed it, because there was no memory left.
     """
 
     code: int | None = None
     signal: int | None = None
     certain: bool = True
+    out_of_memory: bool = False
 
     @property
     def known(self) -> bool:
@@ -103,7 +105,8 @@ class ExitStatus:
                 name = _signal.Signals(self.signal).name
             except ValueError:
                 name = f"signal {self.signal}"
-            return f"killed by {name}{sure}"
+            why = ": the kernel was out of memory for it" if self.out_of_memory else ""
+            return f"killed by {name}{sure}{why}"
         if self.code is not None:
             return f"exit {self.code}{sure}"
         return "exit status unknown"

@@ -198,6 +198,11 @@ class UsageLedger:
         wanted = (tally for key, tally in sums if agent in (None, key[0]) and account in (None, key[1]))
         return sum(wanted, Tally())
 
+    def copy(self) -> UsageLedger:
+        """The sums as they are now."""
+        days = {day: dict(sums) for day, sums in self.days.items()}
+        return UsageLedger(days, dict(self.runs), dict(self.conversations))
+
 
 # --- approvals --------------------------------------------------------------------
 
@@ -426,3 +431,17 @@ class World:
     ledger: UsageLedger = attrs.field(factory=UsageLedger)
     supervisor_pid: int | None = None
     """Pid of the newest supervisor, None after it left in order."""
+
+    def copy(self) -> World:
+        """The world as it is now, which nothing that is folded into the one changes in the other.
+
+        Views are frozen: they are shared.
+        """
+        return attrs.evolve(
+            self,
+            runs=dict(self.runs),
+            sessions=dict(self.sessions),
+            approvals=dict(self.approvals),
+            accounts=dict(self.accounts),
+            ledger=self.ledger.copy(),
+        )

@@ -30,14 +30,22 @@ def read_request(rule: Rule, regions: Regions) -> Request:
     command, exact = found["command"]
     path, path_exact = found["path"]
     if command is not None and "call" in rule.fields:
-        command, exact = _confirmed(command, _transcript_call(rule, regions), exact)
+        command, exact = _confirmed(command, _from_transcript(rule, "call", regions), exact)
     return Request(
         found["question"][0] or question,
         found["tool"][0],
         command,
         path,
         exact and path_exact and bool(command or path),
+        shown=_shown(rule, regions),
     )
+
+
+def _shown(rule: Rule, regions: Regions) -> tuple[str, ...]:
+    """Everything by which one request can be told from the next."""
+    heading = regions.get("heading")
+    change = _from_transcript(rule, "change", regions)
+    return (*(heading.lines if heading is not None else ()), *(change.split("\n") if change is not None else ()))
 
 
 def _field(rule: Rule, name: str, sources: list[Region], regions: Regions) -> tuple[str | None, bool]:
@@ -66,13 +74,13 @@ def _unwrapped(region: Region, found: re.Match[str], regions: Regions) -> tuple[
     return joined, whole
 
 
-def _transcript_call(rule: Rule, regions: Regions) -> str | None:
-    """The arguments with which the transcript shows the call, if it does."""
+def _from_transcript(rule: Rule, name: str, regions: Regions) -> str | None:
+    """The text of a field as the transcript shows it last, if it does."""
     turn = regions.get("turn")
-    for pattern in rule.fields.get("call", ()):
-        calls = list(pattern.finditer(turn.text)) if turn is not None else []
-        if calls:
-            return str(calls[-1][1])
+    for pattern in rule.fields.get(name, ()):
+        found = list(pattern.finditer(turn.text)) if turn is not None else []
+        if found:
+            return str(found[-1][1])
     return None
 
 

@@ -13,8 +13,9 @@ from kasmos.screens.menu import meaning_of
 from kasmos.screens.regions import Region, Regions
 from kasmos.screens.verdict import Choice, Evidence, Meaning, ScreenState
 
-FIELDS = ("question", "tool", "command", "path", "reset", "call")
-"""What a rule can read: the parts of a request; when a limit ends; the command as the transcript shows it."""
+FIELDS = ("question", "tool", "command", "path", "reset", "call", "change")
+"""What a rule can read: the parts of a request; when a limit ends; the command, and the change of files that is asked
+for, as the transcript shows them."""
 
 Patterns = Mapping[str, tuple[re.Pattern[str], ...]]
 """By region; within a region one match is enough."""

@@ -67,6 +67,8 @@ class Request:
     exact: bool = True
     """False where the command or path may differ from what would run: not read at all, cut off, wrapped, or
     beside a description. No policy may allow by such a text."""
+    shown: tuple[str, ...] = ()
+    """What is shown of it, line by line: the dialog above its options, and the change where the transcript has it."""
 
 
 @attrs.frozen

@@ -19,10 +19,11 @@ from kasmos.orchestration.treasury import Treasury
 from kasmos.screens import PROJECT_RULES, rules_for
 from kasmos.serve.options import Options
 from kasmos.sessions import layout
-from kasmos.sessions.protocol import Backend, OutputChunk
+from kasmos.sessions.protocol import Backend, OutputChunk, Recognise
 from kasmos.sessions.registry import require_backend
 from kasmos.sessions.tmux_backend import TmuxBackend
 from kasmos.store.stateroot import StateRoot
+from kasmos.supervision.terminal import waits_for_person
 from kasmos.telemetry.spans import wanted
 
 
@@ -45,6 +46,11 @@ def make_kitchen(options: Options, present: Callable[[], Config], backends: Mapp
             may_ask=options.may_ask,
         ),
     )
+
+
+def find_recogniser(options: Options, argv: tuple[str, ...]) -> Recognise:
+    """How the screens of the program are read that a command line runs: by its rules, as its asks are found."""
+    return partial(waits_for_person, rules_for(argv, (options.project / PROJECT_RULES,)))
 
 
 def service_surroundings(

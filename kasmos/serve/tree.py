@@ -31,7 +31,7 @@ from kasmos.model.session import StopReason
 from kasmos.model.view import World
 from kasmos.orchestration.orchestrator import LiveSessions, Orchestrator, open_orchestrator
 from kasmos.serve.engine import Engine, Ground
-from kasmos.serve.furnishing import make_kitchen, random_letters, service_surroundings
+from kasmos.serve.furnishing import find_recogniser, make_kitchen, random_letters, service_surroundings
 from kasmos.serve.links import open_log_links
 from kasmos.serve.options import Options, in_force
 from kasmos.sessions.headless import open_headless
@@ -91,7 +91,9 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
                 with_cgroups=config.orchestration.cgroups,
                 in_memory=root.in_memory,
             ) as headless,
-            open_tmux(root.path, headless, environ=options.environ) as tmux,
+            open_tmux(
+                root.path, headless, environ=options.environ, find_recogniser=partial(find_recogniser, options)
+            ) as tmux,
             open_log_links(root, options.announce) as links,
             open_room(partial(_require_room, root), report=options.announce) as room,
         ):

@@ -12,7 +12,7 @@ import functools
 import os
 from collections.abc import Callable
 
-from kasmos.sessions import processes
+from kasmos.sessions import process_table, processes
 from kasmos.sessions.processes import ProcessId
 
 YOUNG = 1.0
@@ -38,7 +38,7 @@ def nobody_since(program: ProcessId, belongs: Callable[[int, int], bool]) -> boo
         if not _can_be_told():
             return False
         for _ in range(ROUNDS):
-            last = processes.newest_id()
+            last = process_table.newest_id()
             # The age after that: whoever is held up between the two would take the ids of another round for ours.
             if last < first - 1 or last - program.pid > FEW or processes.age(program) > YOUNG:
                 return False  # gone round, or too many, or one round may be over

@@ -7,6 +7,7 @@ the output, for one that survives SIGKILL, for a shim that does not record what 
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 
 import trio
 
@@ -15,8 +16,10 @@ from kasmos.model import event as ev
 from kasmos.model.session import UNKNOWN_EXIT, ExitStatus
 from kasmos.sessions import cgroups, processes
 from kasmos.sessions.hold import Hold
+from kasmos.sessions.kernel_log import was_short_of_memory
 from kasmos.sessions.processes import ProcessId, lease_is_held
 from kasmos.sessions.reserve import Reserve
+from kasmos.sessions.threads import in_thread
 from kasmos.sessions.tree import signal_all, wait_all_gone, wait_gone
 
 IDLE_GRACE = 2.0
@@ -53,7 +56,18 @@ async def _find_out(hold: Hold) -> ExitStatus:
     await clear_up(hold)
     reach("session.swept")
     await close_log(hold)
-    return exact or _reported_exit(hold)
+    return await _with_reason(hold, exact or _reported_exit(hold))
+
+
+async def _with_reason(hold: Hold, status: ExitStatus) -> ExitStatus:
+    """What the kernel says beside the status of a program that was killed, and not by us."""
+    if status.signal != signal.SIGKILL or hold.killed or hold.program is None:
+        return status
+    with suppress(OSError):  # no thread to be had: its end is not kept waiting for the reason
+        # In a thread: the log may be long.
+        if await in_thread(was_short_of_memory, hold.program):
+            return ExitStatus(signal=signal.SIGKILL, out_of_memory=True)
+    return status
 
 
 def _reported_exit(hold: Hold) -> ExitStatus:

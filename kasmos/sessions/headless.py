@@ -213,6 +213,10 @@ class HeadlessSession(HeldSession):
         """Put the answer into the mailbox; see `AskSource`."""
         await self._mailbox.answer(ask, answer)
 
+    def _waits_for_person(self) -> bool:
+        """Whether an ask stands in its mailbox; who has none asks nobody."""
+        return self.spec.asks and self._mailbox.asks
+
     async def leave(self) -> None:
         """The scope is left; see `HeldSession.leave`."""
         try:

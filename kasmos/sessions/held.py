@@ -18,7 +18,7 @@ from kasmos.model.session import Capabilities, ExitStatus, InputWait, SessionHan
 from kasmos.sessions.ending import RECORD_GRACE, finish
 from kasmos.sessions.hold import Hold
 from kasmos.sessions.output import lines_between
-from kasmos.sessions.protocol import Notify, OutputChunk
+from kasmos.sessions.protocol import Notify, OutputChunk, Update
 from kasmos.sessions.threads import in_thread
 from kasmos.sessions.waits import find_waits
 
@@ -174,9 +174,10 @@ class HeldSession(ABC):
         """Absolute offset of the end of the output seen so far."""
         return self._hold.log.buffer.end if self._hold.log is not None else 0
 
-    def has_updated(self) -> bool:
-        """Whether output has arrived since the last call."""
-        return self._hold.log is not None and self._hold.log.take_updated()
+    def has_updated(self) -> Update:
+        """Whether output has arrived since the last call, and whether it waits for a person."""
+        changed = self._hold.log is not None and self._hold.log.take_updated()
+        return Update(changed, False if self._done.is_set() else self._waits_for_person())
 
     def capture(self, start: int | None = None, end: int | None = None) -> str:
         """The buffered lines *start* to *end* as text."""
@@ -212,6 +213,10 @@ class HeldSession(ABC):
         return found.st_mtime if found.st_size else None
 
     # --- what depends on whether there is a terminal -----------------------------------
+
+    @abstractmethod
+    def _waits_for_person(self) -> bool | None:
+        """Whether the program, which runs, waits for a person; see `ExecutionSession.has_updated`."""
 
     @abstractmethod
     async def screen(self, start: int | None = None, end: int | None = None, *, ansi: bool = False) -> str:

@@ -54,6 +54,8 @@ class Hold:
     """What has to be done, within a bound, when the tree is empty and before the last output is waited for."""
     spared: bool = False
     """Whether a process that outlived the program is left alone."""
+    killed: bool = False
+    """Whether we have sent it SIGKILL."""
     _knows_all: bool = attrs.field(default=False, init=False)
     """Whether the records can tell nothing more of who is who."""
     records: Records = attrs.field(init=False)
@@ -199,6 +201,7 @@ class Hold:
             services.warn(f"who is to be killed cannot be found yet: {error.strerror}")
 
         # At once: it needs neither a look at /proc nor a descriptor.
+        self.killed = True
         self._signal_program(signal.SIGKILL)
         left = await kill_until_none(targets, bound=self.spec.stop.kill_grace, reserve=services.reserve)
         if left and await self._kill_cgroup():

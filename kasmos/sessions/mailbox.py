@@ -76,6 +76,11 @@ class Mailbox:
             raise SessionError(f"the answer could not be written: {error.strerror}") from error
         self._fired()
 
+    @property
+    def asks(self) -> bool:
+        """Whether anything is asked at this moment. Looks at its files."""
+        return self._oldest() is not None
+
     def close(self) -> None:
         """Watch it no more."""
         if self._key is not None:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import attrs
 
@@ -62,6 +62,25 @@ class OutputChunk:
     def end(self) -> int:
         """Absolute offset just after `data`: the cursor for the next read."""
         return self.offset + len(self.data)
+
+
+class Update(NamedTuple):
+    """What is new of a session: `changed, prompt = session.has_updated()`. True if anything has changed."""
+
+    changed: bool
+    """Output has arrived since the last call."""
+    prompt: bool | None
+    """Whether it waits for a person: it asks something, or a dialog stands before its input. None: not told."""
+
+    def __bool__(self) -> bool:
+        return self.changed
+
+
+Recognise = Callable[[Picture], bool | None]
+"""Whether a screen waits for a person; None where it does not tell."""
+
+FindRecogniser = Callable[[tuple[str, ...]], Recognise]
+"""Finds how the screens of the program are read that a command line runs. Blocks on the disk. Raises `ConfigError`."""
 
 
 class ExecutionSession(Protocol):
@@ -141,8 +160,13 @@ class ExecutionSession(Protocol):
     def output_bytes(self) -> int:
         """Absolute offset of the end of the output seen so far. Only grows."""
 
-    def has_updated(self) -> bool:
-        """Whether output has arrived since the last call of this method."""
+    def has_updated(self) -> Update:
+        """Whether output has arrived since the last call of this method, and whether the session waits for a person.
+
+        Never waits. With a terminal the second is what the screen says by the rules of its program, as it was seen
+        last: a newer picture is fetched meanwhile if there is one, so that the next call knows. A session that asks
+        without a terminal waits for a person while an ask stands. One that can do neither asks nobody: it never does.
+        """
 
     def capture(self, start: int | None = None, end: int | None = None) -> str:
         """The output as text, decoded with replacement: lines *start* to *end* of what is in memory.
@@ -228,6 +252,10 @@ class TerminalSession(ExecutionSession, Protocol):
 
     async def paste(self, text: str) -> None:
         """Give a text as a paste, byte for byte. Does not submit it."""
+
+    @property
+    def typed_at(self) -> float:
+        """When this supervisor typed into it last, wall clock; 0 if never. Never blocks."""
 
     async def clients(self) -> tuple[AttachedClient, ...]:
         """Who is attached."""

@@ -11,7 +11,7 @@ from functools import partial
 import attrs
 import trio
 
-from kasmos.sessions import processes
+from kasmos.sessions import process_table, processes
 from kasmos.sessions.processes import ProcessEntry
 from kasmos.sessions.reserve import RETRY_INTERVAL, Reserve
 from kasmos.sessions.threads import in_thread
@@ -36,7 +36,7 @@ class Scanner:
         self._warn = warn
         self._turn = trio.Lock()
         self._limiter = trio.CapacityLimiter(1)
-        self._table = processes.ProcessTable()
+        self._table = process_table.ProcessTable()
         self._next: _Look | None = None
         self.settled: set[int] = set()
         """Kernel sessions opened by our own doormen: nothing in them can have been left by another session."""
@@ -74,11 +74,11 @@ class Scanner:
                     entries, unsure = await self._look(since)
                     if self._table.complete:
                         break
-                for pause in processes.EXEC_PAUSES:
+                for pause in process_table.EXEC_PAUSES:
                     if not unsure:
                         break
                     await trio.sleep(pause)
-                    unsure = processes.again(unsure, entries)
+                    unsure = process_table.again(unsure, entries)
                 return entries + unsure
             except OSError as error:
                 if not processes.is_exhaustion(error):

@@ -30,7 +30,7 @@ from kasmos.model.event import Event, LeftoversFound, OutputLost, SessionUnkilla
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import Capabilities, ExitStatus, SessionHandle, SessionKind, SessionSpec
 from kasmos.sessions.output import OutputBuffer, decode_from, lines_between
-from kasmos.sessions.protocol import Notify, OutputChunk, SessionNeverStarted, Terminate
+from kasmos.sessions.protocol import Notify, OutputChunk, SessionNeverStarted, Terminate, Update
 from kasmos.sessions.script import Fail, Hang, NoRoom, Script, ScriptedAsk, Truncate, script_from_spec
 from kasmos.sessions.scripted_machine import ScriptedMachine, ScriptedProgram
 
@@ -141,9 +141,9 @@ class ScriptedSession:
         self._program.advance()
         return self._program.log.end
 
-    def has_updated(self) -> bool:
+    def has_updated(self) -> Update:
         before, self._seen = self._seen, self.output_bytes
-        return self._seen > before
+        return Update(self._seen > before, self._program.asking is not None)
 
     def capture(self, start: int | None = None, end: int | None = None) -> str:
         chunk = self.read_nowait(self.output_bytes - self.spec.buffer_bytes, self.spec.buffer_bytes)

@@ -180,8 +180,10 @@ def server_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {**{name: environ[name] for name in names if name in environ}, "LC_ALL": "C.UTF-8", "SHELL": "/bin/sh"}
 
 
-def start(place: Place, environ: Mapping[str, str]) -> None:
+def start(place: Place, environ: Mapping[str, str]) -> str:
     """See to it that the server runs and is set up. In a thread: runs processes.
+
+    Returns: why it is in no scope of its own although systemd runs us; nothing where all is well.
 
     Raises:
         BackendUnavailableError: it does not start, or does not answer.
@@ -193,16 +195,29 @@ def start(place: Place, environ: Mapping[str, str]) -> None:
     command += [";", "set-option", "-t", f"={KEEPER}:", TOKEN, place.token]
     surroundings = {**plain, **{k: v for k, v in environ.items() if k.startswith(("XDG_", "DBUS_"))}}
     serving = is_serving(place)
+    unscoped = ""
     try:
-        if not serving:
-            _run([*prefix, *clean, *command], surroundings)
-        else:
+        if serving:
             _end_stale_clients(place)
+        else:
+            try:
+                _run([*prefix, *clean, *command], surroundings)
+            except subprocess.CalledProcessError as error:
+                # A service with a user of its own as a rule has no manager that would give it a scope.
+                if not prefix or is_serving(place):
+                    raise
+                unscoped = _said(error)
+                _run([*clean, *command], surroundings)
         _set_up(place, plain)
     except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None)
-        why = said.strip() if isinstance(said, str) and said.strip() else str(error)
-        raise BackendUnavailableError(f"the tmux server does not start ({why}): see `kas doctor`") from error
+        raise BackendUnavailableError(f"the tmux server does not start ({_said(error)}): see `kas doctor`") from error
+    return unscoped
+
+
+def _said(error: Exception) -> str:
+    """What a command that failed has said of it."""
+    said = getattr(error, "stderr", None)
+    return said.strip() if isinstance(said, str) and said.strip() else str(error)
 
 
 def _run(command: Sequence[str], env: Mapping[str, str]) -> str:

@@ -19,7 +19,7 @@ from kasmos.sessions.ending import clear_up, close_log
 from kasmos.sessions.headless import HeadlessBackend
 from kasmos.sessions.hold import Hold
 from kasmos.sessions.last_screen import load_screen, save_screen
-from kasmos.sessions.protocol import Notify, OutputChunk
+from kasmos.sessions.protocol import FindRecogniser, Notify, OutputChunk
 from kasmos.sessions.threads import in_thread
 from kasmos.sessions.tmux_control import ControlLost
 from kasmos.sessions.tmux_host import LIMITER, Host, open_host
@@ -34,8 +34,15 @@ _HANGUP = 1
 class TmuxBackend:
     """Runs programs in tmux; made by `open_tmux`."""
 
-    def __init__(self, root: Path, headless: HeadlessBackend, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        headless: HeadlessBackend,
+        environ: Mapping[str, str],
+        find_recogniser: FindRecogniser | None = None,
+    ) -> None:
         self._root = root
+        self._find_recogniser = find_recogniser
         self._headless = headless
         self._environ = environ
         self._host: Host | None = None
@@ -52,7 +59,7 @@ class TmuxBackend:
         host = await self.host()
         hold = Hold(spec, os.fspath(self._directory(spec.id)), self._headless.services, notify)
         pane = await tmux_start.start(hold, host, self._headless.boot_id)
-        session = TmuxSession(hold, self._headless.boot_id, None, pane)
+        session = TmuxSession(hold, self._headless.boot_id, None, pane, self._find_recogniser)
         try:
             yield session
         finally:
@@ -78,7 +85,8 @@ class TmuxBackend:
         except BaseException:
             hold.drop()
             raise
-        session = TmuxSession(hold, handle.boot_id, status, pane or Pane(host or self._no_host(), ""))
+        pane = pane or Pane(host or self._no_host(), "")
+        session = TmuxSession(hold, handle.boot_id, status, pane, self._find_recogniser)
         try:
             yield session
         finally:
@@ -189,13 +197,23 @@ class TmuxBackend:
 
 @asynccontextmanager
 async def open_tmux(
-    root: Path, headless: HeadlessBackend, *, environ: Mapping[str, str] | None = None
+    root: Path,
+    headless: HeadlessBackend,
+    *,
+    environ: Mapping[str, str] | None = None,
+    find_recogniser: FindRecogniser | None = None,
 ) -> AsyncGenerator[TmuxBackend, None]:
     """Open the backend on a state root, beside its headless backend. tmux is started with the first session.
 
+    Args:
+        root: the directory that holds `sessions/`.
+        headless: its services are shared.
+        environ: where `PATH` and `XDG_RUNTIME_DIR` are; `os.environ` when None.
+        find_recogniser: how screens are read; without it no session can tell whether it waits for a person.
+
     Cancellation: reaches the block.
     """
-    backend = TmuxBackend(root, headless, os.environ if environ is None else environ)
+    backend = TmuxBackend(root, headless, os.environ if environ is None else environ, find_recogniser)
     try:
         yield backend
     finally:

@@ -179,7 +179,12 @@ async def open_host(place: Place, services: Services, environ: Mapping[str, str]
         BackendUnavailableError: it does not start, or does not answer.
     """
     # In a thread: runs processes, and imports libtmux.
-    await in_thread(tmux.start, place, environ, limiter=LIMITER)
+    unscoped = await in_thread(tmux.start, place, environ, limiter=LIMITER)
+    if unscoped:
+        services.warn(
+            f"the tmux server has no scope of its own, since systemd-run says: {unscoped}. It stays in the group of "
+            "kasmos' unit, whose restart ends all that runs in tmux, unless the unit has KillMode=process"
+        )
     host = Host(place, services)
     await host.connect()
     return host

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from kasmos.exceptions import SessionClosedError, SessionError, SessionLostError
+from kasmos.exceptions import ConfigError, SessionClosedError, SessionError, SessionLostError
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.screen import AttachedClient, Picture
 from kasmos.model.session import Capabilities, ExitStatus
@@ -22,7 +22,7 @@ from kasmos.sessions.ending import clear_up, close_log, finish
 from kasmos.sessions.held import HeldSession, either
 from kasmos.sessions.hold import Hold
 from kasmos.sessions.last_screen import load_screen, plain, render_range, save_screen, shown, write_private
-from kasmos.sessions.protocol import TerminalSession, require_pasteable
+from kasmos.sessions.protocol import FindRecogniser, Recognise, TerminalSession, require_pasteable
 from kasmos.sessions.threads import in_thread
 from kasmos.sessions.tmux_pane import Pane, end_pane
 from kasmos.sessions.tty import unread_bytes
@@ -44,15 +44,30 @@ class TmuxSession(HeldSession):
     backend = ExecutionMode.TMUX
     _capabilities = CAPABILITIES
 
-    def __init__(self, hold: Hold, boot_id: str, status: ExitStatus | None, pane: Pane) -> None:
+    def __init__(
+        self,
+        hold: Hold,
+        boot_id: str,
+        status: ExitStatus | None,
+        pane: Pane,
+        find_recogniser: FindRecogniser | None = None,
+    ) -> None:
         self._pane = pane
+        self._find_recogniser = find_recogniser
         self._picture: tuple[int, tuple[str, ...]] | None = None
         """Lines above the screen, and all lines, as they were seen last."""
         self._seen = -1
         """How much output there was when the last picture was asked for."""
         self._looking = False
-        self._looked: tuple[int, str] | None = None
-        """How much output there was at the last look, and what it saw."""
+        self._looked: Picture | None = None
+        """What the last look saw."""
+        self._glancing = False
+        self._recognise: Recognise | None = None
+        """How its screens are read; found when it is asked for."""
+        self._recognised: tuple[Picture, bool | None] | None = None
+        """The picture that was read last, and what it says."""
+        self.typed_at = 0.0
+        """When we typed last; see `TerminalSession.typed_at`."""
         hold.when_swept = self._end_pane
         if status is None:
             pane.host.add(hold)
@@ -87,8 +102,8 @@ class TmuxSession(HeldSession):
 
     def _last_seen(self) -> tuple[str, ...] | None:
         """The lines that were seen last, where nobody can be asked any more."""
-        if self._looked is not None and (self._picture is None or self._looked[0] > self._seen):
-            return tuple(plain(self._looked[1]).split("\n"))
+        if self._looked is not None and (self._picture is None or self._looked.offset > self._seen):
+            return tuple(plain(self._looked.text).split("\n"))
         return None if self._picture is None else self._picture[1]
 
     async def _end_pane(self) -> None:
@@ -132,11 +147,9 @@ class TmuxSession(HeldSession):
         state, lines = await self._pane.run(
             ["display-message", "-p", "-t", pane, _FORM], ["capture-pane", "-p", "-t", pane, *(["-e"] if ansi else [])]
         )
-        text = "\n".join(map(shown, lines))
-        self._looked = offset, text
         width, height, x, y, cursor, alternate, history, dead, *title = shown(state[0]).split(" ", 8)
-        return Picture(
-            text=text,
+        self._looked = Picture(
+            text="\n".join(map(shown, lines)),
             width=int(width),
             height=int(height),
             title=title[0] if title else "",
@@ -149,6 +162,31 @@ class TmuxSession(HeldSession):
             offset=offset,
             unread=unread_bytes(self.pid) if self.pid is not None else 0,
         )
+        return self._looked
+
+    def _waits_for_person(self) -> bool | None:
+        """What its screen says, as it was seen last; see `ExecutionSession.has_updated`."""
+        looked = self._looked
+        is_old = looked is None or looked.offset != self.output_bytes or self._recognise is None
+        if is_old and not self._glancing and self._find_recogniser is not None:
+            self._glancing = True
+            self._hold.services.nursery.start_soon(self._glance, self._find_recogniser)
+        if looked is None or self._recognise is None:
+            return None
+        if self._recognised is None or self._recognised[0] is not looked:
+            self._recognised = looked, self._recognise(looked)
+        return self._recognised[1]
+
+    async def _glance(self, find: FindRecogniser) -> None:
+        """Look, so that who asks again is told what is there now."""
+        try:
+            # Rules with mistakes are told of by whoever watches the screen.
+            with trio.move_on_after(ANSWER_LIMIT), suppress(SessionError, ConfigError, OSError):
+                if self._recognise is None:
+                    self._recognise = await in_thread(find, self.spec.argv)
+                await self.look(ansi=True)
+        finally:
+            self._glancing = False
 
     async def wait_changed(self, offset: int) -> int:
         """Wait until the program has written past *offset*, or ended: the screen may have changed then.
@@ -206,12 +244,12 @@ class TmuxSession(HeldSession):
 
     async def send_keys(self, keys: str) -> None:
         """Type this text, character by character."""
-        self._require_live()
+        self._is_typing()
         await self._pane.run(["send-keys", "-t", self._pane.id, "-l", "--", keys])
 
     async def press(self, *keys: str) -> None:
         """Press keys by tmux's names for them: `C-c`, `Up`, `Enter`."""
-        self._require_live()
+        self._is_typing()
         await self._pane.run(["send-keys", "-t", self._pane.id, "--", *keys])
 
     async def tap_enter(self) -> None:
@@ -228,7 +266,7 @@ class TmuxSession(HeldSession):
         Raises:
             SessionError: it holds what ends a bracketed paste: the rest of it would be taken for keys.
         """
-        self._require_live()
+        self._is_typing()
         require_pasteable(text)
         if not text:
             return
@@ -286,6 +324,10 @@ class TmuxSession(HeldSession):
                 AttachedClient(name, int(pid), float(active), read_only == "1", int(width or 0), int(height or 0))
             )
         return tuple(found)
+
+    def _is_typing(self) -> None:
+        self._require_live()
+        self.typed_at = time.time()
 
     def _require_live(self) -> None:
         if self._done.is_set():

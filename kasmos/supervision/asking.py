@@ -5,14 +5,13 @@ Keys are chosen by what an option means, never by its place, and none are presse
 
 from __future__ import annotations
 
-import hashlib
-
 import attrs
 
 from kasmos.exceptions import SessionError
 from kasmos.model.approval import Answer, AnswerKind, Ask, AskKind, Meaning, Option
 from kasmos.screens import Choice, ScreenState, Verdict
 from kasmos.screens import Meaning as ScreenMeaning
+from kasmos.supervision.standing import identity_of
 
 _KINDS = {ScreenState.PERMISSION: AskKind.PERMISSION, ScreenState.QUESTION: AskKind.QUESTION}
 
@@ -37,7 +36,7 @@ def ask_of(verdict: Verdict | None) -> Ask | None:
     text = request.question if request is not None else ""
     options = tuple(Option(choice.text, Meaning(choice.meaning.value)) for choice in verdict.choices)
     return Ask(
-        identity=_identity(verdict, tool, command, path, text),
+        identity=identity_of((verdict.state.value, verdict.rule, tool, command, path), shown_of(verdict)),
         kind=kind,
         tool=tool,
         command=command,
@@ -49,11 +48,11 @@ def ask_of(verdict: Verdict | None) -> Ask | None:
     )
 
 
-def _identity(verdict: Verdict, *said: str) -> str:
-    """The same however wide the terminal is."""
-    parts = (verdict.state.value, verdict.rule, *said, *(choice.text for choice in verdict.choices))
-    plain = "\0".join("".join(part.split()) for part in parts)
-    return f"screen-{hashlib.sha256(plain.encode('utf-8', 'surrogatepass')).hexdigest()[:20]}"
+def shown_of(verdict: Verdict) -> tuple[str, ...]:
+    """All that a dialog shows, line by line; what is cut off at its top is missing at the beginning."""
+    request = verdict.request
+    said = (*request.shown, request.question) if request is not None else ()
+    return (*said, *(choice.text for choice in verdict.choices))
 
 
 def decide_typing(verdict: Verdict, answer: Answer) -> Typing:

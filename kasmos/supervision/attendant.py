@@ -23,7 +23,7 @@ from kasmos.model.view import DeliveryState, SessionView
 from kasmos.screens import Ruleset
 from kasmos.sessions.protocol import AskSource, ExecutionSession, TerminalSession
 from kasmos.supervision import transitions
-from kasmos.supervision.desk import Desk, DeskTerms
+from kasmos.supervision.desk import Desk, DeskTerms, pending
 from kasmos.supervision.duties import Duty, wait_beside
 from kasmos.supervision.hearing import Reading
 from kasmos.supervision.meter import Meter, MeterTerms
@@ -254,7 +254,8 @@ class Attendant:
         if not session.capabilities.interactive or rules is None or session.spec.kind is not SessionKind.AGENT:
             return []
         watched, tell = cast(TerminalSession, session), self._ledger.append_nowait
-        terminal = Terminal(watched, rules, tell, self._around.wall, self._recipe.typed_max)
+        known = [view.ask.identity for view in pending(self._ledger.world, session.spec.id)]
+        terminal = Terminal(watched, rules, tell, self._around.wall, self._recipe.typed_max, known)
         self.terminal = terminal
         self.desk = self._make_desk(terminal)
         duties: list[Duty] = [terminal.watch, self.desk.run]

@@ -16,10 +16,12 @@ from kasmos.screens import ScreenState
 
 TAKE_PATIENCE = 5.0
 """Seconds in which a pasted text has to show in the input."""
-ENTER_AGAIN = 1.0
-"""Seconds after which Enter is pressed again, if the text still stands in the input."""
-ENTER_AGAIN_SILENT = 5.0
-"""The same for a program that has drawn nothing since: it may be busy, and Enter on its way to a later question."""
+ENTER_AGAIN = 5.0
+"""Seconds after which Enter is pressed again, if the text still stands in the input.
+
+Sooner, a busy program might take it for the answer to what it asks next. That it has drawn something since means
+nothing: it may have been the paste (claude adds a hint to it).
+"""
 READ_PATIENCE = 30.0
 """Seconds a program has to read an Enter."""
 MAX_ENTERS = 4
@@ -67,8 +69,6 @@ class Progress:
     """When the text was first seen in the input."""
     enters: int = 0
     entered_at: float = 0.0
-    entered_offset: int = 0
-    """How much output there was then."""
     cleared: bool = False
     """Whether somebody's draft was removed."""
 
@@ -86,8 +86,6 @@ class Sight:
     """The draft is the text."""
     person: bool = False
     """Somebody is attached who may type."""
-    offset: int = 0
-    """How much output there has been."""
     unread: bool = False
     """What was typed waits to be read by the program."""
 
@@ -141,8 +139,8 @@ def decide_delivery(order: Order, progress: Progress, sight: Sight, now: float) 
             return _entered(progress, sight, now)
 
 
-def after(progress: Progress, action: Act, now: float, offset: int = 0) -> Progress:
-    """How far it is once an action has been taken, when there was so much output."""
+def after(progress: Progress, action: Act, now: float) -> Progress:
+    """How far it is once an action has been taken."""
     match action:
         case Act.CLEAR:
             return attrs.evolve(progress, cleared=True, since=now)
@@ -156,7 +154,6 @@ def after(progress: Progress, action: Act, now: float, offset: int = 0) -> Progr
                 since=begun,
                 enters=progress.enters + 1,
                 entered_at=now,
-                entered_offset=offset,
             )
         case _:
             return progress
@@ -243,8 +240,7 @@ def _entered(progress: Progress, sight: Sight, now: float) -> Action:
             # It will come to it. Another one might be the answer to what the program asks next.
             give_up = progress.entered_at + READ_PATIENCE
             return Hold(min(give_up, now + 1)) if now < give_up else Fail("the program does not read what is typed")
-        drawn = sight.offset > progress.entered_offset
-        again = progress.entered_at + (ENTER_AGAIN if drawn else ENTER_AGAIN_SILENT)
+        again = progress.entered_at + ENTER_AGAIN
         if now < again:
             return Hold(again)
         if progress.enters < MAX_ENTERS:

@@ -113,7 +113,7 @@ class Desk:
     @property
     def _pending(self) -> list[ApprovalView]:
         """What the session asks, as the journal has it."""
-        return _pending(self._ledger.world, self._terms.session_id, self.given)
+        return pending(self._ledger.world, self._terms.session_id, self.given)
 
     async def _withdraw_others(self, asked: Ask | None) -> None:
         """Say of everything but *asked* that it is asked no more."""
@@ -280,11 +280,12 @@ def asks_left(world: World, session_id: str, given: str | None) -> list[ev.Appro
     reasons = {ApprovalState.SENDING: "its session ended while it was given the answer"}
     return [
         ev.ApprovalWithdrawn(session_id, view.id, reasons.get(view.state, "its session has ended"))
-        for view in _pending(world, session_id, given)
+        for view in pending(world, session_id, given)
     ]
 
 
-def _pending(world: World, session_id: str, given: str | None) -> list[ApprovalView]:
+def pending(world: World, session_id: str, given: str | None = None) -> list[ApprovalView]:
+    """The approvals of a session that are not settled, but for one whose answer the session has taken."""
     session = world.sessions.get(session_id)
     found = (world.approvals.get(name) for name in session.approvals) if session is not None else ()
     return [view for view in found if view is not None and not view.state.settled and view.id != given]

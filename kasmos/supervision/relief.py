@@ -48,7 +48,7 @@ class Relief:
             self._news = trio.Event()
         held = self._task.takeover if self._task is not None else None
         if terminal is not None and held is not None and held.back is not None and not held.back.now:
-            await terminal.wait_turn_over()
+            await terminal.wait_between_turns()
 
     @property
     def _view(self) -> SessionView | None:

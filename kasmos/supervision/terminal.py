@@ -7,7 +7,7 @@ when it is drawn; while output never ends, now and then. An idle terminal costs 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import attrs
 import trio
@@ -22,9 +22,10 @@ from kasmos.model.approval import Answer, Ask
 from kasmos.model.event import Event
 from kasmos.model.profile import AgentProfile
 from kasmos.model.screen import Picture
-from kasmos.screens import Cursor, Ruleset, Screen, ScreenState, Verdict, detect, transcript
+from kasmos.screens import Cursor, Ruleset, Screen, ScreenState, Verdict, detect
 from kasmos.sessions.protocol import TerminalSession
 from kasmos.supervision.asking import ask_of, decide_typing
+from kasmos.supervision.dialogs import Dialogs
 
 QUIET = 0.02
 """Seconds without output after which a screen counts as drawn."""
@@ -33,7 +34,8 @@ QUIET_BUSY = 0.08
 BUSY_GAPS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Seconds after the last look at which one looks although the output does not end; longer as nothing new is seen."""
 GONE_AGAIN = 0.25
-"""Seconds after which one looks once more when an ask has gone and nothing understood is in its place."""
+"""Seconds after which one looks once more when an ask has gone and nothing understood is in its place, or when it has
+become another one with the size of the terminal."""
 STANDS_AFTER = 1.0
 """Seconds that a state has to last to be told."""
 ANSWER_PATIENCE = 5.0
@@ -60,6 +62,7 @@ class Terminal:
         tell: told what is to be recorded.
         wall: the wall clock, by which tmux says when a client was active.
         most: bytes; a longer text goes as a file, with a line that says where.
+        known: identities of what an earlier supervisor has seen it ask and that is not settled.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Terminal:
         tell: Callable[[Event], None],
         wall: Callable[[], float],
         most: int = AgentProfile.typed_max,
+        known: Collection[str] = (),
     ) -> None:
         self.session = session
         self._session = session
@@ -86,6 +90,9 @@ class Terminal:
         """Held by who types: one text at a time."""
         self._ask: Ask | None = None
         """What it asks, as far as that is certain."""
+        self._dialogs = Dialogs(rules, wall, self._typed_at, known)
+        self._looks = self._newest = 0
+        """Looks that were begun, and the number of the newest one that counts."""
         self._waiting_for = ""
         """Why a text waits to be typed."""
         self._told = Glance("")
@@ -126,7 +133,7 @@ class Terminal:
             if scope.cancelled_caught:
                 continue
             verdict = await self.look()
-            if self._ask is not None and verdict.state is ScreenState.UNKNOWN:
+            if self._ask is not None and (verdict.state is ScreenState.UNKNOWN or self._dialogs.is_resized):
                 # Perhaps it is just being drawn anew.
                 await trio.sleep(GONE_AGAIN)
                 verdict = await self.look()
@@ -157,16 +164,23 @@ class Terminal:
 
         Cancellation: no effect.
         """
+        self._looks += 1
+        number = self._looks
         picture = await self._session.look(ansi=True)
-        verdict = detect(screen_of(picture), self.rules)
-        # Looks are answered in the order in which they were made: this one is the newest.
-        self.picture, self.verdict = picture, verdict
-        self._has_changed()
+        screen = screen_of(picture)
+        verdict = detect(screen, self.rules)
+        seen = await self._dialogs.recognise(picture, screen, verdict)
+        # Looks are answered in the order in which they were made, but who has typed is asked after that.
+        if number > self._newest:
+            self._newest = number
+            self.picture, self.verdict = picture, verdict
+            self._dialogs.keep(seen, verdict)
+            self._has_changed()
         return verdict
 
     def _publish(self) -> None:
         """What was seen last counts for what is asked."""
-        self._ask = ask_of(self.verdict)
+        self._ask = self._dialogs.tell()
         self._has_changed()
 
     def _glance(self) -> Glance:
@@ -185,7 +199,7 @@ class Terminal:
         with trio.move_on_at(until):
             await self._changed.wait()
 
-    async def wait_turn_over(self) -> None:
+    async def wait_between_turns(self) -> None:
         """Wait until the screen has shown for a moment that no turn is under way, or it is seen no more.
 
         What cannot be read is not waited for. Cancellation: no effect.
@@ -221,27 +235,19 @@ class Terminal:
         verdict = await self.look()
         self._require_asked(ask)
         typing = decide_typing(verdict, answer)
-        before = self._transcript()
+        # What is there now is what a dialog after the answer is compared with.
+        self._publish()
         await self._press(typing.keys)
         if typing.text:
             await self._session.paste(typing.text)
             await self._until(lambda: self._screen_has(typing.text), "the answer was typed and is not seen")
             await trio.sleep(self.rules.layout.enter_gap)
             await self._session.press("Enter")
-        await self._until(
-            lambda: not self._asks(ask) or self._is_next(before), "the dialog is still there after its answer"
-        )
+        await self._until(lambda: not self._asks(ask), "the dialog is still there after its answer")
         self._publish()
 
-    def _is_next(self, before: tuple[str, ...]) -> bool:
-        """Whether it is the next dialog, which asks the same once more: the answer is read, and something was added."""
-        return self.picture is not None and not self.picture.unread and self._transcript() != before
-
-    def _transcript(self) -> tuple[str, ...]:
-        return transcript(screen_of(self.picture), self.rules) if self.picture is not None else ()
-
     def _asks(self, ask: Ask) -> bool:
-        now = ask_of(self.verdict)
+        now = self._dialogs.ask
         return now is not None and now.identity == ask.identity
 
     def _require_asked(self, ask: Ask) -> None:
@@ -297,6 +303,11 @@ class Terminal:
         since = self.wall() - within
         return any(one.active_at >= since and not one.read_only for one in await self._session.clients())
 
+    async def _typed_at(self) -> float:
+        """When somebody typed last, or came, whoever it was."""
+        came = [one.active_at for one in await self._session.clients() if not one.read_only]
+        return max((self._session.typed_at, *came))
+
     def wait_for(self, why: str) -> None:
         """A text waits to be typed, and this is why; nothing: none waits."""
         self._waiting_for = f"a text waits to be typed: {why}" if why else ""
@@ -308,6 +319,14 @@ class Terminal:
     def _tell_glance(self, glance: Glance) -> None:
         self._told = glance
         self.tell(ev.ScreenSeen(self._session.spec.id, glance.state, glance.note))
+
+
+def waits_for_person(rules: Ruleset, picture: Picture) -> bool | None:
+    """Whether a screen waits for a person; None where it does not tell. See `ExecutionSession.has_updated`."""
+    state = detect(screen_of(picture), rules).state
+    if state is ScreenState.UNKNOWN:
+        return None
+    return state in (ScreenState.PERMISSION, ScreenState.QUESTION, ScreenState.DIALOG)
 
 
 def screen_of(picture: Picture) -> Screen:

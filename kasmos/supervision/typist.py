@@ -120,7 +120,7 @@ class Typist:
         require_pasteable(order.text)
         name = self._session.spec.name
         progress = Progress(Step.DOUBTFUL if doubtful else Step.WAITING, trio.current_time())
-        replaced, offset = "", 0
+        replaced = ""
         while True:
             sight = await self._sight(order)
             progress = saw(progress, sight, trio.current_time())
@@ -158,9 +158,8 @@ class Typist:
                     if intent is not None:
                         reach("prompt.typed")
                 case Act.ENTER:
-                    offset = self._session.output_bytes
                     await self._session.press("Enter")
-            progress = after(progress, action, trio.current_time(), offset)
+            progress = after(progress, action, trio.current_time())
             # Give the program a moment to draw; its output is looked at as it comes.
             await self._terminal.wait_look(trio.current_time() + 0.1)
 
@@ -253,7 +252,6 @@ class Typist:
             draft,
             shows,
             person,
-            offset=picture.offset,
             unread=picture.unread > 0,
         )
 

@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,17 @@ import attrs
 import pytest
 import trio
 
+from kasmos.model.approval import ALLOW
 from kasmos.model.event import Event
 from kasmos.model.profile import ExecutionMode, StopPolicy
 from kasmos.model.session import ExitStatus, SessionSpec
+from kasmos.screens import rules_for
 from kasmos.sessions.headless import open_headless
-from kasmos.sessions.protocol import Backend, ExecutionSession
+from kasmos.sessions.protocol import Backend, ExecutionSession, Recognise
 from kasmos.sessions.script import Script
-from kasmos.sessions.scripted import ScriptedBackend, ScriptedMachine
+from kasmos.sessions.scripted import ScriptedBackend, ScriptedMachine, ScriptedSession
 from kasmos.sessions.tmux_backend import open_tmux
+from kasmos.supervision.terminal import waits_for_person
 from kasmos.supervision.termination import terminate
 from tests.contract.programs import FOLDER, MISSING, Program
 
@@ -68,6 +72,15 @@ class Stage:
         """Makes events durable, as far as this stage goes."""
         await trio.lowlevel.checkpoint()
         self.events.append(event)
+
+    async def let_go_on(self, session: ExecutionSession) -> None:
+        """Have a program go on that waits for this, `TRUNCATOR`."""
+        if isinstance(session, ScriptedSession):
+            ask = await session.wait_ask(None)
+            assert ask is not None
+            await session.answer(ask, ALLOW)
+        else:
+            (self.cwd / "go").touch()
 
     def open(self, program: Program, **changes: Any) -> AbstractAsyncContextManager[ExecutionSession]:
         """Start this program in a new session."""
@@ -129,7 +142,10 @@ async def tmux_stage(root: Path) -> AsyncIterator[Stage]:
 
     @asynccontextmanager
     async def another() -> AsyncIterator[Backend]:
-        async with open_headless(state, terminate=terminate) as headless, open_tmux(state, headless) as backend:
+        async with (
+            open_headless(state, terminate=terminate) as headless,
+            open_tmux(state, headless, find_recogniser=_find_recogniser) as backend,
+        ):
             yield backend
 
     async with another() as backend:
@@ -141,6 +157,10 @@ async def tmux_stage(root: Path) -> AsyncIterator[Stage]:
             lives=_marked_process_lives,
             scripts={},
         )
+
+
+def _find_recogniser(argv: tuple[str, ...]) -> Recognise:
+    return partial(waits_for_person, rules_for(argv))
 
 
 def _marked_process_lives(session_id: str) -> bool:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import attrs
 
+from kasmos.model.approval import Ask
 from kasmos.model.session import ExitStatus
-from kasmos.sessions.script import Fail, Script, Truncate
+from kasmos.sessions.script import Fail, Script, ScriptedAsk, Truncate
 
 FOLDER = Path(__file__).parent.parent / "programs"
 
@@ -61,6 +62,10 @@ def crasher(status: int | str) -> Program:
 
 
 WAITER = _program("waiter", script=Script(output=_says(b"ready\n"), duration=math.inf))
+PROMPTER = _program(
+    "prompter",
+    script=Script(output=_says(b"ready\n"), asks=(ScriptedAsk(Ask("", text="Go on?")),), duration=math.inf),
+)
 SILENT = _program("silent", script=Script(duration=math.inf))
 STUBBORN = _program(
     "stubborn", script=Script(output=_says(b"ready\n"), duration=math.inf, ignores_terminate_for=math.inf)
@@ -73,5 +78,11 @@ LAST_WORDS = _program(
 )
 BINARY = _program("binary", script=Script(output=_says(b"a\x00b\xff\xfec\xc3")))
 NO_NEWLINE = _program("nonewline", script=Script(output=_says(b"no newline")))
-TRUNCATOR = _program("truncator", script=Script(output=((0.0, b"before\n"), (0.1, Truncate()), (0.0, b"after\n"))))
+TRUNCATOR = _program(
+    "truncator",
+    script=Script(
+        output=((0.0, b"before\n"), (0.01, Truncate()), (0.0, b"after\n")), asks=(ScriptedAsk(Ask("", command="go")),)
+    ),
+)
+"""Goes on when it is let: the real one by a file, `go`, the scripted one by an answer."""
 MISSING = _program("no_such_program", script=Script(start=Fail("there is no such program")))

@@ -25,6 +25,8 @@ SCENES = {
     "loser": ("lost-paste",),
     "wary": ("trust",),
     "insister": ("again=1",),
+    "mute": ("again=1", "mute"),
+    "ticking": ("ticking",),
 }
 LIMIT = 60.0
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..conftest import Kas
+from ..faults.test_signals import terminal
 
 PLAN = """\
 # Ask
@@ -32,12 +35,16 @@ execution_mode = "scripted"
 """
 
 
-@contextmanager
-def running(kas: Kas, asks: str, config: str = "") -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`kas run` of a plan that asks, once it has asked; and the id."""
+def prepare(kas: Kas, asks: str, config: str = "") -> None:
     (kas.cwd / ".kasmos").mkdir(exist_ok=True)
     (kas.cwd / ".kasmos" / "config.toml").write_text(CONFIG + config)
     (kas.cwd / "plan.md").write_text(PLAN.replace("ASKS", asks))
+
+
+@contextmanager
+def running(kas: Kas, asks: str, config: str = "") -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`kas run` of a plan that asks, once it has asked; and the id."""
+    prepare(kas, asks, config)
     with kas.running("run", "plan.md", "--agent", "coder") as process:
         yield process, wait_asked(process)
 
@@ -64,6 +71,32 @@ def test_approve(kas: Kas) -> None:
         assert process.wait(30) == 0
     assert re.search(rf"asked {name}: Bash rm x: allowed by \w+", kas("why", "1").stdout)
     assert kas("approvals").stderr == "kas: nothing waits for you\n"
+
+
+def test_at_a_terminal(kas: Kas) -> None:
+    """On a terminal a run shows that it waits for a person, and how to answer."""
+    prepare(kas, RM)
+    with (
+        terminal() as tty,
+        subprocess.Popen(
+            kas.command("run", "plan.md", "--agent", "coder"),
+            cwd=kas.cwd,
+            env={**os.environ, "TERM": "xterm-256color"},
+            stdin=subprocess.DEVNULL,
+            stdout=tty.slave,
+            stderr=tty.slave,
+        ) as process,
+    ):
+        try:
+            limit = time.monotonic() + 60
+            while not (found := re.search(r"waiting for you: kas approve ([a-z]{4})", tty.text)):
+                assert process.poll() is None, tty.text
+                assert time.monotonic() < limit, tty.text
+                time.sleep(0.05)
+            assert kas("approve", found[1]).code == 0
+            assert process.wait(60) == 0, tty.text
+        finally:
+            process.kill()
 
 
 def test_deny(kas: Kas) -> None:

@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 import trio
 
+from kasmos.model import event as ev
 from kasmos.model.clock import Clock
 from kasmos.model.event import Event
+from kasmos.model.profile import ExecutionMode
+from kasmos.model.session import ExitStatus
 from kasmos.store.journal import open_journal
 from kasmos.store.stateroot import StateRoot, find_state_root
 from tests.conftest import Kas
@@ -228,6 +231,35 @@ def test_the_beginning_of_a_name_is_enough(kas: Kas, state: StateRoot) -> None:
     write_output(state, "r1-2a1", b"hello\n")
     assert kas("logs", "w1t2").stdout == "hello\n"
     assert "task r1.2" in kas("why", "w1t2-do").stdout
+
+
+def test_why_of_a_check_leads_to_what_was_checked(kas: Kas, state: StateRoot) -> None:
+    """Behind a check that failed stands an agent: its log is named beside the check's."""
+    history = History(make_plan(1, checks=("make test",)))
+    history.wave(1)
+    agent = history.start("1")
+    history.add(ev.SessionEnded(session_id=agent, exit=ExitStatus(code=0), output_bytes=0), after=1.0)
+    check = history.start("1", check=0)
+    history.end("1", code=2, tail="no rule\n")
+    write_journal(state, events_of(history))
+    said = kas("why", "1").stdout.splitlines()
+    named = [line.strip() for line in said if line.startswith("    kas logs ")]
+    assert named == [f"kas logs {history.world.sessions[check].name}", f"kas logs {agent}"]
+
+
+def test_why_of_a_terminal_shows_its_last_screen(kas: Kas, state: StateRoot) -> None:
+    """Of a session that had a terminal the last screen is shown: what was written to it are fragments."""
+    history = History(make_plan(1))
+    history.wave(1)
+    session = history.start("1", backend=ExecutionMode.TMUX)
+    history.end("1", code=1, tail="Unabletoconnect\x0f\n")
+    write_journal(state, events_of(history))
+    directory = write_output(state, session, b"x\n")
+    (directory / "screen").write_text("\x1b[1mUnable\x1b[0m to connect\n\n\ngood bye\n\n")
+    said = kas("why", "1").stdout
+    assert "what its terminal showed last:\n    │ Unable to connect\n    │ good bye\n" in said
+    assert "Unabletoconnect" not in said
+    assert "kas capture " in said
 
 
 def test_nothing_has_ever_run(kas: Kas, project: Path) -> None:

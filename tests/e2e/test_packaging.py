@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from kasmos.model.view import World
+from kasmos.sessions.tmux import scope_prefix
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 KAS = Path(sys.executable).with_name("kas")
@@ -52,6 +53,27 @@ def test_user_unit_is_right(tmp_path: Path) -> None:
     unit = installed("kasmos@.service", tmp_path)
     instance = unit.with_name("kasmos@tmp.service")
     judge("systemd-analyze", "verify", "--user", instance, env={"XDG_RUNTIME_DIR": str(tmp_path)})
+
+
+@pytest.mark.parametrize("euid", [0, 1000])
+def test_scope_of_the_tmux_server(tmp_path: Path, euid: int) -> None:
+    """systemd takes the command line by which the tmux server gets a scope; all it may lack is a manager.
+
+    A scope cannot be judged as a file: it is made by its manager only, from the options of `systemd-run`.
+    """
+    prefix = scope_prefix({"INVOCATION_ID": "x"}, euid, has_manager=True)
+    # With an option that does not exist it says so before it looks for a manager: that it would tell.
+    for command, known in ((prefix, True), ([*prefix[:-1], "--no-such-option", "--"], False)):
+        done = subprocess.run(
+            [*command, "true"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={"PATH": os.environ["PATH"], "XDG_RUNTIME_DIR": str(tmp_path), "LC_ALL": "C.UTF-8"},
+            check=False,
+        )
+        assert ("unrecognized option" not in done.stderr) is known
+        assert not known or done.returncode == 0 or re.search(r"\bbus\b|systemd as init|booted", done.stderr)
 
 
 @pytest.mark.parametrize("unit", ["kasmos.service", "kasmos@.service"])

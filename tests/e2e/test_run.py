@@ -128,7 +128,8 @@ def test_checks(scene: Scene) -> None:
 
 def test_timeout(scene: Scene) -> None:
     """A task that takes longer than it may is stopped, even if it does not listen, and has timed out."""
-    scene.write_plan([Task("trap '' TERM; while :; do sleep 0.05; done", "timeout = 0.2"), Task("done_")])
+    scene.configure(stop_grace=0.3)
+    scene.write_plan([Task("trap '' TERM; while :; do sleep 0.05; done", "timeout = 3"), Task("done_")])
     result = scene.run()
     assert result.code == 1
     run = scene.only_run()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import trio
 from kasmos.model import event as ev
 from kasmos.model.session import StopReason
 from kasmos.model.task import Outcome
+from kasmos.sessions import tmux
+from kasmos.sessions.tmux_launch import tmux_name
 from tests.e2e.player_world import PROGRAMS, Stand, make_stand
 from tests.e2e.supervisor_world import Live
 
@@ -136,6 +139,81 @@ async def test_asked_the_same_again(root: Path) -> None:
         assert found == ["answered yes git push", "answered no git push"]
 
 
+async def answer_elsewhere(live: Live, stand: Stand, session: str) -> None:
+    """Press a key at a session's terminal that kasmos does not know of."""
+    del live
+    socket = tmux.socket_path(stand.site.root.path, os.environ.get("XDG_RUNTIME_DIR"))
+    command = ["tmux", "-S", str(socket), "send-keys", "-t", f"={tmux_name(session)}:", "1"]
+    await trio.run_process(command)
+
+
+async def answer_with_keys(live: Live, stand: Stand, session: str) -> None:
+    """Press a key at a session's terminal as `kas keys` does."""
+    del stand
+    assert (await post(live, session, "keys", keys=["1"]))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("agent", "texts", "answer"),
+    [
+        ("player", "one|two", answer_elsewhere),
+        ("player", "same|same", answer_elsewhere),
+        ("mute", "one|two", answer_elsewhere),
+        ("ticking", "same|same", answer_with_keys),
+    ],
+    ids=["traced", "same-traced", "traceless", "same-with-keys"],
+)
+async def test_next_dialog(root: Path, agent: str, texts: str, answer: Callable[..., Awaitable[None]]) -> None:
+    """A dialog right after one that was answered at the terminal is another approval; a late answer goes nowhere."""
+    stand = make_stand(root)
+    first, second = texts.split("|")
+    async with at_work(stand, f"edit {texts}", agent=agent) as (live, task):
+        asked = await stand.seen(live, ev.ApprovalRequested)
+        assert (asked.ask.tool, asked.ask.path) == ("Edit", "a.py")
+        await answer(live, stand, await session_of(live, task))
+        withdrawn = await stand.seen(live, ev.ApprovalWithdrawn)
+        assert withdrawn.approval_id == asked.approval_id
+        following = await stand.event(
+            live, lambda event: isinstance(event, ev.ApprovalRequested) and event.approval_id != asked.approval_id
+        )
+        response = await live.http.post(f"/v1/approvals/{asked.approval_id}", json={"decision": "allow_once"})
+        assert (response.status_code, response.json()["code"]) == (409, "stale_approval")
+        response = await live.http.post(f"/v1/approvals/{following.approval_id}", json={"decision": "deny"})
+        assert response.json()["status"] == "delivered"
+        found = [line for line in stand.log() if line.startswith("answered")]
+        assert found == [f"answered yes {first}", f"answered no {second}"]
+
+
+async def test_dialog_that_moves(root: Path) -> None:
+    """A clock, a counter and a spinner in a dialog, and other sizes of its terminal, make no other approval of it."""
+    stand = make_stand(root)
+    change = "x" * 150
+    async with at_work(stand, f"edit {change}", agent="ticking") as (live, task):
+        asked = await stand.seen(live, ev.ApprovalRequested)
+        session = await session_of(live, task)
+        for width, height in ((60, 40), (120, 14), (200, 50)):
+            assert (await post(live, session, "resize", width=width, height=height))[0] == 200
+            await drawn_again(live, session, times=10)
+        response = await live.http.post(f"/v1/approvals/{asked.approval_id}", json={"decision": "deny"})
+        assert response.json()["status"] == "delivered"
+        assert len([one for one in stand.site.events() if isinstance(one, ev.ApprovalRequested)]) == 1
+        assert stand.log()[-1] == f"answered no {change}"
+
+
+async def drawn_again(live: Live, session: str, *, times: int) -> None:
+    """Wait until a ticking player has drawn its dialog so often."""
+    first = -1
+    with trio.fail_after(60):
+        while True:
+            lines = (await live.http.get(f"/v1/sessions/{session}/screen")).json()["lines"]
+            tick = next((int(line.rpartition(" ")[2]) for line in lines if line.startswith("Waiting")), None)
+            if tick is not None:
+                first = tick if first < 0 else first
+                if tick >= first + times:
+                    return
+            await trio.sleep(0.05)
+
+
 async def test_rule_answers(root: Path) -> None:
     """A rule of the profile answers what it speaks of, once, without a person."""
     stand = make_stand(root, RULE)
@@ -154,6 +232,20 @@ async def test_answered_at_the_terminal(root: Path) -> None:
         response = await live.http.post(f"/v1/approvals/{asked.approval_id}", json={"decision": "allow_once"})
         assert (response.status_code, response.json()["code"]) == (409, "stale_approval")
         assert [line for line in stand.log() if line.startswith("answered")] == ["answered yes git push"]
+
+
+async def test_has_updated(root: Path) -> None:
+    """A session in tmux knows by the rules of its program whether it waits for a person."""
+    stand = make_stand(root)
+    async with at_work(stand, "ask git push") as (live, task):
+        await stand.seen(live, ev.ApprovalRequested)
+        session = live.engine.service.terminals.require(await session_of(live, task))
+        with trio.fail_after(60):
+            while session.has_updated().prompt is not True:  # noqa: ASYNC110  # it tells when it is asked
+                await trio.sleep(0.02)
+            await session.send_keys("3")
+            while session.has_updated().prompt is not False:  # noqa: ASYNC110
+                await trio.sleep(0.02)
 
 
 async def test_question(root: Path) -> None:

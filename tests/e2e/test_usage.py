@@ -110,6 +110,13 @@ def test_a_run_within_its_budget(kas: Kas, scene: Scene, project: Path) -> None:
     assert kas("run", "plan.md", "--budget-daily", "much").code == 2
 
 
+def test_a_run_spends_what_it_spends_once(kas: Kas, project: Path) -> None:
+    """What the tasks of a run cost is taken from its budget once, though the run is shown as well."""
+    (project / "plan.md").write_text(plan(*(COSTS.format(0.5) for _ in range(4))))
+    result = kas("run", "plan.md", "--budget-daily", "2.25", "--max-concurrent", "1")
+    assert result.code == 0, result.stdout + result.stderr
+
+
 def test_a_refused_login_ends_a_run_that_nobody_watches(kas: Kas, project: Path) -> None:
     """Without a terminal a refused login fails its task at once, with the program's words, and is tried anew."""
     (project / "plan.md").write_text(plan('output = [{ failure = { kind = "auth", message = "bad key" } }]\nexit = 1'))

@@ -19,7 +19,8 @@ from kasmos.model.profile import StopPolicy
 from kasmos.model.session import CgroupUse, ExitStatus, SessionHandle, SessionSpec
 from kasmos.sessions.headless import HeadlessBackend, HeadlessSession, open_headless
 from kasmos.sessions.launch import Records
-from kasmos.sessions.processes import ProcessEntry, read_entry, scan
+from kasmos.sessions.process_table import scan
+from kasmos.sessions.processes import ProcessEntry, read_entry
 from kasmos.supervision.termination import terminate
 
 LIMIT = 60.0

@@ -7,7 +7,8 @@ import subprocess
 
 import pytest
 
-LIMIT = 60.0
+LIMIT = 180.0
+"""Seconds for a script with several waits in it, each of which has a limit of its own."""
 
 
 def in_mount_namespace(script: str, *arguments: str, limit: float = LIMIT) -> subprocess.CompletedProcess[str]:

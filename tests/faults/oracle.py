@@ -10,10 +10,12 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
@@ -103,10 +105,18 @@ class Scene:
         orchestration: str = "",
         tables: str = "",
         output: str = "file",
-        stop_grace: float = 0.3,
+        stop_grace: float = LIMIT,
         backoff: float = 0.05,
     ) -> None:
-        """Write the configuration: with these lines in `[orchestration]`, and these tables at its end."""
+        """Write the configuration: with these lines in `[orchestration]`, and these tables at its end.
+
+        Args:
+            orchestration: lines.
+            tables: whole tables.
+            output: of the worker.
+            stop_grace: seconds; short only for a test whose programs do not listen.
+            backoff: seconds.
+        """
         directory = self.kas.cwd / ".kasmos"
         directory.mkdir(exist_ok=True)
         text = CONFIG.format(
@@ -205,6 +215,17 @@ class Scene:
     def wait_started(self, task: str, *beside: Running, times: int = 1) -> None:
         """Wait until an attempt of a task has begun."""
         self.wait(lambda: len(self.lines("start", task)) >= times, *beside)
+
+    @contextmanager
+    def journal_held(self) -> Iterator[None]:
+        """Hold the journal beside whoever writes it: nothing can be written down meanwhile."""
+        other = sqlite3.connect(self.root.db, isolation_level=None, timeout=LIMIT)
+        try:
+            other.execute("BEGIN IMMEDIATE")
+            yield
+            other.execute("ROLLBACK")
+        finally:
+            other.close()
 
     # --- judging it --------------------------------------------------------------------
 
@@ -320,6 +341,11 @@ class Running:
     def signal(self, signum: int) -> None:
         """Send it a signal."""
         self.process.send_signal(signum)
+
+    def wait_state(self, state: str) -> None:
+        """Wait until its first thread is in this state (a letter as in proc(5))."""
+        stat = Path(f"/proc/{self.process.pid}/stat")
+        self._scene.wait(lambda: stat.read_bytes().rpartition(b") ")[2].startswith(state.encode()), self)
 
     def kill(self) -> None:
         """`kill -9`, and wait for its end."""

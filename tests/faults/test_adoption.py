@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ from kasmos.exceptions import SessionLostError, SessionStartError
 from kasmos.model.event import KillSent, LeftoversFound, StopRequested
 from kasmos.model.profile import LeftoverPolicy, Leftovers, OutputMode
 from kasmos.model.session import ExitStatus, SessionHandle, SessionSpec, StopReason
-from kasmos.sessions import launch
-from kasmos.sessions.processes import read_entry, scan
+from kasmos.sessions import ending, launch
+from kasmos.sessions.process_table import scan
+from kasmos.sessions.processes import read_entry
 from kasmos.sessions.protocol import SessionNeverStarted
 from kasmos.supervision.termination import stop
 from tests.faults.conftest import BOOT, LIMIT, Gate, Ground, alive, ended, everything, kill, until, wrote
@@ -251,8 +253,10 @@ async def test_stop_goes_on_after_adoption(ground: Ground) -> None:
     spec = agent(ground, "trap 'echo asked' TERM; echo ready; while :; do sleep 0.02; done")
     async with ground.opened(spec) as session:
         await wrote(session, b"ready\n")
-        with trio.move_on_after(0.1):
-            await stop(session, reason=StopReason.REQUESTED)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(stop, session, reason=StopReason.REQUESTED))
+            await wrote(session, b"asked\n")
+            nursery.cancel_scope.cancel()
         session.detach()
     async with ground.adopted(spec) as session:
         await stop(session, reason=StopReason.REQUESTED, requested=True, grace=0.05)
@@ -276,9 +280,10 @@ async def test_policies_are_those_of_the_start(ground: Ground, gate: Gate) -> No
 @both_outputs
 async def test_leftovers_of_what_ended_unwatched(ground: Ground, gate: Gate, output: OutputMode) -> None:
     """What a program left behind while nobody watched is swept when its session is adopted."""
-    script = f"sleep 1000 & setsid sleep 1000 & sleep 0.05; {gate.wait}; exit 6"
+    script = f"sleep 1000 & setsid sleep 1000 & {gate.wait}; exit 6"
     spec = ground.sh(script, output=output)
     await ground.detached(spec)
+    await until(lambda: [entry.comm for entry in ground.left(spec)].count("sleep") == 2)
     gate.open()
     await until(ground.records(spec).exit)
     assert [entry.comm for entry in ground.left(spec)].count("sleep") == 2
@@ -287,8 +292,13 @@ async def test_leftovers_of_what_ended_unwatched(ground: Ground, gate: Gate, out
     assert sum(len(event.leftovers) for event in ground.told(LeftoversFound)) >= 2
 
 
-async def test_last_words_that_were_still_in_the_pipe(ground: Ground, gate: Gate) -> None:
+async def test_last_words_that_were_still_in_the_pipe(
+    ground: Ground, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An exit that is on record before the last output has reached the log does not cost that output."""
+    # However long it takes them here, once they go on.
+    monkeypatch.setattr(ending, "IDLE_GRACE", LIMIT)
+    monkeypatch.setattr(ending, "DRAIN_LIMIT", LIMIT)
     spec = ground.sh(f"{gate.wait}; head -c 30000 /dev/zero; echo end", output=OutputMode.PIPE)
     await ground.detached(spec)
     copier = ground.records(spec).copier()

@@ -15,7 +15,7 @@ from kasmos import failpoints
 from kasmos.model.task import Outcome
 
 from ..conftest import Kas
-from .oracle import Running, Scene, Task
+from .oracle import LIMIT, Running, Scene, Task
 
 CALM = (
     (
@@ -28,12 +28,12 @@ CALM = (
 """Two waves, a retry, checks, a need."""
 STUBBORN = (
     (
-        Task("if first; then trap '' TERM; sleep 30; sleep 30; fi; count 3; done_", "retries = 1\ntimeout = 0.2"),
+        Task("if first; then trap '' TERM; sleep 30; sleep 30; fi; count 3; done_", "retries = 1\ntimeout = 3"),
         Task("count 20 0.01; done_"),
     ),
     (Task("count 2; done_"),),
 )
-"""A task that runs out of time and does not care for SIGTERM; its second attempt is good."""
+"""A task that runs out of time and does not care for SIGTERM; its second attempt is good, and far from that time."""
 LOUD = ((Task("dd if=/dev/zero bs=4096 count=64 2>&1 | tr '\\\\0' x; sleep 0.1; echo; count 3; done_"),),)
 """A task that writes more than is kept of its log."""
 
@@ -91,6 +91,8 @@ def test_killed_at(scene: Scene, point: str, count: int) -> None:
     capped = point in LOG_POINTS
     if capped:
         scene.configure(tables='[logs]\nmax_bytes = "64KiB"')
+    elif point in STOP_POINTS:
+        scene.configure(stop_grace=0.3)
     scene.write_plan(*(LOUD if capped else STUBBORN if point in STOP_POINTS else CALM))
     killed = scene.run(failpoints=f"{point}=kill@{count}")
     assert killed.code == -signal.SIGKILL, killed.stdout + killed.stderr
@@ -113,9 +115,10 @@ def test_killed_again_during_recovery(scene: Scene, point: str) -> None:
 def test_killed_while_interrupted(scene: Scene, point: str) -> None:
     """A supervisor that is killed while Ctrl-C is obeyed leaves tasks that are taken up like any others."""
     deaf = "" if point in SIGNALLED_POINTS else "trap '' TERM;"
-    scene.write_plan([Task(f"if first; then {deaf} sleep 30; fi; count 3; done_")], [Task("done_")])
+    scene.configure(stop_grace=0.3 if deaf else LIMIT)
+    scene.write_plan([Task(f"if first; then {deaf} note ready; sleep 30; fi; count 3; done_")], [Task("done_")])
     with scene.start(failpoints=f"{point}=kill") as running:
-        scene.wait_started("1", running)
+        scene.wait(lambda: scene.lines("ready"), running)
         running.signal(signal.SIGINT)
         assert running.wait() == -signal.SIGKILL
     finish(scene)
@@ -141,27 +144,37 @@ def test_killed_at_random(scene: Scene, seed: int) -> None:
     dice = random.Random(seed)
     scene.configure(output="pipe" if seed % 2 else "file")
     tasks = [Task(f"count 10 0.0{dice.randint(1, 3)}; done_") for _ in range(40)]
-    scene.write_plan(tasks[:20], tasks[20:])
+    # The last one waits for as many kills as there are to be at least.
+    scene.write_plan(tasks[:20], [*tasks[20:], Task("until_exists go; done_")])
     kills, code = 0, -signal.SIGKILL
     while code == -signal.SIGKILL:
         with scene.start("run", "plan.md", "--max-concurrent", "8") as running:
             if kills < 15:
-                kill_at_random(scene, running, dice)
+                kill_at_random(scene, running, dice, most=2 * len(tasks))
                 kills += 1
-            code = running.wait()
-            if "\nrun " in running.text():
-                # Killed in the last moments, when it had told how all has ended: that may be asked for anew.
-                code = 0
-    assert kills > 4
+            if kills == 5:
+                scene.let("go")
+            code = outcome(running)
+    assert kills >= 5
     assert code == 0, running.text()
     scene.judge()
-    assert len(scene.lines("done")) == 40
+    assert len(scene.lines("done")) == 41
 
 
-def kill_at_random(scene: Scene, running: Running, dice: random.Random) -> None:
-    """Kill it at some instant after some programs have done something, unless it ends before."""
-    enough = len(scene.ledger) + dice.randint(0, 10)
-    scene.wait(lambda: len(scene.ledger) > enough or running.process.poll() is not None)
+def outcome(running: Running) -> int:
+    """How it ended; killed in the last moments, when it had told how all has ended: that may be asked for anew."""
+    code = running.wait()
+    return 0 if "\nrun " in running.text() else code
+
+
+def kill_at_random(scene: Scene, running: Running, dice: random.Random, *, most: int) -> None:
+    """Kill it at some instant after some programs have done something, unless it ends before.
+
+    Args:
+        most: what the programs do is noted in so many lines; once all are there, it is not waited for another one.
+    """
+    enough = min(len(scene.ledger) + dice.randint(1, 11), most)
+    scene.wait(lambda: len(scene.ledger) >= enough or running.process.poll() is not None)
     time.sleep(dice.random() * 0.1)  # any instant will do
     running.process.kill()
 

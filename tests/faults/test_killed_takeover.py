@@ -98,6 +98,12 @@ class Person:
         world = read_world(self.root.db) if self.root.db.exists() else World()
         return next(((world, task) for run in world.runs.values() for task in run.tasks.values()), None)
 
+    def has_terminal(self) -> bool:
+        """Whether the supervisor has written down that the conversation is open in a terminal."""
+        found = self.task()
+        takeover = found[1].takeover if found is not None else None
+        return self.is_at_terminal() and takeover is not None and takeover.phase is TakeoverPhase.ATTENDED
+
     def is_at_terminal(self) -> bool:
         return any(line.startswith("attended") for line in self.ledger())
 
@@ -140,7 +146,7 @@ def test_interrupted(person: Person) -> None:
     """Ctrl-C ends the terminal of a conversation that a person has; the same command opens it again, theirs still."""
     with person.kas.running("run", "plan.md") as running:
         give_up = time.monotonic() + LIMIT
-        while not (person.is_at_terminal() and person.root.socket.exists()):
+        while not person.has_terminal():
             assert time.monotonic() < give_up
             with suppress(ClientError, RequestError):
                 found = person.task()

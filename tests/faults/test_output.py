@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import attrs
@@ -74,9 +75,10 @@ async def test_offsets_after_a_truncation_and_an_adoption(ground: Ground, gate: 
         assert (session.output_bytes, session.read_nowait(5).data) == (10, b"kept\n")
 
 
-async def test_offsets_only_grow_while_it_truncates(ground: Ground) -> None:
+async def test_offsets_only_grow_while_it_truncates(ground: Ground, gate: Gate) -> None:
     """A program that truncates its output again and again never makes the count of its output go back."""
-    script = "for i in 1 2 3 4 5 6 7 8; do seq 1000; sleep 0.01; echo again >/dev/stderr; done; echo end"
+    script = f"seq 1000; {gate.wait}; for i in 1 2 3 4 5 6 7 8; do echo again >/dev/stderr; seq 99; sleep 0.01; done"
+    script += "; echo end"
     seen = [0]
     async with ground.opened(ground.sh(script, output=OutputMode.FILE)) as session:
 
@@ -89,6 +91,9 @@ async def test_offsets_only_grow_while_it_truncates(ground: Ground) -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
+            # One truncation at least is known by then: what was seen ends beyond the end of all that follows.
+            await until(lambda: seen[-1] == 3893)
+            gate.open()
             await ended(session)
         assert seen == sorted(seen)
         assert session.tail(1) == "end\n"
@@ -257,25 +262,22 @@ async def test_reader_in_a_thread_outlives_the_session(ground: Ground, output: O
     """Whoever reads in a thread while a session is left reads true bytes to the end."""
     spec = ground.sh("seq -f '%07.0f' 0 200000", output=output, buffer_bytes=4096)
     expected = b"".join(b"%07d\n" % line for line in range(200_001))
-    finished = trio.Event()
+    left = threading.Event()
     async with trio.open_nursery() as nursery:
         async with ground.opened(spec) as session:
 
             def read() -> None:
                 offset = 0
                 while offset < len(expected):
+                    # One half while the scope is left, the other half after that.
+                    assert offset < len(expected) // 2 or left.wait(LIMIT)
                     chunk = session.read_nowait(offset, 3000)
                     assert chunk.data == expected[offset : chunk.end]
                     offset = chunk.end
 
-            async def reader() -> None:
-                await trio.to_thread.run_sync(read)
-                finished.set()
-
             await ended(session)
-            nursery.start_soon(reader)
-            await until(lambda: session.read_nowait(0, 1).data)
-        assert not finished.is_set(), "it was meant to be read beyond the end of the scope"
+            nursery.start_soon(trio.to_thread.run_sync, read)
+        left.set()
 
 
 async def test_program_without_cat(ground: Ground) -> None:
@@ -311,12 +313,13 @@ async def main():
     root, said = Path(sys.argv[1]), []
     async def notify(event): raise AssertionError(event)
     async with open_headless(root, terminate=terminate, warn=said.append) as backend:
-        argv = ("/bin/sh", "-c", "echo one; sleep 0.2; echo two; exit 6")
-        spec = SessionSpec(id="s", name="s", argv=argv, cwd="/", env={"PATH": "/bin:/usr/bin"})
+        argv = ("/bin/sh", "-c", "echo one; until [ -e go ]; do sleep 0.02; done; echo two; exit 6")
+        spec = SessionSpec(id="s", name="s", argv=argv, cwd=str(root), env={"PATH": "/bin:/usr/bin"})
         async with backend.open(spec, notify=notify) as session:
-            with trio.fail_after(20):
+            with trio.fail_after(50):
                 assert (await session.read(0)).data == b"one\\n"
                 assert session.exit is None
+                (root / "go").touch()
                 assert (await session.read(4)).data == b"two\\n"
                 assert (await session.wait()).code == 6
     print(*said)

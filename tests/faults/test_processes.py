@@ -22,7 +22,8 @@ from kasmos.model.session import ExitStatus, Leftover, SessionSpec
 from kasmos.sessions import launch
 from kasmos.sessions.environment import child_environment
 from kasmos.sessions.hold import Hold
-from kasmos.sessions.processes import ProcessId, read_entry, scan
+from kasmos.sessions.process_table import scan
+from kasmos.sessions.processes import ProcessId, read_entry
 from kasmos.sessions.protocol import ExecutionSession
 from kasmos.sessions.script import Script
 from kasmos.sessions.scripted import ScriptedBackend
@@ -96,7 +97,9 @@ async def test_leftover_is_reported(ground: Ground, output: OutputMode, program:
 
 async def test_leftover_spared_by_name(ground: Ground) -> None:
     """A program that the profile names is left alone, and only it."""
-    spec = ground.sh("sleep 1000 & echo $!; tail -f /dev/null & echo $!", leftovers=Leftovers(spare=("tail",)))
+    become = 'until [ "$(cat /proc/$!/comm)" = tail ]; do :; done'
+    script = f"sleep 1000 & echo $!; tail -f /dev/null & echo $!; {become}"
+    spec = ground.sh(script, leftovers=Leftovers(spare=("tail",)))
     async with ground.opened(spec) as session:
         await ended(session)
         stopped, spared = map(int, (await everything(session)).split())
@@ -452,7 +455,8 @@ def run_as_nobody(ground: Ground, script: str) -> subprocess.CompletedProcess[st
     """Run a program under a user whose processes are counted; root's are not."""
     if os.getuid() != 0:
         pytest.skip("only root can become a user that has no other processes")
-    nobody = 64_321
+    # Not one that somebody else is at the same time.
+    nobody = 20_000 + os.getpid() % 40_000
     os.chown(ground.root, nobody, nobody)
     os.chmod(ground.root, 0o755)
     return subprocess.run(
@@ -468,7 +472,7 @@ def run_as_nobody(ground: Ground, script: str) -> subprocess.CompletedProcess[st
         ],
         capture_output=True,
         text=True,
-        timeout=LIMIT,
+        timeout=3 * LIMIT,
         env={**os.environ, "HOME": str(ground.root), "PYTHONPATH": str(Path(__file__).parents[2])},
     )
 
@@ -601,7 +605,7 @@ async def main():
             env={{"PATH": "/bin:/usr/bin"}},
         )
         async with backend.open(spec, notify=notify) as session:
-            with trio.fail_after(20):
+            with trio.fail_after(50):
                 while used() > 4:  # idle threads end by themselves
                     await trio.sleep(0.1)
             soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
@@ -611,7 +615,7 @@ async def main():
             except SessionStartError as error:
                 print(error)
             (root / "gate").write_text("\\n")
-            with trio.fail_after(20):
+            with trio.fail_after(50):
                 print("ended", (await session.wait()).code)
 {LIMITED}
 trio.run(main)

@@ -10,7 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ async def ended(session: TmuxSession) -> ExitStatus:
 
 async def test_server_killed_under_many(desk: Desk) -> None:
     """A tmux server that dies is told apart from agents that end: each session is lost at once, and nothing is left."""
-    specs = [desk.sh("echo ready; trap '' HUP; sleep 1000 & wait") for _ in range(20)]
+    specs = [desk.sh("trap '' HUP; echo ready; sleep 1000 & wait") for _ in range(20)]
     lost: list[str] = []
 
     async def live(backend: TmuxBackend, spec: SessionSpec, ready: list[str]) -> None:
@@ -152,7 +153,7 @@ async def test_last_screen_of_a_lost_one(desk: Desk) -> None:
 
 async def test_server_killed_while_nobody_watched(desk: Desk) -> None:
     """A session whose tmux server died between two supervisors is lost, whether its program outlived it or not."""
-    polite, stubborn = desk.sh("echo ready; sleep 1000"), desk.sh("echo ready; trap '' HUP; sleep 1000 & wait")
+    polite, stubborn = desk.sh("echo ready; sleep 1000"), desk.sh("trap '' HUP; echo ready; sleep 1000 & wait")
     async with desk.backend() as backend:
         for spec in (polite, stubborn):
             async with backend.open(spec, notify=desk.ground.notify) as session:
@@ -170,16 +171,17 @@ async def test_server_killed_while_nobody_watched(desk: Desk) -> None:
 
 async def test_server_that_stands_still(desk: Desk) -> None:
     """A server that is stopped for seconds is slow and not dead: nothing is lost, and what ended meanwhile is exact."""
-    notify, much = desk.ground.notify, r"head -c 12000 /dev/zero | tr '\000' %"
+    notify, much = desk.ground.notify, r"until [ -e go ]; do sleep 0.02; done; head -c 12000 /dev/zero | tr '\000' %"
     async with (
         desk.backend() as backend,
         backend.open(desk.sh("echo ready; read x; echo got $x; exit 7"), notify=notify) as one,
-        backend.open(desk.sh(f"echo ready; sleep 1; {much}; echo last words; exit 8"), notify=notify) as other,
+        backend.open(desk.sh(f"echo ready; {much}; echo last words; exit 8"), notify=notify) as other,
     ):
         await wrote(one, b"ready")
         await wrote(other, b"ready")
         pid = await desk.server_pid()
         os.kill(pid, signal.SIGSTOP)
+        (desk.ground.root / "go").touch()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(one.send_keys, "hello")
@@ -386,6 +388,27 @@ async def test_flood_is_logged_to_the_byte(desk: Desk) -> None:
         assert (desk.ground.directory(spec) / "output.log").stat().st_size == count
 
 
+async def test_flood_of_lines_is_logged_to_the_byte(desk: Desk) -> None:
+    """A program that leaves the terminal as it is loses no byte either; each newline is two, in its place."""
+    block = b"".join(b"%06d " % number + bytes(range(33, 105)) + b"\n" for number in range(800))
+    translated = block.replace(b"\n", b"\r\n")
+    blocks = 50_000_000 // len(block) + 1
+    count = blocks * len(block)
+    async with desk.backend() as backend:
+        await backend.host()
+        before = resident(await desk.server_pid())
+        spec = desk.spec(PROGRAMS / "cooked_flood", str(count))
+        async with backend.open(spec, notify=desk.ground.notify) as session:
+            assert await ended(session) == ExitStatus(code=0)
+            assert session.output_bytes == count + 800 * blocks
+            assert resident(await desk.server_pid()) - before < 30_000_000
+    with (desk.ground.directory(spec) / "output.log").open("rb") as log:
+        # By size and content: nothing is lost, added or in another place.
+        assert all(log.read(len(translated)) == translated for _ in range(blocks))
+        assert log.read() == b""
+    assert desk.ground.told(OutputLost) == []
+
+
 @pytest.mark.parametrize("who", ["reader", "both"])
 async def test_stopped_logger(desk: Desk, who: str) -> None:
     """A logger that somebody stopped does not make the tmux server grow for ever, and loses nothing."""
@@ -485,36 +508,90 @@ async def test_killed_program(desk: Desk) -> None:
         assert session.capture() == await session.screen() == "last words"
 
 
+def places_for_memory() -> Iterator[tuple[Path, str]]:
+    """Where a memory control group might be made, and how its limit is called: version 1, then 2 from here upwards."""
+    with open("/proc/self/cgroup") as file:
+        own = {controllers: path for _, controllers, path in (line.strip().split(":", 2) for line in file)}
+    if "memory" in own:
+        yield Path("/sys/fs/cgroup/memory", own["memory"].lstrip("/")), "memory.limit_in_bytes"
+    if "" in own:
+        inside = Path("/sys/fs/cgroup", own[""].lstrip("/"))
+        top = "/sys/fs/cgroup"
+        yield from ((place, "memory.max") for place in (inside, *inside.parents) if place.is_relative_to(top))
+
+
 @contextlib.contextmanager
 def memory_group(limit: int) -> Iterator[Path | None]:
-    """A memory control group (v1) with this limit; None where none can be made."""
-    with open("/proc/self/cgroup") as file:
-        own = [line.strip().split(":", 2)[2] for line in file if line.split(":")[1] == "memory"]
-    group = Path("/sys/fs/cgroup/memory", *(own[0].lstrip("/") for _ in own[:1]), f"kasmos-test-{os.getpid()}")
+    """A memory control group with this limit; None where none can be made."""
+    for place, name in places_for_memory():
+        group = place / f"kasmos-test-{os.getpid()}"
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            if is_limited(group, name, limit):
+                yield group
+                return
+        finally:
+            remove(group)
+    yield None
+
+
+def remove(group: Path) -> None:
+    """Remove a control group, which the last of its processes may just be leaving."""
+    for _ in range(1000):
+        with contextlib.suppress(OSError):
+            group.rmdir()
+        if not group.exists():
+            return
+        time.sleep(0.02)
+    pytest.fail(f"somebody is still in {group}")
+
+
+def is_limited(group: Path, name: str, limit: int) -> bool:
+    """Limit a group's memory, as far as the group above hands the controller on, and this is one at all."""
+    swap = group / "memory.swap.max"
     try:
-        group.mkdir()
-        (group / "memory.limit_in_bytes").write_text(str(limit))
+        if (group / name).exists():
+            (group / name).write_text(str(limit))
+            if swap.exists():
+                swap.write_text("0")
+            return True
     except OSError:
-        yield None
-        return
+        pass
+    return False
+
+
+def may_read_kernel_log() -> bool:
+    """Whether the kernel's log is to be read here, and speaks of the process ids that we know."""
+    if os.readlink("/proc/self/ns/pid") != "pid:[4026531836]":
+        return False
     try:
-        yield group
-    finally:
-        group.rmdir()
+        os.close(os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
 
 
-async def test_program_out_of_memory(desk: Desk) -> None:
-    """A program that the kernel kills for its memory has ended by SIGKILL, exactly; the terminal's server lives on.
+async def test_program_out_of_memory(desk: Desk, record_property: Callable[[str, object], None]) -> None:
+    """A program that the kernel kills for its memory has ended by SIGKILL, for that reason; the tmux server lives on.
 
-    Where no memory control group can be made, the program sends itself the signal that the kernel would.
+    That is so where a memory control group can be made; and the reason is known where the kernel's log may be read.
+    Nothing else makes the kernel kill one process alone: with a limit of its own (`RLIMIT_AS`) a program is refused
+    memory and lives. Elsewhere the program sends itself the signal, and no reason is told. The report says which.
     """
     with memory_group(48 << 20) as group:
+        record_property("killed_by", "kernel" if group is not None else "itself")
         eat = "x = bytearray(1 << 30)" if group is not None else "import os; os.kill(os.getpid(), 9)"
         enter = f"echo $$ >{group}/cgroup.procs; " if group is not None else ""
         spec = desk.sh(f"echo ready; {enter}exec python3 -c '{eat}'")
+        known = group is not None and may_read_kernel_log()
         async with desk.opened(spec) as session:
             pid = await desk.server_pid()
-            assert await ended(session) == ExitStatus(signal=signal.SIGKILL)
+            status = await ended(session)
+            assert status == ExitStatus(signal=signal.SIGKILL, out_of_memory=known)
+            assert str(status) == "killed by SIGKILL" + ": the kernel was out of memory for it" * known
             assert "ready" in await session.screen()
             assert alive(pid)
         assert desk.ground.left(spec) == []
@@ -710,6 +787,45 @@ async def test_change_is_told(desk: Desk) -> None:
             await session.tap_enter()
         assert woken[0] > seen
         await shown(session, "more")
+
+
+# --- under systemd -------------------------------------------------------------------
+
+
+async def test_systemd_gives_no_scope(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where systemd has started us and gives no scope, the server starts without one, and that is said once."""
+    monkeypatch.setattr(tmux, "_has_manager", lambda: True)
+    monkeypatch.setenv("INVOCATION_ID", "x")
+    refusing = desk.ground.root / "bin"
+    refusing.mkdir()
+    (refusing / "systemd-run").write_text("#!/bin/sh\necho 'Failed to connect to bus: No medium found' >&2\nexit 1\n")
+    (refusing / "systemd-run").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{refusing}:{os.environ['PATH']}")
+    async with desk.backend() as backend:
+        for _ in range(2):
+            async with backend.open(desk.sh("echo hello"), notify=desk.ground.notify) as session:
+                assert await ended(session) == ExitStatus(code=0)
+    (said,) = [text for text in desk.ground.warnings if "scope" in text]
+    assert "Failed to connect to bus: No medium found" in said
+    assert "KillMode=process" in said
+
+
+async def test_systemd_gives_a_scope(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where systemd has started us, the server is started by what `systemd-run` is told to run, and by nothing else."""
+    monkeypatch.setattr(tmux, "_has_manager", lambda: True)
+    monkeypatch.setenv("INVOCATION_ID", "x")
+    giving, told = desk.ground.root / "bin", desk.ground.root / "told"
+    giving.mkdir()
+    lines = ["#!/bin/sh", f'echo "$*" >>{told}', 'while [ "$1" != -- ]; do shift; done', "shift", 'exec "$@"']
+    (giving / "systemd-run").write_text("\n".join(lines) + "\n")
+    (giving / "systemd-run").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{giving}:{os.environ['PATH']}")
+    async with desk.opened(desk.sh("echo hello")) as session:
+        assert await ended(session) == ExitStatus(code=0)
+    (line,) = told.read_text().splitlines()
+    assert " --scope " in line
+    assert " new-session " in line
+    assert desk.ground.warnings == []
 
 
 # --- without tmux --------------------------------------------------------------------

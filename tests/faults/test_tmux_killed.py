@@ -9,7 +9,7 @@ import pytest
 
 from ..conftest import Kas
 from .oracle import Scene, Task
-from .test_killed import finish, kill_at_random
+from .test_killed import finish, kill_at_random, outcome
 
 POINTS = (
     "session.spawning",
@@ -43,9 +43,9 @@ def test_killed_at_random(scene: Scene) -> None:
     while code == -signal.SIGKILL:
         with scene.start("run", "plan.md", "--mode", "tmux", "--max-concurrent", "6") as running:
             if kills < 4:
-                kill_at_random(scene, running, dice)
+                kill_at_random(scene, running, dice, most=20)
                 kills += 1
-            code = running.wait()
+            code = outcome(running)
     assert code == 0, running.text()
     scene.judge()
     assert len(scene.lines("done")) == 10

@@ -15,7 +15,15 @@ from kasmos.exceptions import InteractiveOnlyError, SessionStartError
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import UNKNOWN_EXIT, Capabilities, ExitStatus, SessionHandle, SessionSpec, StopReason
 from kasmos.orchestration.assembly import Kitchen
-from kasmos.sessions.protocol import Backend, ExecutionSession, Notify, OutputChunk, SessionNeverStarted, Terminate
+from kasmos.sessions.protocol import (
+    Backend,
+    ExecutionSession,
+    Notify,
+    OutputChunk,
+    SessionNeverStarted,
+    Terminate,
+    Update,
+)
 from kasmos.supervision.termination import stop, terminate
 
 
@@ -73,8 +81,8 @@ class CloudSession:
     def output_bytes(self) -> int:
         return 0
 
-    def has_updated(self) -> bool:
-        return False
+    def has_updated(self) -> Update:
+        return Update(changed=False, prompt=False)
 
     def capture(self, start: int | None = None, end: int | None = None) -> str:
         return ""

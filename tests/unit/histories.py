@@ -78,7 +78,16 @@ class History:
         """A task as it is now."""
         return self.world.runs[self.run_id].tasks[task_id]
 
-    def start(self, task_id: str, *, attempt: int = 1, check: int | None = None, after: float = 0.0) -> str:
+    def start(
+        self,
+        task_id: str,
+        *,
+        attempt: int = 1,
+        check: int | None = None,
+        harness: str = "",
+        backend: ExecutionMode = ExecutionMode.HEADLESS,
+        after: float = 0.0,
+    ) -> str:
         """Start a session of a task; its id."""
         spec = self.task(task_id).spec
         session_id = f"{self.run_id}-{task_id}a{attempt}" + ("" if check is None else f"c{check}")
@@ -87,13 +96,14 @@ class History:
                 session_id=session_id,
                 name=spec.name,
                 kind=SessionKind.AGENT if check is None else SessionKind.CHECK,
-                backend=ExecutionMode.HEADLESS,
+                backend=backend,
                 boot_id=self.boot,
                 run_id=self.run_id,
                 task_id=task_id,
                 attempt=attempt,
                 check=check,
                 profile="sh",
+                harness=harness,
             ),
             after=after,
         )

@@ -6,9 +6,10 @@ import pytest
 
 from kasmos.exceptions import SessionError
 from kasmos.model.approval import ALLOW, Answer, AnswerKind, ApprovalPolicy, AskKind, Decision, Rule
-from kasmos.screens import Choice, Meaning, Request, ScreenState, Verdict
+from kasmos.screens import Choice, Meaning, Request, Screen, ScreenState, Verdict, detect, load_rules
 from kasmos.supervision.approval_policy import decide_approval
 from kasmos.supervision.asking import Typing, ask_of, decide_typing
+from tests.unit.screenshots import text_of
 
 YES = Choice("Yes", Meaning.ALLOW_ONCE, ("1",), selected=True)
 NO = Choice("No", Meaning.DENY, ("Escape",))
@@ -33,6 +34,32 @@ def test_ask() -> None:
     again = ask_of(wrapped)
     assert again is not None
     assert again.identity == ask.identity
+
+
+@pytest.mark.parametrize(
+    ("program", "name", "old"),
+    [
+        ("aider", "permission_create-1", "\nhi\n"),
+        ("claude", "permission_edit-1", "+goodbye"),
+        ("claude", "permission_write-1", "2 world"),
+        ("codex", "permission_edit-1", "2 +world"),
+        ("gemini", "permission_edit_plain-1", "+ kasmos"),
+        ("gemini", "permission_write-1", "2 world"),
+        ("opencode", "permission_write-1", "+ world"),
+    ],
+)
+def test_identity_has_the_change(program: str, name: str, old: str) -> None:
+    """Two changes of one file are two asks, in every program's own dialog."""
+    text = text_of(program, name)
+    assert text.count(old) == 1
+    first, second = (
+        ask_of(detect(Screen.from_text(one), load_rules(program)))
+        for one in (text, text.replace(old, f"{old.rstrip()} 2" + "\n" * old.endswith("\n")))
+    )
+    assert first is not None
+    assert second is not None
+    assert (first.path, first.options) == (second.path, second.options)
+    assert first.identity != second.identity
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from kasmos.sessions import births, processes
+from kasmos.sessions import births, process_table, processes
 from kasmos.sessions.processes import ProcessId
 
 
@@ -66,7 +66,7 @@ def test_one_that_is_gone_is_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that have ended since are not asked about."""
     with program_and_child() as (program, child):
         pass
-    monkeypatch.setattr(processes, "newest_id", lambda: child)
+    monkeypatch.setattr(process_table, "newest_id", lambda: child)
     asked: list[int] = []
     # Strangers of a busy machine may be there.
     assert births.nobody_since(program, lambda pid, sid: bool(asked.append(pid)))
@@ -91,7 +91,7 @@ def test_who_is_held_up_is_not_certain(monkeypatch: pytest.MonkeyPatch) -> None:
         return program.pid
 
     monkeypatch.setattr(processes, "age", lambda identity: now)
-    monkeypatch.setattr(processes, "newest_id", newest)
+    monkeypatch.setattr(process_table, "newest_id", newest)
     assert not births.nobody_since(program, lambda pid, sid: False)
 
 
@@ -99,7 +99,7 @@ def test_who_is_held_up_is_not_certain(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_is_certain_where_ids_are_not_as_expected(monkeypatch: pytest.MonkeyPatch, newest: int) -> None:
     """Where the ids have gone round, or too many have been given out, a look at /proc has to tell."""
     program = ended_program()
-    monkeypatch.setattr(processes, "newest_id", lambda: program.pid + newest)
+    monkeypatch.setattr(process_table, "newest_id", lambda: program.pid + newest)
     assert not births.nobody_since(program, lambda pid, sid: False)
 
 
@@ -107,7 +107,7 @@ def test_nothing_is_certain_where_more_are_born_all_the_time(monkeypatch: pytest
     """Whoever forks as fast as one looks is not missed: a look at /proc has to tell."""
     program = ended_program()
     newest = iter(range(program.pid + 1, program.pid + 100))
-    monkeypatch.setattr(processes, "newest_id", lambda: next(newest))
+    monkeypatch.setattr(process_table, "newest_id", lambda: next(newest))
     assert not births.nobody_since(program, lambda pid, sid: False)
 
 
@@ -131,4 +131,4 @@ def test_nothing_is_certain_where_the_kernel_is_not_asked(monkeypatch: pytest.Mo
 def test_the_newest_id_is_the_last_that_was_given_out() -> None:
     """The kernel tells the id of the newest process: one that is started now has it, or somebody came after it."""
     with program_and_child() as (_, child):
-        assert processes.newest_id() >= child
+        assert process_table.newest_id() >= child

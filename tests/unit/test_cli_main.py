@@ -12,6 +12,7 @@ import click
 import pytest
 
 from kasmos.cli import main as entry
+from kasmos.cli import terminal
 from kasmos.exceptions import (
     BackendUnavailableError,
     ClientError,
@@ -167,6 +168,41 @@ def test_a_slip_is_answered_with_what_is_near(
     err = capsys.readouterr().err
     assert "Did you mean" in err
     assert f"'{meant}'" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["run", "--state-root", "/tmp", "plan.md"], "kas --state-root DIR run"),
+        (["daemon", "stop", "-C", "/tmp"], "kas -C DIR daemon stop"),
+    ],
+)
+def test_an_option_behind_its_verb_is_told_its_place(
+    arguments: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who writes an option of kas behind the verb is told that it stands before it."""
+    with pytest.raises(SystemExit) as exited:
+        entry.main(arguments)
+    assert exited.value.code == 2
+    assert f"It stands before the verb: {meant}\n" in capsys.readouterr().err
+
+
+def test_a_wrong_key_is_told_in_words_of_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A key that is none is named as the argument it is, not as a field of a request."""
+
+    def refuse(*anything: object) -> None:
+        raise RequestError(
+            400, "invalid_body", "the body is wrong", [Mistake("$.keys[0]", "'Entr' is no key", "Enter")]
+        )
+
+    monkeypatch.setattr(terminal, "_session", lambda place, name: None)
+    monkeypatch.setattr(terminal, "_post", refuse)
+    with pytest.raises(SystemExit) as exited:
+        entry.main(["keys", "w1t1", "Entr"])
+    assert exited.value.code == 2
+    assert capsys.readouterr().err == "kas: nothing was pressed\nkas: KEY: 'Entr' is no key (Enter)\n"
 
 
 def test_a_wrong_configuration_does_not_keep_anybody_from_looking(

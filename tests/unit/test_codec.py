@@ -125,14 +125,15 @@ def test_value_that_does_not_fit(text: str, place: str) -> None:
 
 def test_to_builtins() -> None:
     """Values become plain dicts, lists, strings and numbers."""
-    assert codec.to_builtins(ExitStatus(code=3)) == {"code": 3, "signal": None, "certain": True}
+    said = {"code": 3, "signal": None, "certain": True, "out_of_memory": False}
+    assert codec.to_builtins(ExitStatus(code=3)) == said
 
 
 def test_json_schemas() -> None:
     """Types are described by JSON Schemas that refer to shared components."""
     (schema,), components = codec.json_schemas((ExitStatus,), "#/components/schemas/{name}")
     assert schema == {"$ref": "#/components/schemas/ExitStatus"}
-    assert set(components["ExitStatus"]["properties"]) == {"code", "signal", "certain"}
+    assert set(components["ExitStatus"]["properties"]) == {"code", "signal", "certain", "out_of_memory"}
 
 
 @pytest.mark.parametrize(

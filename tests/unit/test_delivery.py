@@ -11,7 +11,6 @@ from kasmos.screens.layout import Layout
 from kasmos.supervision.delivery import (
     END_PATIENCE,
     ENTER_AGAIN,
-    ENTER_AGAIN_SILENT,
     MAX_ENTERS,
     READ_PATIENCE,
     TAKE_PATIENCE,
@@ -38,7 +37,6 @@ SIGHTS = st.builds(
     draft=st.none() | st.just("text"),
     shows=st.booleans(),
     person=st.booleans(),
-    offset=st.integers(0, 3),
     unread=st.booleans(),
 )
 ORDERS = st.builds(Order, text=st.just("text"), submit=st.booleans(), force=st.booleans(), patience=st.floats(0, 20))
@@ -106,16 +104,16 @@ def test_done_is_seen(order: Order, sight: Sight) -> None:
 
 
 def test_enter_is_not_pressed_ahead() -> None:
-    """Enter is pressed again once the program has read the one before; sooner if it has drawn something since."""
-    entered = Progress(Step.ENTERED, 0.0, enters=1, entered_offset=7)
-    stands = Sight(ScreenState.READY, composer=True, draft="x", shows=True, offset=7)
+    """Enter is pressed again once the program has read the one before, and had seconds to do what it is for."""
+    entered = Progress(Step.ENTERED, 0.0, enters=1)
+    stands = Sight(ScreenState.READY, composer=True, draft="x", shows=True)
     busy = attrs.evolve(stands, unread=True)
     for now in (1.0, 5.0, READ_PATIENCE - 0.1):
         assert isinstance(decide_delivery(Order("x"), entered, busy, now), Hold)
     assert isinstance(decide_delivery(Order("x"), entered, busy, READ_PATIENCE), Fail)
-    assert isinstance(decide_delivery(Order("x"), entered, stands, ENTER_AGAIN), Hold)
-    assert decide_delivery(Order("x"), entered, stands, ENTER_AGAIN_SILENT) is Act.ENTER
-    assert decide_delivery(Order("x"), entered, attrs.evolve(stands, offset=8), ENTER_AGAIN) is Act.ENTER
+    assert ENTER_AGAIN >= 5.0
+    assert decide_delivery(Order("x"), entered, stands, ENTER_AGAIN - 0.1) == Hold(ENTER_AGAIN)
+    assert decide_delivery(Order("x"), entered, stands, ENTER_AGAIN) is Act.ENTER
 
 
 def test_unknown_after_enter() -> None:

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kasmos.model import event as ev
+from kasmos.model.approval import Ask
 from kasmos.model.event import Event, Record
 from kasmos.model.plan import Plan, PlanTask, RunSettings, Wave
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
-from kasmos.model.usage import Failure, FailureKind
+from kasmos.model.usage import Failure, FailureKind, Usage, UsageSource
 from kasmos.model.view import (
     Active,
     BackingOff,
@@ -92,6 +93,35 @@ def test_fold_leaves_earlier_views_alone(records: list[Record]) -> None:
         before = copy.deepcopy(held)
         fold([record], world)
         assert held == before
+
+
+@given(strategies.journals(), st.data())
+def test_fold_beside_a_copy(records: list[Record], data: st.DataObject) -> None:
+    """A world and its copy go on each by itself, and come to the same."""
+    cut = data.draw(st.integers(0, len(records)))
+    world = fold(records[:cut])
+    copied = world.copy()
+    fold(records[cut:], world)
+    assert copied == fold(records[:cut])
+    assert fold(records[cut:], copied) == world == fold(records)
+
+
+def test_fold_asks_and_sums_beside_a_copy() -> None:
+    """What a session asks and uses is in a world and in its copy once, and not in one for both."""
+    first = Ledger(RUN, starting(account="mine"))
+    copied = first.world.copy()
+    began = len(first.records)
+    first.commit(
+        ev.ApprovalRequested("s1", "bcdf", Ask("1", tool="Bash", command="rm x")),
+        ev.SessionUsed("s1", Usage(10, 20, source=UsageSource.REPORTED), "2026-05-01", conversation="c1"),
+        ev.AccountParked("mine", FailureKind.RATE_LIMIT, "slow down", until_at=2e9),
+    )
+    assert (copied.approvals, copied.accounts["mine"].parked, copied.ledger.days) == ({}, None, {})
+    fold(first.records[began:], copied)
+    assert copied == first.world
+    task = copied.runs["r1"].tasks["1"]
+    assert task.state == Active("s1", approval_id="bcdf")
+    assert copied.ledger.on("2026-05-01").input.amount == 10
 
 
 @given(strategies.events)

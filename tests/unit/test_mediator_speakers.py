@@ -251,7 +251,9 @@ async def test_how_it_is_answered(tmp_path: Path, inotify: Inotify, said: Answer
     ask = await mailbox.wait_ask("")
     assert ask is not None
     assert (ask.identity, ask.tool, ask.paths, ask.exact) == (name, "apply_patch", ("/a", "/b"), False)
+    assert mailbox.asks
     await mailbox.answer(ask, said)
+    assert not mailbox.asks
     ((answered, text),) = letterbox.take_answers()
     assert (answered, json.loads(text)["behavior"]) == (name, behavior)
     mailbox.close()

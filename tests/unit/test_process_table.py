@@ -13,12 +13,13 @@ from contextlib import contextmanager
 import pytest
 import trio
 
-from kasmos.sessions import processes
-from kasmos.sessions.processes import ProcessEntry, ProcessTable
+from kasmos.sessions import process_table, processes
+from kasmos.sessions.process_table import ProcessTable
+from kasmos.sessions.processes import ProcessEntry
 from kasmos.sessions.reserve import Reserve
 from kasmos.sessions.scanner import PURSUITS, Scanner
 
-NEWEST = processes.newest_id
+NEWEST = process_table.newest_id
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def born_meanwhile(monkeypatch: pytest.MonkeyPatch, bear: Callable[[], int]) -> 
             ids.append(bear())
         return NEWEST()
 
-    monkeypatch.setattr(processes, "newest_id", newest)
+    monkeypatch.setattr(process_table, "newest_id", newest)
     yield ids
 
 
@@ -46,7 +47,7 @@ def own_start() -> int:
 @pytest.mark.parametrize("many", [250, 0], ids=["asked-one-by-one", "directory-read-again"])
 def test_who_is_born_during_a_look_is_seen(monkeypatch: pytest.MonkeyPatch, many: int) -> None:
     """A process that is born behind the back of whoever reads /proc is in the table, once, with its markers."""
-    monkeypatch.setattr(processes, "MANY_BORN", many)
+    monkeypatch.setattr(process_table, "MANY_BORN", many)
     children: list[subprocess.Popen[bytes]] = []
 
     def bear() -> int:
@@ -92,7 +93,7 @@ def test_a_thread_is_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_look_that_cannot_keep_up_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where somebody is born at each look at who was born, the look ends, and is not complete."""
     newest = itertools.count(NEWEST())
-    monkeypatch.setattr(processes, "newest_id", lambda: next(newest))
+    monkeypatch.setattr(process_table, "newest_id", lambda: next(newest))
     table = ProcessTable()
     table.scan(settled=(), since=own_start())
     assert not table.complete
@@ -104,7 +105,7 @@ def test_without_a_word_of_the_newest_the_directory_tells(monkeypatch: pytest.Mo
     def refused() -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(processes, "newest_id", refused)
+    monkeypatch.setattr(process_table, "newest_id", refused)
     table = ProcessTable()
     sure, _ = table.scan(settled=(), since=own_start())
     assert os.getpid() in {entry.id.pid for entry in sure}

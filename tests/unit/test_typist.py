@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from kasmos.model.approval import Answer, AnswerKind
-from kasmos.model.screen import Picture
+from kasmos.model.screen import AttachedClient, Picture
 from kasmos.model.session import SessionSpec
 from kasmos.screens import ScreenState, Verdict
 from kasmos.screens.load import load_rules
@@ -78,6 +78,11 @@ class Slow:
     spec: SessionSpec
     pressed: list[str] = attrs.field(factory=list)
     pressed_at: float = float("inf")
+    typed_at: float = 0.0
+
+    async def clients(self) -> tuple[AttachedClient, ...]:
+        await trio.lowlevel.checkpoint()
+        return ()
 
     async def look(self, *, ansi: bool = False) -> Picture:
         await trio.lowlevel.checkpoint()

@@ -48,7 +48,7 @@ async def forget_once(engine: Engine, held: Held, root: StateRoot, log: Log) -> 
     if not wanted:
         return 0
     # A copy, for the thread: the world goes on.
-    still = attrs.evolve(world, runs=dict(world.runs), sessions=dict(world.sessions))
+    still = world.copy()
     ready = await trio.to_thread.run_sync(remove_sessions, root, wanted, still)
     runs = events = 0
     for batch in in_batches(ready):

@@ -6,7 +6,7 @@ import os.path
 from collections import Counter
 from collections.abc import Collection, Iterator
 
-from kasmos.cli.render.text import clean
+from kasmos.cli.render.text import clean, clean_lines
 from kasmos.daemon.wire import held_by, run_status, task_status
 from kasmos.model.approval import AskKind
 from kasmos.model.event import Event, Record
@@ -184,6 +184,24 @@ def tail_of(world: World, task: TaskView) -> str:
         return ""
     session = world.sessions.get(cause.session_id or "")
     return cause.tail or (session.tail if session is not None else "")
+
+
+def tail_lines(world: World, task: TaskView, most: int) -> list[str]:
+    """The last lines of the output that belongs to a task's cause, as its agent means them where that is known."""
+    cause = cause_of(task)
+    session = world.sessions.get(cause.session_id or "") if cause is not None else None
+    return meant_lines(session, tail_of(world, task), most)
+
+
+def meant_lines(session: SessionView | None, text: str, most: int) -> list[str]:
+    """The last lines of a session's output as its agent means them, where that is known, else as they are."""
+    if session is not None and session.harness and text:
+        # Here, since most runs need it only when something has gone wrong.
+        from kasmos.cli.render.transcript import piece_lines
+
+        if lines := piece_lines(text, session.harness):
+            return clean_lines("\n".join(lines), most)
+    return clean_lines(text, most)
 
 
 def count_words(tasks: Counter[str]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from kasmos.cli.render import facts
 from kasmos.cli.render.plain import TAIL_LINES, PlainLines
-from kasmos.cli.render.text import Look, clean, clean_lines
+from kasmos.cli.render.text import Look, clean
 from kasmos.cli.render.writer import Writer
 from kasmos.model.view import RunView, TaskView, World
 
@@ -44,7 +44,7 @@ class GitHubLines(PlainLines):
         return line.replace("##[", "## [")
 
     def _failed(self, world: World, run: RunView, task: TaskView) -> None:
-        lines = clean_lines(facts.tail_of(world, task), TAIL_LINES)
+        lines = facts.tail_lines(world, task, TAIL_LINES)
         if lines:
             token = self._new_token()
             title = _data(self.neutral(f"last output of {task.spec.name}"))

@@ -11,7 +11,6 @@ from kasmos.cli.render.text import (
     Look,
     cells,
     clean,
-    clean_lines,
     duration,
     local_time,
     pad,
@@ -97,7 +96,7 @@ class PlainLines:
         self._writer.out(f"{time_of_day}  {name}  {self.neutral(text)}\n")
 
     def _failed(self, world: World, run: RunView, task: TaskView) -> None:
-        lines = clean_lines(facts.tail_of(world, task), TAIL_LINES)
+        lines = facts.tail_lines(world, task, TAIL_LINES)
         indent = " " * 10
         self._writer.out("".join(f"{indent}| {line}\n" for line in lines))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from kasmos.cli.render import facts
-from kasmos.cli.render.text import Look, cells, clean, clean_lines, duration, pad, shorten, wrap
+from kasmos.cli.render.text import Look, cells, clean, duration, pad, shorten, wrap
 from kasmos.daemon.wire import task_status
 from kasmos.model.task import CauseKind
 from kasmos.model.view import Ended, RunState, RunView, SessionState, SessionView, TaskView, World
@@ -84,7 +84,7 @@ def wave_lines(
             taken = duration(facts.task_seconds(world, task, mono, wall))
             yield from _task_lines(task, taken, describe(world, task), look, label_width, width)
             if task.id in shown:
-                for text in clean_lines(facts.tail_of(world, task), TAIL_LINES):
+                for text in facts.tail_lines(world, task, TAIL_LINES):
                     yield f"{_INDENT}{bar} {text}"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from kasmos.cli.render import facts
 from kasmos.cli.render.report import describe, failures
-from kasmos.cli.render.text import cells, clean, clean_lines, duration, pad, plural, shorten
+from kasmos.cli.render.text import cells, clean, duration, pad, plural, shorten
 from kasmos.daemon.spending import say_tally
 from kasmos.daemon.wire import task_status
 from kasmos.model.usage import Tally
@@ -121,7 +121,7 @@ def _end(task: TaskView, wall: float) -> float:
 
 def _failure(world: World, task: TaskView) -> str:
     title = html.escape(shorten(f"{facts.task_label(task)}: {describe(world, task)}", 300))
-    lines = [shorten(line, 1000) for line in clean_lines(facts.tail_of(world, task), TAIL_LINES)]
+    lines = [shorten(line, 1000) for line in facts.tail_lines(world, task, TAIL_LINES)]
     return f"<details><summary>{title}</summary>\n\n{_fenced(lines or ['(no output)'])}\n</details>\n"
 
 

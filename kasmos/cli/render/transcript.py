@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kasmos.cli.render.text import clean
+from kasmos.exceptions import ConfigError
 from kasmos.harnesses.brief import telling_input
 from kasmos.harnesses.conclusion import Conclusion, Usage, UsageSource
 from kasmos.harnesses.foreign import BROKEN
@@ -48,6 +49,24 @@ def event_lines(event: AgentEvent) -> list[str]:
         return [f"  {_fold(event.text)}"] if event.name is None else [f"  [{clean(event.name)}]"]
     assert isinstance(event, Result | UsageReport)  # told by the conclusion
     return []
+
+
+def piece_lines(text: str, harness: str) -> list[str]:
+    """A piece of a transcript, cut anywhere, as lines; none where nothing of it is known to say or do anything."""
+    from kasmos.harnesses.catalog import find_harness
+    from kasmos.harnesses.parser import TranscriptParser
+
+    try:
+        told_by = find_harness(harness)
+    except ConfigError:
+        told_by = None  # whoever reads its transcripts is told; here what was written is shown as it is
+    if told_by is None:
+        return []
+    first, newline, rest = text.partition("\n")
+    # The end of a record that was cut off.
+    kept = rest if newline and first.endswith("}") and not first.startswith("{") else text
+    parser = TranscriptParser(told_by, now=0.0)
+    return [line for event in (*parser.feed(kept.encode()), *parser.close()) for line in event_lines(event)]
 
 
 def conclusion_lines(conclusion: Conclusion) -> list[str]:

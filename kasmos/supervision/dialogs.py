@@ -1,0 +1,107 @@
+"""Which dialog a terminal shows: look after look it is told whether it is still the one that was there.
+
+`standing` decides what two sights say; here is kept what was seen, and who typed is asked where that counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+
+import attrs
+
+from kasmos.model.approval import Ask
+from kasmos.model.screen import Picture
+from kasmos.screens import NEVER, Ruleset, Screen, ScreenState, Verdict, transcript
+from kasmos.supervision.asking import ask_of, shown_of
+from kasmos.supervision.standing import Likeness, Sight, Standing, compare, first_of
+
+TYPED_LATELY = 6.0
+"""Seconds for which what was typed may have answered a dialog; tmux tells whole ones."""
+
+
+class Dialogs:
+    """The dialogs of one terminal.
+
+    Args:
+        rules: the screen rules of its program.
+        wall: the wall clock.
+        typed_at: finds out when somebody typed last, or came, by that clock.
+        known: identities of what an earlier supervisor has seen it ask and that is not settled.
+    """
+
+    def __init__(
+        self,
+        rules: Ruleset,
+        wall: Callable[[], float],
+        typed_at: Callable[[], Awaitable[float]],
+        known: Collection[str] = (),
+    ) -> None:
+        self._rules = rules
+        self._wall = wall
+        self._typed_at = typed_at
+        self._known = known
+        self._seen: Standing | None = None
+        """The dialog that the last look saw."""
+        self._told: Standing | None = None
+        """The newest dialog that was told of."""
+        self._gone = False
+        """It was seen that this one is there no more."""
+
+    @property
+    def ask(self) -> Ask | None:
+        """What was asked at the last look."""
+        return self._seen.ask if self._seen is not None else None
+
+    @property
+    def is_resized(self) -> bool:
+        """Whether another dialog than the one that was told of was seen, in another size."""
+        seen, told = self._seen, self._told
+        return seen is not None and told is not None and seen.number != told.number and seen.last.size != told.last.size
+
+    def tell(self) -> Ask | None:
+        """What was seen last counts, and what is seen from now on is compared with it; what it asks."""
+        if self._seen is not None:
+            self._told = self._seen
+        self._gone = self._seen is None
+        return self.ask
+
+    def keep(self, seen: Standing | None, verdict: Verdict) -> None:
+        """Keep what the newest look has seen."""
+        self._seen = seen
+        # What cannot be read may be the dialog, half drawn.
+        self._gone = self._gone or (seen is None and verdict.state is not ScreenState.UNKNOWN)
+
+    async def recognise(self, picture: Picture, screen: Screen, verdict: Verdict) -> Standing | None:
+        """The dialog that is seen, if there is one: the one that was told of, or another one.
+
+        Raises:
+            SessionError: who has typed cannot be asked.
+
+        Cancellation: no effect.
+        """
+        ask, told = ask_of(verdict), self._told
+        if ask is None:
+            return None
+        sight = Sight(
+            ask,
+            shown_of(verdict),
+            above=transcript(screen, self._rules),
+            history=picture.history,
+            size=(picture.width, picture.height),
+            unread=picture.unread > 0,
+        )
+        likeness = Likeness.OTHER
+        if told is not None and not self._gone:
+            likeness = compare(told.last, sight, self._begins)
+        typed_at = await self._typed_at() if likeness is not Likeness.SAME else 0.0
+        if told is None:
+            return attrs.evolve(first_of(sight, self._known), typed_at=typed_at)
+        if likeness is Likeness.DOUBTFUL and typed_at <= max(told.typed_at, self._wall() - TYPED_LATELY):
+            likeness = Likeness.SAME
+        if likeness is Likeness.SAME:
+            return attrs.evolve(told, last=sight)
+        return Standing(sight, sight, told.number + 1, typed_at)
+
+    def _begins(self, line: str) -> bool:
+        layout = self._rules.layout
+        return layout.block is NEVER or bool(layout.block.search(line))
