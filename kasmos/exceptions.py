@@ -65,6 +65,11 @@ class ConfigError(_MistakesError):
 class PlanError(_MistakesError):
     """The plan document is wrong; carries every mistake, not the first."""
 
+    def __init__(self, mistakes: Iterable[Mistake], warnings: Iterable[Mistake] = ()) -> None:
+        super().__init__(mistakes)
+        self.warnings = tuple(warnings)
+        """What is doubtful beside them: often why there are mistakes."""
+
 
 class SessionError(KasmosError):
     """A session could not do what was asked of it."""

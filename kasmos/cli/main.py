@@ -14,6 +14,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from kasmos.cli.garbage import look_rarely
+
 COMPLETE_VARIABLE = "_KAS_COMPLETE"
 
 OK, FAILED, USAGE, UNREACHABLE, REFUSED, BUG, INTERRUPTED = 0, 1, 2, 3, 4, 70, 130
@@ -142,6 +144,7 @@ def cli(project: str | None, state_root: str | None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `kas`, and exit with its code. The entry point of the `kas` script."""
+    look_rarely()
     try:
         code = _run(arguments)
     except KeyboardInterrupt:
@@ -227,9 +230,11 @@ def _leaves(error: BaseException) -> list[BaseException]:
 
 def _lines(error: Exception) -> list[str]:
     from kasmos.cli.render.text import clean
-    from kasmos.exceptions import RequestError
+    from kasmos.exceptions import PlanError, RequestError
 
     lines = str(error).splitlines() or [type(error).__name__]
+    if isinstance(error, PlanError):
+        lines += [f"warning: {doubt}" for doubt in error.warnings]
     if isinstance(error, RequestError):
         lines += [str(mistake) for mistake in error.mistakes]
     return [clean(line) for line in lines]

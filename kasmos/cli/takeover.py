@@ -99,11 +99,12 @@ def take_over(place: Place, world: World, task: TaskView, *, now: bool, yes: boo
     _require_terminal(place, name)
     if not waits:
         _ask(name, now=now, yes=yes)
-        supervisor.post(path, {"now": now})
-        note(_waiting_text(name, now=now))
-    else:
-        note(f"{name} is taken over already; waiting until it is open")
     try:
+        if not waits:
+            supervisor.post(path, {"now": now})
+            note(_waiting_text(name, now=now))
+        else:
+            note(f"{name} is taken over already; waiting until it is open")
         return _wait_open(supervisor, world, task)
     except KeyboardInterrupt:
         from kasmos.exceptions import KasmosError

@@ -22,6 +22,7 @@ import attrs
 from kasmos.config.addresses import split_address
 from kasmos.config.schema import AuthMode, Daemon
 from kasmos.exceptions import ConfigError, Mistake, RequestError
+from kasmos.model.value import frozen
 
 ATTEMPTS = 10
 """Failed attempts of one address within `WINDOW` after which it is not listened to until the window is over."""
@@ -49,7 +50,7 @@ class Needs(enum.StrEnum):
     ADMIN = "admin"
 
 
-@attrs.frozen
+@frozen
 class TokenSource:
     """A token, or the file that has it. A file is read again when it has changed."""
 
@@ -60,7 +61,7 @@ class TokenSource:
         return self.value is not None or self.path is not None
 
 
-@attrs.frozen
+@frozen
 class AccessPolicy:
     """What holds for clients over TCP."""
 
@@ -202,7 +203,7 @@ class _Attempts:
     count: int = 0
 
 
-@attrs.frozen
+@frozen
 class Refusal:
     """A failed attempt that is worth a record: the first of an address, and the last that is listened to."""
 

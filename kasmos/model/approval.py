@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 
-import attrs
+from kasmos.model.value import frozen
 
 
 class AskKind(enum.StrEnum):
@@ -31,7 +31,7 @@ class Meaning(enum.StrEnum):
     """Anything else; only a person chooses it."""
 
 
-@attrs.frozen
+@frozen
 class Option:
     """One of the answers that a dialog offers."""
 
@@ -39,7 +39,7 @@ class Option:
     meaning: Meaning = Meaning.OTHER
 
 
-@attrs.frozen
+@frozen
 class Ask:
     """What a session asks, parsed. What could not be parsed is empty, and no rule speaks of it."""
 
@@ -91,7 +91,7 @@ class AnswerKind(enum.StrEnum):
     TEXT = "text"
 
 
-@attrs.frozen
+@frozen
 class Answer:
     """What the session is told."""
 
@@ -169,7 +169,7 @@ class OnUnanswered(enum.StrEnum):
     STOP = "stop"
 
 
-@attrs.frozen
+@frozen
 class Rule:
     """One rule of a profile. All that it says must match; None says nothing."""
 
@@ -184,7 +184,7 @@ class Rule:
     """Pattern for the file; relative ones are relative to the working directory."""
 
 
-@attrs.frozen
+@frozen
 class ApprovalPolicy:
     """How a profile's asks are answered."""
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import attrs
 
 from kasmos.model.profile import ExecutionMode, Leftovers, Limits, OutputMode, StopPolicy
+from kasmos.model.value import frozen
 
 
 class SessionKind(enum.StrEnum):
@@ -56,7 +57,7 @@ class CgroupUse(enum.StrEnum):
     NEVER = "never"
 
 
-@attrs.frozen
+@frozen
 class ExitStatus:
     """How a program ended: a code, a signal, or unknown. Three values, never mixed.
 
@@ -115,7 +116,7 @@ class ExitStatus:
 UNKNOWN_EXIT = ExitStatus(certain=False)
 
 
-@attrs.frozen
+@frozen
 class SessionSpec:
     """Everything needed to run one program once."""
 
@@ -175,7 +176,7 @@ class SessionSpec:
         return self.output is OutputMode.PIPE or self.backend is ExecutionMode.TMUX
 
 
-@attrs.frozen
+@frozen
 class SessionHandle:
     """The serialisable key by which a session is found again after the supervisor is gone."""
 
@@ -186,7 +187,7 @@ class SessionHandle:
     version: int = 1
 
 
-@attrs.frozen
+@frozen
 class Capabilities:
     """What a backend can do. What it cannot, it raises for."""
 
@@ -212,7 +213,7 @@ class WaitSource(enum.StrEnum):
     """To be continued (SIGCONT): it was stopped by a signal."""
 
 
-@attrs.frozen
+@frozen
 class InputWait:
     """A process of a session that waited for input at the moment it was looked at."""
 
@@ -237,7 +238,7 @@ class InputWait:
     """They do nothing before one of their children has ended."""
 
 
-@attrs.frozen
+@frozen
 class Leftover:
     """A process that outlived the program that started it."""
 

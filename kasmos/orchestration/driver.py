@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -17,13 +18,14 @@ from kasmos.model.plan import Origin
 from kasmos.model.session import StopReason
 from kasmos.model.task import CauseKind
 from kasmos.model.view import RunState, RunView, World, find_task_view, parts_of_task_id
-from kasmos.orchestration.assembly import Kitchen, TaskRecipe
 from kasmos.orchestration.budgets import Place
 from kasmos.orchestration.scheduler import RunDecision, decide_outer_needs, decide_run
 from kasmos.orchestration.slots import Slots, is_pending
-from kasmos.supervision.child import Child
 from kasmos.supervision.ledger import Ledger
 from kasmos.supervision.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from kasmos.orchestration.kitchen import Kitchen
 
 STOP_REASONS = {
     CauseKind.FAIL_FAST: StopReason.FAIL_FAST,
@@ -305,6 +307,10 @@ class Driver:
 
     def start(self, run_id: str, task_id: str) -> None:
         """Give a task a child, whether there is a slot or not. Never blocks."""
+        # Late: a daemon has come up before it needs them (`kasmos.serve.later`).
+        from kasmos.orchestration.assembly import TaskRecipe
+        from kasmos.supervision.child import Child
+
         run = self.world.runs[run_id]
         self._slots.taken_up(run_id, task_id)
         recipe = TaskRecipe(run, run.tasks[task_id], self._kitchen)

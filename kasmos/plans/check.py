@@ -13,6 +13,7 @@ import attrs
 from kasmos.exceptions import Mistake, PlanError
 from kasmos.model.plan import PlanTask, Wave
 from kasmos.model.profile import AgentProfile
+from kasmos.model.value import frozen
 from kasmos.model.wording import did_you_mean
 from kasmos.plans.command import compile_task, takes_model
 from kasmos.plans.findings import in_document_order, quote
@@ -25,7 +26,7 @@ _BUILT_IN = {"shell"}
 _HOW_TO_GET_AGENTS = "; `kas config init` writes profiles of the agent programs on this machine"
 
 
-@attrs.frozen
+@frozen
 class Checked:
     """What is wrong and what is doubtful in a plan, for the agents there are."""
 
@@ -47,9 +48,9 @@ def load_plan(data: bytes, source: str, agents: Mapping[str, AgentProfile], defa
     read = read_plan(data, source)
     checked = check_plan(read.parsed, agents, default_agent)
     mistakes = in_document_order((*read.mistakes, *checked.mistakes))
-    if mistakes:
-        raise PlanError(mistakes)
     warnings = in_document_order((*read.parsed.warnings, *checked.warnings))
+    if mistakes:
+        raise PlanError(mistakes, warnings)
     return attrs.evolve(read.parsed, warnings=warnings)
 
 
@@ -191,7 +192,8 @@ class _AgentChecker:
         who = _some(task.id for task in tasks)
         verb = "have" if len(tasks) > 1 else "has"
         cure = 'use --agent NAME, set `default_agent` in [orchestration], or `agent = "NAME"` in the plan'
-        cure += _HOW_TO_GET_AGENTS if set(self.agents) <= _BUILT_IN else ""
+        if set(self.agents) <= _BUILT_IN:
+            cure += f"; `--agent shell` runs tasks that are `sh` blocks{_HOW_TO_GET_AGENTS}"
         found = Mistake(self.parsed.place(tasks[0]), f"{who} {verb} no agent and there is no default", cure)
         (self.mistakes if self.require_agent else self.warnings).append(found)
 

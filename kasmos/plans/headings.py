@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-import attrs
-
+from kasmos.model.value import frozen
 from kasmos.plans.findings import quote
 
 _WORD = re.compile(r"(?P<lead>\*{0,3}|__)(?P<word>wave|task)[\s_-]{1,8}#?(?P<number>[0-9]+)(?P<rest>.*)", re.I)
@@ -18,7 +17,7 @@ _NUMBERED = re.compile(r"[*_]{0,3}(?P<word>[A-Za-z]{3,6})[\s_-]{0,8}#?[0-9]")
 _UNNUMBERED = re.compile(r"[*_]{0,3}(?P<word>wave|task)(?:\s+[A-Za-z]{1,5})?\s*(?:[:：—–]|\s-\s|$)", re.I)
 
 
-@attrs.frozen
+@frozen
 class WaveHeading:
     """`## Wave N`, with or without a title."""
 
@@ -26,7 +25,7 @@ class WaveHeading:
     title: str
 
 
-@attrs.frozen
+@frozen
 class TaskHeading:
     """`### Task N: title`, or `### Task WAVE.N: title`."""
 
@@ -36,7 +35,7 @@ class TaskHeading:
     title: str
 
 
-@attrs.frozen
+@frozen
 class Unclear:
     """A heading that looks like a wave or a task and cannot be read as one."""
 
@@ -67,6 +66,9 @@ def read_heading(level: int, text: str) -> WaveHeading | TaskHeading | Unclear |
 
 def near_miss(level: int, text: str) -> Unclear | None:
     """What to say of a heading that is read as text and looks as if a wave or a task had been meant."""
+    if level == 1:
+        is_wave = isinstance(read_heading(2, text), WaveHeading)
+        return _not_read(text, "a wave heading has two or three #") if is_wave else None
     if not 2 <= level <= 4:
         return None
     numbered = _NUMBERED.match(text)

@@ -55,6 +55,8 @@ _OPTIONS = (
     ("-g", "default-size", f"{SIZE[0]}x{SIZE[1]}"),
     ("-g", "destroy-unattached", "off"),
     ("-g", "bell-action", "none"),
+    # The name of a session is what a person knows it by: it is not to be cut.
+    ("-g", "status-left-length", "60"),
     # A last screen can be looked at. Never `-g window-size manual`: that kills tmux 3.3 with all that runs in it.
     ("-gw", "remain-on-exit", "on"),
     ("-gwq", "remain-on-exit-format", ""),

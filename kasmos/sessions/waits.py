@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import platform
 import stat
+import struct
 import threading
 import time
 from collections import deque
@@ -23,6 +24,7 @@ from typing import Final
 import attrs
 
 from kasmos.model.session import InputWait, WaitSource
+from kasmos.model.value import frozen
 from kasmos.sessions import processes
 from kasmos.sessions.processes import ProcessId
 
@@ -37,14 +39,19 @@ MOST = 500
 TERMINALS = ("/dev/pts/", "/dev/tty", "/dev/console")
 _HARMLESS = ("anon_inode:[eventfd]", "anon_inode:[timerfd]", "anon_inode:[signalfd]", "anon_inode:[io_uring]", "pipe:[")
 """What an event loop listens to for its own purposes."""
+MOST_POLLED = 1024
+"""Descriptors of one `poll` or `select` that are looked at."""
+_POLLED = struct.Struct("=ihh")
+_POLLOUT = 4
 
 
-@attrs.frozen
+@frozen
 class _Calls:
     """Numbers of system calls on one kind of machine."""
 
     read: frozenset[int]
     select: frozenset[int]
+    poll: frozenset[int]
     epoll: frozenset[int]
     wait: frozenset[int]
     sleep: frozenset[int]
@@ -53,6 +60,7 @@ class _Calls:
 _X86 = _Calls(
     read=frozenset({0, 19}),
     select=frozenset({23, 270}),
+    poll=frozenset({7, 271}),
     epoll=frozenset({232, 281, 441}),
     wait=frozenset({61, 247}),
     sleep=frozenset({35, 230}),
@@ -60,6 +68,7 @@ _X86 = _Calls(
 _ARM = _Calls(
     read=frozenset({63, 65}),
     select=frozenset({72}),
+    poll=frozenset({73}),
     epoll=frozenset({22, 441}),
     wait=frozenset({95, 260}),
     sleep=frozenset({101, 115}),
@@ -133,7 +142,7 @@ def find_waits(program: ProcessId, family: Family) -> tuple[InputWait, ...]:
     return tuple(found)
 
 
-@attrs.frozen
+@frozen
 class _Looked:
     """One process, as it was seen."""
 
@@ -228,25 +237,62 @@ def _read_by(seen: _Looked) -> Iterator[int]:
         number, *arguments = call
         if number in table.read and arguments:
             yield arguments[0]
-        elif number in table.select and arguments and arguments[0] == 1:
-            yield 0  # the highest descriptor and one more
+        elif number in table.select and len(arguments) > 3:
+            yield from _of_weight(seen.pid, _selected(seen.pid, *arguments[:4]))
+        elif number in table.poll and len(arguments) > 1:
+            yield from _of_weight(seen.pid, _polled(seen.pid, *arguments[:2]))
         elif number in table.epoll and arguments:
-            yield from _polled(seen.pid, arguments[0])
+            yield from _of_weight(seen.pid, _looped(seen.pid, arguments[0]))
 
 
-def _polled(pid: int, epoll: int) -> Iterator[int]:
-    """What an event loop waits for, if that is standard input or a terminal and nothing else of weight."""
+def _of_weight(pid: int, fds: Collection[int]) -> list[int]:
+    """Those that are standard input or a terminal, if the others are of no weight: what waits for all of these."""
     wanted = []
-    for line in _lines(f"/proc/{pid}/fdinfo/{epoll}"):
-        if not line.startswith("tfd:"):
-            continue
-        fd = int(line.split()[1])
+    for fd in fds:
         link = _link(pid, fd)
         if fd == 0 or link.startswith(TERMINALS):
             wanted.append(fd)
         elif not link.startswith(_HARMLESS):
-            return
-    yield from wanted
+            return []
+    return wanted
+
+
+def _looped(pid: int, epoll: int) -> list[int]:
+    """The descriptors that an event loop (epoll) listens to."""
+    lines = _lines(f"/proc/{pid}/fdinfo/{epoll}")
+    return [int(line.split()[1]) for line in lines if line.startswith("tfd:")]
+
+
+def _polled(pid: int, place: int, count: int) -> list[int]:
+    """The descriptors in the argument of `poll`; none if it waits for one of them to be written to."""
+    size = _POLLED.size
+    data = _memory(pid, place, min(count, MOST_POLLED) * size)
+    asked = [_POLLED.unpack_from(data, at)[:2] for at in range(0, len(data) - size + 1, size)]
+    # A negative one is passed over by the kernel as well.
+    asked = [(fd, events) for fd, events in asked if fd >= 0]
+    return [] if any(events & _POLLOUT for _, events in asked) else [fd for fd, _ in asked]
+
+
+def _selected(pid: int, count: int, readable: int, writable: int, others: int) -> list[int]:
+    """The descriptors in the arguments of `select`; none if it waits for more than that one of them can be read."""
+    if writable or others:
+        return []
+    if count == 1:
+        return [0]  # the highest descriptor and one more
+    # Words of 64 bits; the lowest bit of the first is descriptor 0. All machines in the table are little-endian.
+    bits = int.from_bytes(_memory(pid, readable, min(count, MOST_POLLED) // 64 * 8 + 8), "little")
+    return [fd for fd in range(min(count, MOST_POLLED)) if bits >> fd & 1]
+
+
+def _memory(pid: int, place: int, size: int) -> bytes:
+    """A piece of a process's memory. Whoever may see its system calls may see that; nothing where it is gone."""
+    try:
+        with open(f"/proc/{pid}/mem", "rb", buffering=0) as file:
+            return os.pread(file.fileno(), size, place)
+    except (OSError, OverflowError) as error:
+        if processes.is_exhaustion(error):
+            raise
+        return b""
 
 
 def _with_writers(wait: InputWait, seen: _Looked, writers: Collection[int]) -> InputWait:

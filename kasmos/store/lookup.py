@@ -175,12 +175,16 @@ def _the_one(what: str, name: str, found: tuple[T, ...], ids: list[str], names: 
     raise _none(what, name, names)
 
 
+_LISTED = {"session": "`kas ps --all` lists them", "run": "`kas runs --all` lists them"}
+
+
 def _none(what: str, name: str, names: Iterable[str]) -> SupervisionError:
     known = list(dict.fromkeys(names))
     near = difflib.get_close_matches(name, known, n=3)
     if near:
         return SupervisionError(f"no {what} {name!r}; did you mean {' or '.join(near)}?")
-    return SupervisionError(f"no {what} {name!r}" + ("" if known else f"; there is no {what} yet"))
+    listed = _LISTED.get(what, "`kas status` and `kas ps --all` list what there is")
+    return SupervisionError(f"no {what} {name!r}; {listed if known else f'there is no {what} yet'}")
 
 
 def _words(task: TaskView) -> tuple[str, ...]:

@@ -42,6 +42,8 @@ from kasmos.model.view import ApprovalView, SessionView, World
 from kasmos.sessions.protocol import ExecutionSession, OutputChunk
 from kasmos.store.fold import apply
 
+LIMIT = 60.0
+"""Seconds after which what should have happened has not."""
 PLAN = """\
 # Two greetings
 
@@ -331,10 +333,10 @@ async def open_api(
     prepare(app)
     shutdown = trio.Event()
     path = root / "kas.sock"
-    with trio.fail_after(60):
+    with trio.fail_after(2 * LIMIT):
         async with trio.open_nursery() as nursery:
             await nursery.start(partial(serve_api, app, path, shutdown=shutdown, grace=grace))
             transport = httpx.AsyncHTTPTransport(uds=str(path))
-            async with httpx.AsyncClient(transport=transport, base_url="http://kasmos", timeout=20) as http:
+            async with httpx.AsyncClient(transport=transport, base_url="http://kasmos", timeout=LIMIT) as http:
                 yield Api(orchestrator, app, path, shutdown, http)
             shutdown.set()

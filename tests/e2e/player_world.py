@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,21 +53,11 @@ class Stand:
 
     async def seen(self, live: Live, *kinds: type) -> Any:
         """Wait for the first event of one of these kinds."""
-        return await self.event(live, lambda event: isinstance(event, kinds))
-
-    async def event(self, live: Live, fits: Callable[[ev.Event], bool]) -> Any:
-        """Wait for the first event that fits."""
-        with trio.fail_after(LIMIT):
-            async with live.engine.bus.subscribe(0) as batches:
-                async for records in batches:
-                    for record in records:
-                        if fits(record.event):
-                            return record.event
-        raise AssertionError("the bus was closed")
+        return await live.event(lambda event: isinstance(event, kinds))
 
     async def screen(self, live: Live, state: str) -> None:
         """Wait until the journal says that a screen shows this."""
-        await self.event(live, lambda event: isinstance(event, ev.ScreenSeen) and event.screen == state)
+        await live.event(lambda event: isinstance(event, ev.ScreenSeen) and event.screen == state)
 
     async def logged(self, text: str) -> None:
         """Wait until a player has written this line."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class Site:
         return load_config(self.project, environ={}, flags=flags).config
 
     @asynccontextmanager
-    async def supervisor(self, limit: float = LIMIT) -> AsyncIterator[Live]:
+    async def supervisor(self, limit: float = 2 * LIMIT) -> AsyncIterator[Live]:
         """Be its supervisor until the block is left."""
         options = Options(
             project=self.project,
@@ -65,7 +65,7 @@ class Site:
                 while not self.root.socket.exists():  # noqa: ASYNC110  # the API is announced by its socket alone
                     await trio.sleep(0.01)
                 transport = httpx.AsyncHTTPTransport(uds=str(self.root.socket))
-                async with httpx.AsyncClient(transport=transport, base_url="http://kasmos", timeout=20) as http:
+                async with httpx.AsyncClient(transport=transport, base_url="http://kasmos", timeout=LIMIT) as http:
                     yield Live(engine, http)
                 over.set()
 
@@ -91,6 +91,14 @@ class Live:
         assert response.status_code == 200, response.text
         return dict(response.json())
 
+    async def running(self, task_id: str) -> dict[str, Any]:
+        """Wait until a task's program runs."""
+        sessions = self.engine.service.world.sessions
+        await self.event(
+            lambda event: isinstance(event, ev.SessionStarted) and sessions[event.session_id].run_id == task_id
+        )
+        return await self.task(task_id)
+
     async def ended(self, task_id: str) -> dict[str, Any]:
         """Wait until a task has ended."""
         async with self.engine.bus.subscribe(0) as subscription:
@@ -98,6 +106,16 @@ class Live:
                 task = await self.task(task_id)
                 if task["status"] not in ("queued", "running", "waiting"):
                     return task
+        raise AssertionError("the bus was closed")
+
+    async def event(self, fits: Callable[[ev.Event], bool], *, after: int = 0) -> Any:
+        """Wait for the first event after this number that fits."""
+        with trio.fail_after(LIMIT):
+            async with self.engine.bus.subscribe(after) as batches:
+                async for records in batches:
+                    for record in records:
+                        if fits(record.event):
+                            return record.event
         raise AssertionError("the bus was closed")
 
     async def lines(self, method: str, path: str, **options: Any) -> list[dict[str, Any]]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import attrs
 import trio
 
-from kasmos.model.event import Event
-from tests.e2e.supervisor_world import Live, Site, make_site
+from tests.e2e.supervisor_world import Site, make_site
 
 PROGRAM = Path(__file__).parent.parent / "programs" / "talker"
 RULES = Path(__file__).parent.parent / "data" / "talker" / "talker.toml"
@@ -22,7 +19,7 @@ def talker_config(book: Path, extra: str = "") -> str:
     """A configuration with the talker as its agent; *extra* goes to the end."""
     return (
         f'[orchestration]\ndefault_agent = "talker"\n[agents.talker]\nprogram = "{PROGRAM}"\nharness = "claude"\n'
-        f'stop_grace = "5s"\nenv = {{ TALKER_BOOK = "{book}" }}\n{extra}'
+        f'stop_grace = "30s"\nenv = {{ TALKER_BOOK = "{book}" }}\n{extra}'
     )
 
 
@@ -54,16 +51,6 @@ class Parlour:
             while len(found := [line for line in self.ledger(words[0]) if set(words) <= set(line)]) < times:  # noqa: ASYNC110  # a file tells nobody
                 await trio.sleep(0.02)
         return found
-
-    async def event(self, live: Live, fits: Callable[[Event], bool]) -> Any:
-        """Wait for the first event that fits."""
-        with trio.fail_after(LIMIT):
-            async with live.engine.bus.subscribe(0) as batches:
-                async for records in batches:
-                    for record in records:
-                        if fits(record.event):
-                            return record.event
-        raise AssertionError("the bus was closed")
 
 
 def prepare(project: Path, book: Path) -> None:

@@ -17,7 +17,7 @@ from kasmos.client.results import AgentEnded, AgentSaid
 from kasmos.exceptions import RequestError
 from kasmos.model.agent_event import Result, ToolCall
 from kasmos.model.event import Record, SessionStarted
-from tests.e2e.supervisor_world import Live, Site, make_site
+from tests.e2e.supervisor_world import LIMIT, Live, Site, make_site
 
 DATA = Path(__file__).parents[1]
 RECORDED = DATA / "data" / "transcripts" / "claude" / "task.out"
@@ -99,7 +99,7 @@ async def test_a_stream_while_the_agent_works(site: Site) -> None:
     async with site.supervisor() as here:
         task = await here.submit("Do it.", agent="waits")
         seen: list[Any] = []
-        with trio.fail_after(30):
+        with trio.fail_after(LIMIT):
             async for line in lines_of(here, await session_path(here, task)):
                 seen.append(json.loads(line))
                 if seen[-1].get("event", {}).get("type") == "tool_call":
@@ -196,7 +196,7 @@ async def test_from_another_program(site: Site) -> None:
         task = await kas.submit("Do it.", agent="waits", name="worker")
         await session_path(here, task.id)
         stream, said = kas.agent_events("worker"), []
-        with trio.fail_after(30):
+        with trio.fail_after(LIMIT):
             async for one in stream:
                 said.append(one)
                 if isinstance(one.event, ToolCall):
@@ -215,7 +215,7 @@ async def test_a_stream_goes_on_with_the_next_supervisor(site: Site) -> None:
     """A stream and a feed come back by themselves when another supervisor takes over: every event once."""
     seen: list[AgentSaid] = []
     fed: list[AgentSaid] = []
-    begun, over = trio.Event(), trio.Event()
+    begun, followed, over = trio.Event(), trio.Event(), trio.Event()
 
     async def follow(kas: Client, task: str) -> None:
         async for one in kas.agent_events(task):
@@ -225,6 +225,7 @@ async def test_a_stream_goes_on_with_the_next_supervisor(site: Site) -> None:
     async def feed(kas: Client, task: str) -> None:
         async with kas.open_feed(after=None) as items:
             await items.follow_agent_events(task)
+            followed.set()
             async for item in items:
                 match item:
                     case AgentSaid():
@@ -245,12 +246,13 @@ async def test_a_stream_goes_on_with_the_next_supervisor(site: Site) -> None:
     async with trio.open_nursery() as nursery:
         async with site.supervisor() as here:
             nursery.start_soon(both)
-            with trio.fail_after(30):
+            with trio.fail_after(LIMIT):
                 await begun.wait()
+                await followed.wait()
             here.engine.abandon()
         (site.project / "gate").touch()
         async with site.supervisor() as here:
-            with trio.fail_after(30):
+            with trio.fail_after(LIMIT):
                 await over.wait()
             whole = await page(here, f"/v1/sessions/{seen[0].session_id}/agent-events", limit=1000)
     assert [one.cursor for one in seen] == [one["cursor"] for one in whole["events"]]
@@ -275,7 +277,7 @@ async def test_over_a_websocket(site: Site) -> None:
         async with kas.open_feed(after=None) as feed:
             session = await feed.follow_agent_events(task, whole["events"][1]["cursor"])
             said = []
-            with trio.fail_after(30):
+            with trio.fail_after(LIMIT):
                 while isinstance(item := await anext(feed), AgentSaid):
                     said.append(item)
             assert isinstance(item, AgentEnded)
@@ -283,6 +285,6 @@ async def test_over_a_websocket(site: Site) -> None:
             assert {one.session_id for one in said} == {session}
             for bad in ((shell, ""), (task, "nowhere")):
                 await feed.follow_agent_events(*bad)
-                with pytest.raises(RequestError), trio.fail_after(30):
+                with pytest.raises(RequestError), trio.fail_after(LIMIT):
                     await anext(feed)
             await feed.leave_agent_events(session)

@@ -21,7 +21,7 @@ from kasmos.model import event as ev
 from kasmos.model.codec import decode_record
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.task import Cause, CauseKind, Outcome
-from tests.e2e.api_world import PLAN, Api, FakeOrchestrator, make_app, open_api
+from tests.e2e.api_world import LIMIT, PLAN, Api, FakeOrchestrator, make_app, open_api
 
 
 @pytest.fixture
@@ -399,7 +399,7 @@ async def test_a_reader_waits_for_output(api: Api) -> None:
     async def poll() -> None:
         answers.append(await api.get(f"/v1/sessions/1/output?wait={MAX_WAIT}"))
 
-    with trio.fail_after(10):
+    with trio.fail_after(LIMIT):
         async with trio.open_nursery() as polling:
             polling.start_soon(poll)
             await session.waited_for.wait()
@@ -421,7 +421,7 @@ async def test_a_waiting_reader_is_told_of_the_end(api: Api) -> None:
     async def poll() -> None:
         answers.append(await api.get(f"/v1/sessions/s-r1-1-1/output?offset=3&wait={MAX_WAIT}"))
 
-    with trio.fail_after(10):
+    with trio.fail_after(LIMIT):
         async with trio.open_nursery() as polling:
             polling.start_soon(poll)
             await session.waited_for.wait()
@@ -479,7 +479,7 @@ class Events:
         self.lines = response.aiter_lines()
 
     async def take(self, count: int) -> list[str]:
-        with trio.fail_after(10):
+        with trio.fail_after(LIMIT):
             return [await anext(self.lines) for _ in range(count)]
 
     async def seqs(self, count: int) -> list[int]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from ..conftest import Kas
 from ..faults.test_signals import terminal
 
+LIMIT = 60.0
 PLAN = """\
 # Ask
 
@@ -68,7 +69,7 @@ def test_approve(kas: Kas) -> None:
         assert f"asked {name}: Bash rm x: waits for you" in kas("why", "1").stdout
         result = kas("approve", name)
         assert (result.code, result.stdout) == (0, f"{name} allowed (w1t1-remove: Bash rm x)\n")
-        assert process.wait(30) == 0
+        assert process.wait(LIMIT) == 0
     assert re.search(rf"asked {name}: Bash rm x: allowed by \w+", kas("why", "1").stdout)
     assert kas("approvals").stderr == "kas: nothing waits for you\n"
 
@@ -103,7 +104,7 @@ def test_deny(kas: Kas) -> None:
     """A refusal reaches the program, and its reason the journal."""
     with running(kas, RM) as (process, name):
         assert kas("deny", name, "--reason", "not today").code == 0
-        assert process.wait(30) == 1
+        assert process.wait(LIMIT) == 1
     assert "(not today)" in kas("why", "1").stdout
 
 
@@ -115,7 +116,7 @@ def test_answer(kas: Kas) -> None:
             assert result.code == 4
             assert "options" in result.stderr
         assert kas("answer", name, "-n", "2").code == 0
-        assert process.wait(30) == 0
+        assert process.wait(LIMIT) == 0
 
 
 def test_refusals(kas: Kas) -> None:
@@ -129,7 +130,7 @@ def test_refusals(kas: Kas) -> None:
         second = wait_asked(process)
         assert "answered already" in kas("deny", first).stderr
         assert kas("approve", second).code == 0
-        assert process.wait(30) == 0
+        assert process.wait(LIMIT) == 0
     assert kas("approve", second).code == 3
 
 
@@ -139,4 +140,4 @@ def test_rule(kas: Kas) -> None:
     with running(kas, f"{RM}, {QUESTION}", rules) as (process, name):
         assert "allowed by rule cleanup" in kas("approvals", "--all").stdout
         assert kas("answer", name, "-n", "1").code == 0
-        assert process.wait(30) == 0
+        assert process.wait(LIMIT) == 0

@@ -13,7 +13,7 @@ import trio
 
 from kasmos.model import event as ev
 from tests.e2e.player_world import make_stand
-from tests.e2e.test_terminal import at_work, session_of, state_of
+from tests.e2e.test_terminal import at_work, refused, session_of, state_of
 
 LIMIT = 60.0
 
@@ -27,7 +27,7 @@ class Person:
 
     def tmux(self, *words: str) -> str:
         command = ["tmux", "-S", self.socket, "-f", "/dev/null", *words]
-        return subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=20, check=True).stdout
+        return subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=LIMIT, check=True).stdout
 
     def run(self, *words: str | os.PathLike[str]) -> None:
         """Open the terminal with a command in it; what it says stays readable."""
@@ -47,7 +47,7 @@ class Person:
 
     def leave(self) -> None:
         """Close the terminal."""
-        subprocess.run(["tmux", "-S", self.socket, "kill-server"], capture_output=True, timeout=20)
+        subprocess.run(["tmux", "-S", self.socket, "kill-server"], capture_output=True, timeout=LIMIT)
 
     def presses(self, *keys: str) -> None:
         self.tmux("send-keys", "-t", "person", *keys)
@@ -73,9 +73,7 @@ async def test_attach_and_detach(root: Path, person: Person) -> None:
         await person.sees("* done")
         person.presses("x", "y")
         await person.sees("> xy")
-        response = await live.http.post(f"/v1/sessions/{session}/input", json={"text": "mine"})
-        assert (response.status_code, response.json()["code"]) == (409, "session_busy")
-        assert "somebody is typing: xy" in response.json()["detail"]
+        assert "somebody is typing: xy" in await refused(live, session, "mine")
         screen = (await live.http.get(f"/v1/sessions/{session}/screen")).json()
         assert (screen["width"], screen["height"]) == (200, 50)
         person.presses("Enter")

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ from kasmos.store.stateroot import StateRoot, find_state_root
 from tests.conftest import Kas
 from tests.unit.histories import History, failed_run, make_plan
 
+LIMIT = 60.0
 CONFIG = """\
 [orchestration]
 default_agent = "sh"
@@ -194,14 +195,14 @@ def test_a_run_without_its_supervisor_is_interrupted(kas: Kas, state: StateRoot)
         (["stop", "w1t"], 4, "may mean 2 sessions: r1-1a1, r1-2a1"),
         (["stop"], 2, "one of NAME and --all"),
         (["stop", "1", "--all"], 2, "one of NAME and --all"),
-        (["logs", "nothing"], 4, "no session 'nothing'"),
+        (["logs", "nothing"], 4, "no session 'nothing'; `kas ps --all` lists them"),
         (["logs", "3"], 4, "no session yet"),
         (["logs", "1"], 4, "is gone"),
         (["logs", "1", "--tail", "3", "--since", "4"], 2, "exclude each other"),
         (["logs", "1", "--tail", "-1"], 2, "--tail"),
         (["why", "nothing"], 4, "no task, session or run 'nothing'"),
         (["why", "w1t2-do-if"], 4, "no task, session or run 'w1t2-do-if'; did you mean w1t2-do-it-2"),
-        (["status", "nothing"], 4, "no run 'nothing'"),
+        (["status", "nothing"], 4, "no run 'nothing'; `kas runs --all` lists them"),
         (["retry", "r1", "nothing"], 4, "no task 'nothing'"),
         (["completion", "tcsh"], 2, "tcsh"),
         (["-C", "/nowhere", "status"], 2, "/nowhere"),
@@ -318,7 +319,7 @@ def test_a_reader_that_has_seen_enough(kas: Kas, state: StateRoot) -> None:
         assert process.stdout.readline() == "line\n"
         process.stdout.close()
         assert process.stderr.read() == ""
-        assert process.wait(30) == 0
+        assert process.wait(LIMIT) == 0
 
 
 # --- completion ---------------------------------------------------------------------
@@ -364,9 +365,14 @@ def test_completion_is_silent_about_errors(kas: Kas, project: Path) -> None:
 
 def await_file(path: Path) -> None:
     """Wait until an agent has made a file."""
-    give_up = time.monotonic() + 30
-    while not path.exists():
-        assert time.monotonic() < give_up, f"{path} was never made"
+    await_that(path.exists)
+
+
+def await_that(holds: Callable[[], object]) -> None:
+    """Wait until something holds."""
+    give_up = time.monotonic() + LIMIT
+    while not holds():
+        assert time.monotonic() < give_up
         time.sleep(0.01)
 
 
@@ -377,7 +383,8 @@ def test_a_run_is_watched_and_its_session_followed(kas: Kas, project: Path) -> N
     with kas.running("run", plan) as run:
         await_file(project / "up")
         assert "supervisor: running (pid" in kas("status").stdout
-        assert re.search(r"w1t1-job +running", kas("ps").stdout)
+        # That it runs is recorded a moment after it does.
+        await_that(lambda: re.search(r"w1t1-job +running", kas("ps").stdout))
         with kas.running("status", "--watch", "--json") as watch, kas.running("logs", "-f", "1") as follower:
             assert follower.stdout is not None
             assert follower.stdout.readline() == "hello\n"
@@ -386,13 +393,13 @@ def test_a_run_is_watched_and_its_session_followed(kas: Kas, project: Path) -> N
             assert first["runs"][0]["run"]["status"] == "running"
             (project / "go").touch()
             assert follower.stdout.read() == "bye \N{REPLACEMENT CHARACTER}"
-            assert follower.wait(30) == 0
+            assert follower.wait(LIMIT) == 0
             last = [json.loads(line) for line in watch.stdout][-1]
             assert last["runs"][0]["run"]["status"] == "succeeded"
             assert watch.stderr is not None
             assert watch.stderr.read() == "kas: the supervisor has left\n"
-            assert watch.wait(30) == 0
-        assert run.wait(30) == 0
+            assert watch.wait(LIMIT) == 0
+        assert run.wait(LIMIT) == 0
 
 
 def test_a_session_is_stopped_by_name(kas: Kas, project: Path) -> None:
@@ -402,7 +409,7 @@ def test_a_session_is_stopped_by_name(kas: Kas, project: Path) -> None:
         await_file(project / "up")
         stopped = kas("stop", "w1t1-job")
         assert (stopped.code, stopped.stderr) == (0, "")
-        assert run.wait(30) == 1
+        assert run.wait(LIMIT) == 1
     assert re.search(r"1 Job .*cancelled: stopped", kas("status").stdout)
 
 
@@ -412,7 +419,7 @@ def test_everything_is_ended_for_good(kas: Kas, project: Path) -> None:
     with kas.running("run", plan) as run:
         await_file(project / "up")
         assert kas("stop", "--all").code == 0
-        assert run.wait(30) == 1
+        assert run.wait(LIMIT) == 1
     assert "cancelled" in kas("runs").stdout
     assert not (project / "never").exists()
 
@@ -426,14 +433,12 @@ def test_a_failed_task_is_tried_again_beside_the_run(kas: Kas, project: Path) ->
     with kas.running("run", plan) as run:
         await_file(project / "up")
         await_file(project / "failed")
-        give_up = time.monotonic() + 30
-        while "1 failed" not in kas("status").stdout:
-            assert time.monotonic() < give_up
+        await_that(lambda: "1 failed" in kas("status").stdout)
         (project / "mended").touch()
         again = kas("retry", "2")
         assert again.code == 0, again.stderr
         (project / "go").touch()
-        assert run.wait(30) == 0
+        assert run.wait(LIMIT) == 0
 
 
 def test_retry_becomes_the_supervisor(kas: Kas, project: Path) -> None:
@@ -461,7 +466,7 @@ def test_a_parked_run_is_let_go_on(kas: Kas, project: Path) -> None:
         advanced = kas("advance")
         assert advanced.code == 0, advanced.stderr
         run.stdout.read()
-        assert run.wait(30) == 0
+        assert run.wait(LIMIT) == 0
     assert (project / "second").exists()
 
 
@@ -475,13 +480,13 @@ def test_followers_outlive_their_supervisor(kas: Kas, project: Path) -> None:
             assert follower.stderr is not None
             assert follower.stdout.readline() == "hello\n"
             run.kill()
-            run.wait(30)
+            run.wait(LIMIT)
             assert "this is the output so far" in follower.stderr.readline()
             assert "supervisor is not running; the program is" in follower.stderr.readline()
             assert "interrupted" in kas("status").stdout
             (project / "go").touch()
             assert follower.stdout.read() == "bye\n"
             assert "ended (exit 0), not yet recorded" in follower.stderr.read()
-            assert follower.wait(30) == 0
+            assert follower.wait(LIMIT) == 0
     done = kas("run", plan)
     assert done.code == 0, done.stdout

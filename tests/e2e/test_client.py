@@ -20,7 +20,7 @@ from kasmos.client.sync import Supervisor
 from kasmos.exceptions import ClientError, RequestError
 from kasmos.model import event as ev
 from kasmos.model.task import Outcome
-from tests.e2e.api_world import PLAN, Api, make_app, open_api
+from tests.e2e.api_world import LIMIT, PLAN, Api, make_app, open_api
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ async def api(root: Path) -> AsyncIterator[Api]:
 
 async def blocking(ask: Callable[[], T]) -> T:
     """Call the blocking client as a command does: not on the loop that serves it."""
-    with trio.fail_after(20):
+    with trio.fail_after(LIMIT):
         return await trio.to_thread.run_sync(ask)
 
 
@@ -195,11 +195,11 @@ async def test_a_stream_survives_its_supervisors(root: Path, monkeypatch: pytest
         async with trio.open_nursery() as nursery:
             for life in range(4):
                 world.start_run(f"r{life}", tasks=1)
-                with trio.fail_after(10):
+                with trio.fail_after(LIMIT):
                     numbers += [(await anext(events)).seq for _ in range(2)]
                 shutdown.set()
                 shutdown = trio.Event()
-                with trio.fail_after(10):
+                with trio.fail_after(LIMIT):
                     await _serve_next(nursery, api, shutdown)
             shutdown.set()
     assert numbers == list(range(1, 9))
@@ -220,7 +220,7 @@ async def test_a_stream_gives_up_in_the_end(api: Api) -> None:
         events = client.events(0, patience=0.1)
         assert [(await anext(events)).seq for _ in range(2)] == [1, 2]
         api.shutdown.set()
-        with trio.fail_after(10), pytest.raises(ClientError, match=r"broke off|no supervisor"):
+        with trio.fail_after(LIMIT), pytest.raises(ClientError, match=r"broke off|no supervisor"):
             await anext(events)
 
 
@@ -241,7 +241,7 @@ async def test_a_stream_that_is_cancelled_goes_on_where_it_was(api: Api) -> None
             await anext(events)
         assert scope.cancelled_caught
         api.orchestrator.start_session("r1", "1")
-        with trio.fail_after(10):
+        with trio.fail_after(LIMIT):
             assert [(await anext(events)).seq for _ in range(2)] == [3, 4]
         assert events.cursor == 4
 
@@ -255,6 +255,6 @@ async def test_leaving_the_scope_closes_the_streams(api: Api) -> None:
         await anext(events)
     with pytest.raises(StopAsyncIteration):
         await anext(events)
-    with trio.fail_after(10):
+    with trio.fail_after(LIMIT):
         while api.orchestrator.bus.subscribers:  # noqa: ASYNC110  # the server's inside has no event for us
             await trio.sleep(0.01)

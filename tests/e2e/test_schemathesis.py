@@ -13,7 +13,7 @@ from kasmos.config.schema import Daemon
 from kasmos.serve import listen
 from tests.e2e.supervisor_world import make_site
 
-LIMIT = 110.0
+LIMIT = 300.0
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
@@ -46,7 +46,7 @@ async def test_the_description_is_true(root: Path) -> None:
         ),
         *("--max-examples", "4", "--seed", "1", "--phases", "examples,coverage,fuzzing", "--no-color"),
         *("--exclude-path-regex", "/(events|metrics|stop|output)$", "--generation-database", "none"),
-        *("--request-timeout", "20", "--max-failures", "5"),
+        *("--request-timeout", "60", "--suppress-health-check", "all", "--max-failures", "5"),
     ]
     with trio.fail_after(LIMIT):
         async with site.supervisor(LIMIT) as here, trio.open_nursery() as nursery:

@@ -7,6 +7,7 @@ tested is what the scripts do, without a network and in no time.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -302,8 +303,11 @@ def test_check_words(tools: Checkout, name: str, text: str) -> None:
 
 @pytest.fixture
 def testable(tools: Checkout) -> Checkout:
-    """A checkout on a machine that has every program the suite needs."""
-    for name in ("git", "tmux", "flock", "unshare", "ssh-agent"):
+    """A checkout on a machine that has every program the suite wants."""
+    listed = re.findall(r"^(?:needed|wanted)\+?=\((.*)\)$", tools.script("test").read_text(), re.MULTILINE)
+    names = [entry.partition("=")[0] for line in listed for entry in line.split()]
+    assert {"git", "tmux", "parallel"} <= set(names)
+    for name in names:
         if shutil.which(name) is None:
             write_program(tools.path / ".venv" / "bin" / name, "#!/bin/sh\n")
     write_program(tools.script("test-agents"), '#!/bin/sh\necho "agents $*"; exit "${FAKE_AGENTS:-0}"\n')

@@ -13,9 +13,8 @@ async def test_the_snapshot_tells_what_is_under_way(root: Path) -> None:
     async with site.supervisor() as here:
         first = await here.submit("echo hello; until test -e go; do sleep 0.05; done")
         second = await here.submit("true")
-        while (await here.task(first))["status"] != "running":
-            await here.engine.bus.news.wait()
-        assert (await here.http.get(f"/v1/tasks/{first}/output?wait=15")).text == "hello\n"
+        assert (await here.running(first))["status"] == "running"
+        assert (await here.http.get(f"/v1/tasks/{first}/output?wait=30")).text == "hello\n"
         response = await here.http.get("/v1/status")
         status = response.json()
         assert [task["task_id"] for task in status["tasks"]] == [first]

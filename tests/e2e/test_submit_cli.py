@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 from collections.abc import Callable, Iterator
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from kasmos.store.stateroot import find_state_root
 from tests.conftest import Kas
+from tests.e2e.test_cli_read import await_that
 
 CONFIG = """\
 [orchestration]
@@ -41,8 +44,7 @@ def project(kas: Kas) -> Path:
 def supervisor(kas: Kas, project: Path) -> Iterator[Callable[[], None]]:
     """A `kas run` that is under way; call it to kill it, and have another one take over."""
     with kas.running("run", "plan.md") as first:
-        assert first.stdout is not None
-        assert first.stdout.readline()
+        await_that(find_state_root(project, environ=os.environ).socket.exists)
         with kas.running("run", "plan.md") as second:
 
             def kill() -> None:
@@ -68,7 +70,7 @@ def test_submit_prints_the_id(kas: Kas, project: Path, supervisor: Callable[[], 
     assert task_id in kas("runs", "--all").stdout
     (line,) = map(json.loads, kas("tail", task_id, "--json").stdout.splitlines())
     assert (line["text"], line["offset"], line["next_offset"]) == ("hello\n", 0, 6)
-    sleeper = kas("submit", "sleep 100", "--name", "sleeper").stdout.strip()
+    sleeper = kas("submit", "sleep 1000", "--name", "sleeper").stdout.strip()
     waiting = kas("submit", "true", "--need", sleeper).stdout.strip()
     assert "1 queued" in kas("status").stdout
     assert kas("stop", "sleeper").code == 0

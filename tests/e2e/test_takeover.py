@@ -20,13 +20,13 @@ from tests.e2e.talker_world import LIMIT, PROGRAM, Parlour, make_parlour
 @asynccontextmanager
 async def at_work(parlour: Parlour, prompt: str, **fields: Any) -> AsyncIterator[tuple[Live, str]]:
     """A supervisor with one task whose program is in its turn; it is stopped in the end."""
-    async with parlour.site.supervisor(limit=2 * LIMIT) as live:
+    async with parlour.site.supervisor() as live:
         task = await live.submit(prompt, **fields)
         try:
             await told(live, task)
             yield live, task
         finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 20):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + LIMIT):
                 await live.http.post(f"/v1/tasks/{task}/cancel")
                 await live.ended(task)
 
@@ -46,7 +46,7 @@ async def post(live: Live, task: str, verb: str, **body: Any) -> tuple[int, dict
 async def attended(parlour: Parlour, live: Live, task: str, *, times: int = 1) -> str:
     """Wait until the conversation is open in a terminal; the session of it."""
     await parlour.noted("attended", times=times)
-    await parlour.event(live, lambda event: isinstance(event, ev.SessionStarted) and is_attended(live, event))
+    await live.event(lambda event: isinstance(event, ev.SessionStarted) and is_attended(live, event))
     return str((await live.task(task))["session_id"])
 
 
@@ -106,7 +106,7 @@ async def test_turn_in_the_terminal_is_waited_for(root: Path) -> None:
         session = await attended(parlour, live, task)
         await says(live, session, "wait more; write two 2")
         await parlour.noted("took")
-        await parlour.event(live, lambda event: isinstance(event, ev.ScreenSeen) and event.screen == "working")
+        await live.event(lambda event: isinstance(event, ev.ScreenSeen) and event.screen == "working")
         assert (await post(live, task, "detach"))[0] == 202
         assert not any(isinstance(event, ev.StopRequested) for event in parlour.site.events())
         parlour.let("more")
@@ -126,10 +126,10 @@ async def test_turn_that_asks_is_waited_for(root: Path) -> None:
         session = await attended(parlour, live, task)
         await says(live, session, "wait more; ask make; write two 2")
         await parlour.noted("took")
-        await parlour.event(live, lambda event: isinstance(event, ev.ScreenSeen) and event.screen == "working")
+        await live.event(lambda event: isinstance(event, ev.ScreenSeen) and event.screen == "working")
         assert (await post(live, task, "detach"))[0] == 202
         parlour.let("more")
-        asked = await parlour.event(live, lambda event: isinstance(event, ev.ApprovalRequested))
+        asked = await live.event(lambda event: isinstance(event, ev.ApprovalRequested))
         assert not any(isinstance(event, ev.StopRequested) for event in parlour.site.events())
         await live.http.post(f"/v1/approvals/{asked.approval_id}", json={"decision": "allow_once"})
         assert (await live.ended(task))["status"] == "succeeded"
@@ -146,7 +146,7 @@ async def test_terminal_that_asks_is_not_left(root: Path) -> None:
         parlour.let("go")
         session = await attended(parlour, live, task)
         await says(live, session, "ask make")
-        await parlour.event(live, lambda event: isinstance(event, ev.ApprovalRequested))
+        await live.event(lambda event: isinstance(event, ev.ApprovalRequested))
         status, answer = await post(live, task, "detach")
         assert (status, answer["code"]) == (409, "approval_waiting")
         assert (await post(live, task, "detach", now=True, done=True))[0] == 202
@@ -156,7 +156,7 @@ async def test_terminal_that_asks_is_not_left(root: Path) -> None:
 async def test_now(root: Path) -> None:
     """With --now a turn is interrupted as its program likes it, on both ways, and what was left is done once."""
     parlour = make_parlour(root)
-    async with at_work(parlour, "write one 1; wait go; write two 2", timeout="50s") as (live, task):
+    async with at_work(parlour, "write one 1; wait go; write two 2", timeout="100s") as (live, task):
         assert (await post(live, task, "attach", now=True))[0] == 202
         session = await attended(parlour, live, task)
         assert len(parlour.ledger("interrupted")) == 1
@@ -252,11 +252,10 @@ async def test_cannot_be_opened(root: Path) -> None:
 
 async def test_refused(root: Path) -> None:
     """What cannot be taken over is refused before anything is done, with the reason and what to do instead."""
-    extra = (
-        '[agents.shell]\nprogram = "sh"\nprompt = "script"\n[agents.mute]\nprogram = "sh"\nflags = ["-c", "sleep 60"]\n'
-    )
+    extra = '[agents.shell]\nprogram = "sh"\nprompt = "script"\n'
+    extra += '[agents.mute]\nprogram = "sh"\nflags = ["-c", "sleep 1000"]\n'
     stand_in = root / "stand-in"
-    stand_in.write_text("#!/bin/sh\nexec sleep 60\n")
+    stand_in.write_text("#!/bin/sh\nexec sleep 1000\n")
     stand_in.chmod(0o755)
     extra += f'[agents.aider]\nprogram = "{stand_in}"\nharness = "aider"\n'
     parlour = make_parlour(root, extra)
@@ -266,8 +265,8 @@ async def test_refused(root: Path) -> None:
             ("mute", "cannot_attach", "a program that kasmos does not know"),
             ("aider", "cannot_attach", "cannot resume"),
         ):
-            other = await live.submit("```sh\nsleep 60\n```", agent=agent)
-            await parlour.event(live, lambda event, other=other: getattr(event, "run_id", "") == other)
+            other = await live.submit("```sh\nsleep 1000\n```", agent=agent)
+            await live.event(lambda event, other=other: getattr(event, "run_id", "") == other)
             with trio.fail_after(LIMIT):
                 while (await live.task(other))["status"] == "queued":  # noqa: ASYNC110
                     await trio.sleep(0.02)
@@ -290,13 +289,13 @@ async def test_refused(root: Path) -> None:
 async def test_interrupted_supervisor(root: Path) -> None:
     """A conversation that a person has when the supervisor leaves is theirs again under the next one."""
     parlour = make_parlour(root)
-    async with parlour.site.supervisor(limit=2 * LIMIT) as live:
+    async with parlour.site.supervisor() as live:
         task = await live.submit("wait go; write one 1")
         await told(live, task)
         await post(live, task, "attach")
         parlour.let("go")
         await attended(parlour, live, task)
-    async with parlour.site.supervisor(limit=2 * LIMIT) as live:
+    async with parlour.site.supervisor() as live:
         await attended(parlour, live, task, times=1)
         await live.engine.service.runs.continue_run(task)
         assert (await live.task(task))["takeover"]["phase"] == "attended"
@@ -311,9 +310,9 @@ async def test_what_waits_for_an_answer(root: Path) -> None:
     extra = f'[agents.asker]\nprogram = "{asker}"\nharness = "claude"\npermission_default = "prompt"\n'
     extra += 'env = { ASKER_COMMAND = "echo mark" }\n'
     parlour = make_parlour(root, extra)
-    async with parlour.site.supervisor(limit=2 * LIMIT) as live:
+    async with parlour.site.supervisor() as live:
         task = await live.submit("do it", agent="asker")
-        asked = await parlour.event(live, lambda event: isinstance(event, ev.ApprovalRequested))
+        asked = await live.event(lambda event: isinstance(event, ev.ApprovalRequested))
         status, answer = await post(live, task, "attach")
         assert (status, answer["code"]) == (409, "approval_waiting")
         assert asked.approval_id in answer["detail"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ def person(root: Path) -> Iterator[Person]:
     """Somebody at a terminal."""
     person = Person(root)
     yield person
-    subprocess.run(["tmux", "-S", person.socket, "kill-server"], capture_output=True, timeout=20)
+    person.leave()
 
 
 class Desk:

@@ -149,8 +149,7 @@ async def test_a_task_is_cancelled_and_tried_again(site: Site) -> None:
     async with site.supervisor() as here:
         running = await here.submit("test -e go || sleep 100")
         waiting = await here.submit("true", needs=[running])
-        while (await here.task(running))["status"] != "running":
-            await here.engine.bus.news.wait()
+        assert (await here.running(running))["status"] == "running"
         for task_id in (waiting, running):
             assert (await here.http.post(f"/v1/tasks/{task_id}/cancel")).status_code == 202
             assert (await here.ended(task_id))["status"] == "cancelled"
@@ -191,8 +190,7 @@ async def test_the_queue_is_bounded(root: Path) -> None:
     site = make_site(root, '[orchestration]\ndefault_agent = "shell"\nmax_concurrent = 1\nmax_queued = 2\n')
     async with site.supervisor() as here:
         first = await here.submit("sleep 100")
-        while (await here.task(first))["status"] != "running":
-            await here.engine.bus.news.wait()
+        assert (await here.running(first))["status"] == "running"
         await here.submit("true")
         await here.submit("true")
         response = await here.http.post("/v1/tasks", json={"prompt": "true"})
@@ -210,8 +208,7 @@ async def test_a_supervisor_that_leaves_takes_nothing_and_leaves_the_queue_to_th
     async with site.supervisor() as here:
         first = await here.submit("test -e go || sleep 100; echo 1 >> order")
         second = await here.submit("echo 2 >> order")
-        while (await here.task(first))["status"] != "running":
-            await here.engine.bus.news.wait()
+        assert (await here.running(first))["status"] == "running"
         here.engine.orchestrator.refuse("time to go")
         response = await here.http.post("/v1/tasks", json={"prompt": "true"})
         assert (response.status_code, response.json()["code"]) == (503, "draining")

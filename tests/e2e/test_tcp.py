@@ -18,12 +18,12 @@ from kasmos.api.access import Routes
 from kasmos.daemon.access import AccessPolicy, Needs, TokenSource
 from kasmos.exceptions import KasmosInternalError, StoreError
 from kasmos.model import event as ev
-from tests.e2e.api_world import FakeOrchestrator, make_app
+from tests.e2e.api_world import LIMIT, FakeOrchestrator, make_app
 
 ADMIN, READONLY = "a" * 32, "r" * 32
 TOKENS = AccessPolicy(admin=TokenSource(ADMIN), readonly=TokenSource(READONLY))
 OPEN = AccessPolicy()
-SOON = 20.0
+SOON = 50.0
 
 
 class Tcp:
@@ -74,7 +74,7 @@ async def serve(root: Path, policy: AccessPolicy, listen: str = "127.0.0.1:0") -
     orchestrator, facts = FakeOrchestrator(), list[ev.Event]()
     app = make_app(orchestrator, policy=policy, record=facts.append)
     shutdown = trio.Event()
-    with trio.fail_after(60):
+    with trio.fail_after(2 * LIMIT):
         async with trio.open_nursery() as nursery:
             serve_all = partial(server.serve_api, app, root / "kas.sock", listen=[listen], shutdown=shutdown)
             (url,) = await nursery.start(serve_all)
@@ -154,7 +154,7 @@ async def test_a_web_socket_is_under_the_same_rules(root: Path) -> None:
 
 async def test_clients_that_mean_no_good(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes one at a time, a bad length, a body that never ends, a request cut short: others are answered meanwhile."""
-    monkeypatch.setattr(server, "KEEP_ALIVE_TIMEOUT", 1.0)
+    monkeypatch.setattr(server, "KEEP_ALIVE_TIMEOUT", 2.0)
     async with serve(root, OPEN) as tcp:
         slow = await tcp.connect()
         cut = await tcp.connect()

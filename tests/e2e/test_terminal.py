@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import trio
 
+from kasmos.daemon import terminals
 from kasmos.model import event as ev
 from kasmos.model.session import StopReason
 from kasmos.model.task import Outcome
 from kasmos.sessions import tmux
 from kasmos.sessions.tmux_launch import tmux_name
-from tests.e2e.player_world import PROGRAMS, Stand, make_stand
+from kasmos.supervision import delivery
+from tests.e2e.player_world import LIMIT, PROGRAMS, Stand, make_stand
 from tests.e2e.supervisor_world import Live
 
 RULE = """
@@ -34,7 +36,7 @@ async def at_work(stand: Stand, prompt: str, **fields: Any) -> AsyncIterator[tup
         try:
             yield live, task
         finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 20):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + LIMIT):
                 await live.engine.service.runs.cancel_all("the test is over")
                 if not (await live.task(task))["status"].endswith(("ed", "out")):
                     await live.http.post(f"/v1/tasks/{task}/cancel")
@@ -47,7 +49,7 @@ async def session_of(live: Live, task: str) -> str:
 
 async def state_of(live: Live, session: str, name: str, value: str) -> None:
     """Wait until the screen, as it is explained, says this."""
-    with trio.fail_after(20):
+    with trio.fail_after(LIMIT):
         while (await live.http.get(f"/v1/sessions/{session}/explain")).json()[name] != value:  # noqa: ASYNC110
             await trio.sleep(0.02)
 
@@ -55,6 +57,28 @@ async def state_of(live: Live, session: str, name: str, value: str) -> None:
 async def post(live: Live, session: str, verb: str, **body: Any) -> tuple[int, dict[str, Any]]:
     response = await live.http.post(f"/v1/sessions/{session}/{verb}", json=body)
     return response.status_code, response.json()
+
+
+async def refused(live: Live, session: str, text: str) -> str:
+    """A text that is refused, by who does not wait for long; why."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(terminals, "BUSY_PATIENCE", 0.5)
+        code, said = await post(live, session, "input", text=text)
+    assert (code, said["code"]) == (409, "session_busy")
+    return str(said["detail"])
+
+
+@pytest.fixture
+def restless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enter is soon pressed again: nothing here asks anything that it could answer."""
+    monkeypatch.setattr(delivery, "ENTER_AGAIN", 1.0)
+
+
+@pytest.fixture
+def impatient(restless: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is waited for in vain is not waited for long."""
+    monkeypatch.setattr(delivery, "TAKE_PATIENCE", 1.0)
+    monkeypatch.setattr(delivery, "END_PATIENCE", 1.0)
 
 
 async def test_prompt_is_typed(root: Path) -> None:
@@ -67,6 +91,7 @@ async def test_prompt_is_typed(root: Path) -> None:
     assert stand.log() == [f"pasted {len(prompt)}", f"took {prompt!r}", "left 0"]
 
 
+@pytest.mark.usefixtures("restless")
 @pytest.mark.parametrize("agent", ["swallower", "slow", "folder"])
 async def test_prompt_typed_once(root: Path, agent: str) -> None:
     """However a program delays or swallows, the text is pasted once, and Enter alone is pressed again."""
@@ -80,6 +105,7 @@ async def test_prompt_typed_once(root: Path, agent: str) -> None:
         assert stand.log() == ["pasted 16", "took 'line one\\nwork 30'"]
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("agent", ["deaf", "loser"])
 async def test_prompt_not_taken(root: Path, agent: str) -> None:
     """A prompt that is not seen to be taken is reported with the screen; the program is left to a person."""
@@ -97,11 +123,12 @@ async def test_dialog_is_for_a_person(root: Path) -> None:
     """A dialog before the first prompt is never answered; the prompt waits visibly, and is typed when it is gone."""
     stand = make_stand(root)
     async with at_work(stand, "work 30", agent="wary") as (live, task):
-        await stand.screen(live, "dialog")
+        note = "a text waits to be typed: a dialog stands before its input"
+        await live.event(lambda event: isinstance(event, ev.ScreenSeen) and event.note == note)
         session = await session_of(live, task)
         status = (await live.http.get("/v1/status")).json()
         assert any("kas attach" in one["message"] for one in status["attention"])
-        assert status["sessions"][0]["screen_note"] == "a text waits to be typed: a dialog stands before its input"
+        assert status["sessions"][0]["screen_note"] == note
         assert stand.log() == []
         assert (await post(live, session, "keys", keys=["2"]))[0] == 200
         await stand.seen(live, ev.PromptDelivered)
@@ -126,8 +153,7 @@ async def test_asked_the_same_again(root: Path) -> None:
     async with at_work(stand, "ask git push", agent="insister") as (live, _):
         first = await stand.seen(live, ev.ApprovalRequested)
         for decision in ("allow_once", "deny"):
-            asked = await stand.event(
-                live,
+            asked = await live.event(
                 lambda event, decision=decision: (
                     isinstance(event, ev.ApprovalRequested)
                     and (decision == "allow_once" or event.approval_id != first.approval_id)
@@ -173,8 +199,8 @@ async def test_next_dialog(root: Path, agent: str, texts: str, answer: Callable[
         await answer(live, stand, await session_of(live, task))
         withdrawn = await stand.seen(live, ev.ApprovalWithdrawn)
         assert withdrawn.approval_id == asked.approval_id
-        following = await stand.event(
-            live, lambda event: isinstance(event, ev.ApprovalRequested) and event.approval_id != asked.approval_id
+        following = await live.event(
+            lambda event: isinstance(event, ev.ApprovalRequested) and event.approval_id != asked.approval_id
         )
         response = await live.http.post(f"/v1/approvals/{asked.approval_id}", json={"decision": "allow_once"})
         assert (response.status_code, response.json()["code"]) == (409, "stale_approval")
@@ -203,7 +229,7 @@ async def test_dialog_that_moves(root: Path) -> None:
 async def drawn_again(live: Live, session: str, *, times: int) -> None:
     """Wait until a ticking player has drawn its dialog so often."""
     first = -1
-    with trio.fail_after(60):
+    with trio.fail_after(LIMIT):
         while True:
             lines = (await live.http.get(f"/v1/sessions/{session}/screen")).json()["lines"]
             tick = next((int(line.rpartition(" ")[2]) for line in lines if line.startswith("Waiting")), None)
@@ -240,7 +266,7 @@ async def test_has_updated(root: Path) -> None:
     async with at_work(stand, "ask git push") as (live, task):
         await stand.seen(live, ev.ApprovalRequested)
         session = live.engine.service.terminals.require(await session_of(live, task))
-        with trio.fail_after(60):
+        with trio.fail_after(LIMIT):
             while session.has_updated().prompt is not True:  # noqa: ASYNC110  # it tells when it is asked
                 await trio.sleep(0.02)
             await session.send_keys("3")
@@ -262,11 +288,18 @@ async def test_question(root: Path) -> None:
 async def test_send(root: Path) -> None:
     """A text is typed and taken; into a program at work it is refused, unless it may wait."""
     stand = make_stand(root)
-    async with at_work(stand, "work 7") as (live, task):
+    async with at_work(stand, f"until {root}/go") as (live, task), trio.open_nursery() as nursery:
         await stand.seen(live, ev.PromptDelivered)
         session = await session_of(live, task)
-        code, said = await post(live, session, "input", text="too early")
-        assert (code, said["code"]) == (409, "session_busy")
+        await refused(live, session, "too early")
+        before = live.engine.bus.newest
+
+        async def let_go() -> None:
+            waits = "a text waits to be typed"
+            await live.event(lambda event: isinstance(event, ev.ScreenSeen) and waits in event.note, after=before)
+            (root / "go").touch()
+
+        nursery.start_soon(let_go)
         code, said = await post(live, session, "input", text="work 0.2; second", wait=True)
         assert (code, said["verified"]) == (200, True)
         assert stand.log()[-1] == "took 'work 0.2; second'"
@@ -282,14 +315,13 @@ async def test_send_gives_way(root: Path) -> None:
         await state_of(live, session, "state", "ready")
         assert (await post(live, session, "keys", keys="half a tho"))[0] == 200
         await state_of(live, session, "draft", "half a tho")
-        code, said = await post(live, session, "input", text="mine")
-        assert (code, said["code"]) == (409, "session_busy")
-        assert "half a tho" in said["detail"]
+        assert "half a tho" in await refused(live, session, "mine")
         code, said = await post(live, session, "input", text="mine", force=True)
         assert (code, said["replaced"]) == (200, "half a tho")
         assert stand.log()[-1] == "took 'mine'"
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_removed_and_not_taken(root: Path) -> None:
     """Whoever forces a text is told what it removed, also when the text is not taken after all."""
     stand = make_stand(root)

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from kasmos.model import event as ev
-from tests.e2e.player_world import PROGRAMS, Stand
+from tests.e2e.player_world import LIMIT, PROGRAMS, Stand
 from tests.e2e.supervisor_world import Live, make_site
 from tests.e2e.test_terminal import at_work, post, session_of
 
@@ -65,14 +65,25 @@ async def test_prompt_into_the_unknown(root: Path) -> None:
 
 async def test_prompt_is_no_answer(root: Path) -> None:
     """A question in words that any program uses keeps a prompt waiting, visibly, until a person has answered it."""
-    stand = make(root, script=f'printf "Go on? [y/N] "; read answer; echo got $answer; exec {PROGRAMS / "pasted"}')
+    stand = make(root, script=f'exec {PROGRAMS / "pasted"} --ask "Go on? [y/N]"')
     async with at_work(stand, ODD) as (live, task):
-        await stand.event(live, lambda event: isinstance(event, ev.ScreenSeen) and "asks something" in event.note)
+        await live.event(lambda event: isinstance(event, ev.ScreenSeen) and "asks something" in event.note)
         session = await session_of(live, task)
         assert (await post(live, session, "keys", keys=["n", "Enter"]))[0] == 200
         said = await output(stand, live, task)
         assert "got n" in said
         assert digest(ODD) in said
+
+
+async def taking(stand: Stand, live: Live, task: str) -> str:
+    """Wait until the program takes what is typed; its session."""
+    await live.running(task)
+    session = await session_of(live, task)
+    log = stand.site.root.session_dir(session) / "output.log"
+    with trio.fail_after(LIMIT):
+        while "ready" not in log.read_text():  # noqa: ASYNC110  # a file tells nobody
+            await trio.sleep(0.02)
+    return session
 
 
 async def send(stand: Stand, session: str, text: str) -> None:
@@ -88,8 +99,7 @@ async def test_sent_byte_for_byte(root: Path, text: str) -> None:
     """`kas send` gives a text to a program in raw mode byte for byte, up to a megabyte."""
     stand = make(root, typed_max=1 << 20)
     async with at_work(stand, "nothing", agent="taker") as (live, task):
-        await stand.seen(live, ev.SessionStarted)
-        await send(stand, await session_of(live, task), text)
+        await send(stand, await taking(stand, live, task), text)
         assert digest(text) in await output(stand, live, task)
 
 
@@ -98,8 +108,7 @@ async def test_sent_as_a_file(root: Path) -> None:
     text = "much to say\n" * 90_000 + "the end"
     stand = make(root)
     async with at_work(stand, "nothing", agent="taker") as (live, task):
-        await stand.seen(live, ev.SessionStarted)
-        session = await session_of(live, task)
+        session = await taking(stand, live, task)
         await send(stand, session, text)
         said = await output(stand, live, task)
         (file,) = stand.site.root.session_dir(session).glob("typed-*.md")

@@ -12,7 +12,7 @@ import pytest
 from kasmos.model import event as ev
 from kasmos.store.journal import read_records
 from tests.conftest import Kas
-from tests.e2e.player_world import PROGRAMS, make_stand
+from tests.e2e.player_world import LIMIT, PROGRAMS, make_stand
 
 PLAN = "# Plan\n\n**Goal:** try\n\n## Wave 1\n\n### Task 1: Play\n\nquit 0\n"
 MIXED = """# Plan
@@ -49,7 +49,7 @@ def test_killed_while_typing(root: Path, kas: Kas, point: str) -> None:
     killed = kas(*state, "run", plan, cwd=stand.site.project, env={"KASMOS_FAILPOINTS": f"{point}=kill"})
     assert killed.code == -signal.SIGKILL
     with kas.running(*state, "run", plan, cwd=stand.site.project):
-        give_up = time.monotonic() + 40
+        give_up = time.monotonic() + LIMIT
         ends = (ev.PromptDelivered, ev.DeliveryFailed)
         while not any(isinstance(record.event, ends) for record in read_records(stand.site.root.db)):
             assert time.monotonic() < give_up
@@ -63,6 +63,31 @@ def test_killed_while_typing(root: Path, kas: Kas, point: str) -> None:
     assert all("died while it was typing" in reason for reason in failed)
 
 
+def test_second_dialog_keeps_its_approval(root: Path, kas: Kas) -> None:
+    """The second of two dialogs that ask the same is the same approval for the next supervisor."""
+    stand = _stand(root, kas)
+    plan = stand.site.project / "plan.md"
+    plan.write_text(PLAN.replace("quit 0", "edit same|same"))
+    state = ("--state-root", stand.site.root.path)
+
+    def asked() -> list[str]:
+        records = read_records(stand.site.root.db) if stand.site.root.db.exists() else ()
+        return [one.event.approval_id for one in records if isinstance(one.event, ev.ApprovalRequested)]
+
+    with kas.running(*state, "run", plan, cwd=stand.site.project):
+        _until(lambda: len(asked()) == 1)
+        assert kas(*state, "keys", "w1t1", "1", cwd=stand.site.project).code == 0
+        _until(lambda: len(asked()) == 2)
+    # It was killed.
+    with kas.running(*state, "run", plan, cwd=stand.site.project):
+        _until(lambda: any(isinstance(one.event, ev.SessionAdopted) for one in read_records(stand.site.root.db)))
+        denied = kas(*state, "deny", asked()[1], cwd=stand.site.project)
+        assert denied.code == 0, denied.stderr
+        _until(lambda: "answered no same" in stand.log())
+        assert len(asked()) == 2
+    kas(*state, "stop", "--all", cwd=stand.site.project)
+
+
 def test_keep(root: Path, kas: Kas) -> None:
     """`kas run --keep` leaves a session at Ctrl-C, and the next supervisor takes it up: same program, one prompt."""
     stand = _stand(root, kas)
@@ -72,7 +97,7 @@ def test_keep(root: Path, kas: Kas) -> None:
     with kas.running(*state, "run", "--keep", plan, cwd=stand.site.project) as first:
         _until(lambda: any(line.startswith("took") for line in stand.log()))
         first.send_signal(signal.SIGINT)
-        assert first.wait(30) == 130
+        assert first.wait(LIMIT) == 130
     pid = next(r.event.pid for r in read_records(stand.site.root.db) if isinstance(r.event, ev.SessionStarted))
     assert pid is not None
     os.kill(pid, 0)
@@ -104,7 +129,7 @@ def _stand(root: Path, kas: Kas):  # type: ignore[no-untyped-def]  # it is `make
 
 
 def _until(holds):  # type: ignore[no-untyped-def]  # a condition
-    give_up = time.monotonic() + 30
+    give_up = time.monotonic() + LIMIT
     while not holds():
         assert time.monotonic() < give_up
         time.sleep(0.05)

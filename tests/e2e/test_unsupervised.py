@@ -13,7 +13,7 @@ from kasmos.model.view import SessionView
 from kasmos.store.reader import read_world
 from kasmos.store.stateroot import StateRoot, find_state_root
 from tests.conftest import Kas
-from tests.e2e.test_cli_read import CONFIG, await_file, write_plan
+from tests.e2e.test_cli_read import CONFIG, LIMIT, await_file, write_plan
 
 SCRIPT = "echo hello; touch up; while ! test -e go; do sleep 0.05; done; echo bye; exit 4"
 
@@ -26,13 +26,13 @@ def state(kas: Kas) -> StateRoot:
     with kas.running("run", write_plan(kas.cwd, [SCRIPT], ["true"])) as run:
         await_file(kas.cwd / "up")
         state = find_state_root(kas.cwd, environ=os.environ)
-        give_up = time.monotonic() + 30
+        give_up = time.monotonic() + LIMIT
         # That it runs is recorded a moment after it does.
         while the_session(state).pid is None:
             assert time.monotonic() < give_up, "it was not recorded that the program runs"
             time.sleep(0.02)
         run.kill()
-        run.wait(30)
+        run.wait(LIMIT)
     return state
 
 
@@ -44,7 +44,7 @@ def the_session(state: StateRoot) -> SessionView:
 def exit_record(state: StateRoot) -> Path:
     """Where the end of the program is recorded; waits for it."""
     record = state.session_dir(the_session(state).id) / "exit"
-    give_up = time.monotonic() + 30
+    give_up = time.monotonic() + LIMIT
     while not record.read_text().strip():
         assert time.monotonic() < give_up, "the program has not ended"
         time.sleep(0.02)

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -55,6 +56,12 @@ def plan(*scripts: str) -> str:
 
 
 COSTS = "output = [{{ usage = {{ input = 1000, output = 50, cost = {0} }}, turns = 3 }}]"
+
+
+@pytest.fixture(autouse=True)
+def noon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is about noon here: what is spent today is not spent yesterday a moment later."""
+    monkeypatch.setenv("TZ", f"NOON{time.gmtime().tm_hour - 12:+d}")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from kasmos.model.session import ExitStatus, SessionSpec
 from kasmos.sessions import launch
 from kasmos.sessions.output import LogFile
 from kasmos.sessions.protocol import SessionNeverStarted
-from tests.faults.conftest import BOOT, Gate, Ground, ended, everything, until, wrote
+from tests.faults.conftest import BOOT, LIMIT, Gate, Ground, ended, everything, until, wrote
 
 CLAIMED = "2>/dev/null || exit 125"
 
@@ -154,7 +154,7 @@ async def truncation(ground: Ground, output: OutputMode) -> None:
         await wrote(session, b"lost\n")
         filler = fill(ground.root)
         gate.open()
-        with trio.fail_after(10):
+        with trio.fail_after(LIMIT):
             assert (await session.read(5)).data == b"kept\n"
         await until(lambda: ground.warnings)
         # What is known to be wrong on the disk is not read from there.

@@ -319,6 +319,8 @@ async def main():
             with trio.fail_after(50):
                 assert (await session.read(0)).data == b"one\\n"
                 assert session.exit is None
+                while not said:
+                    await trio.sleep(0.01)
                 (root / "go").touch()
                 assert (await session.read(4)).data == b"two\\n"
                 assert (await session.wait()).code == 6

@@ -47,6 +47,9 @@ else:
     process.wait() if how == "wait" else select.select([process.stdout], [], [])
 """
 PYTHON = (sys.executable, "-c")
+POLL = "import os, select; p = select.poll(); p.register(0, select.POLLIN); p.register(os.pipe()[0], 1); p.poll()"
+SELECT = "import os, select; terminal = os.open('/dev/tty', os.O_RDWR); select.select([terminal, os.pipe()[0]], [], [])"
+SERVER = "import select, socket; s = socket.create_server(('127.0.0.1', 0))"
 LOOP = "import select; loop = select.epoll(); loop.register(0, select.EPOLLIN); loop.poll()"
 
 
@@ -161,9 +164,12 @@ def fifo(root: Path) -> str:
         (below("pty", "sh", "-c", "read answer"), "sh", {"source": WaitSource.TERMINAL}),
         (below("pty", *PYTHON, "input()"), "python", {"source": WaitSource.TERMINAL}),
         (below("pty", *PYTHON, LOOP), "python", {"source": WaitSource.TERMINAL}),
+        (below("pty", *PYTHON, POLL), "python", {"source": WaitSource.TERMINAL}),
+        (below("pty", *PYTHON, SELECT), "python", {"source": WaitSource.TERMINAL}),
         (below("wait", "cat"), "cat", {"stalemate": True, "held_above": True, "alone": False}),
         (below("wait", *PYTHON, "input()"), "python", {"stalemate": True, "held_above": True}),
         (below("wait", *PYTHON, LOOP), "python", {"stalemate": True, "held_above": True}),
+        (below("wait", *PYTHON, POLL), "python", {"stalemate": True, "held_above": True}),
         (below("socket", "cat"), "cat", {"stalemate": True, "held_above": True}),
         (below("talk", "cat"), "cat", {"stalemate": False, "held_above": True, "alone": False}),
         (("sh", "-c", "sleep 1000 | cat; :"), "cat", {"stalemate": False, "held_above": False, "alone": False}),
@@ -191,6 +197,9 @@ async def test_who_waits_for_itself(place: Place, root: Path) -> None:
         ("sh", "-c", "sleep 1000; :"),
         (*PYTHON, "import time; time.sleep(1000)"),
         (*PYTHON, "import socket; s = socket.create_server(('127.0.0.1', 0)); s.accept()"),
+        (*PYTHON, f"{SERVER}; select.select([0, s], [], [])"),
+        (*PYTHON, f"{SERVER}; select.select([0], [], [s])"),
+        (*PYTHON, f"{SERVER}; loop = select.poll(); loop.register(0); loop.register(s); loop.poll()"),
     ],
 )
 async def test_who_does_not_wait_for_input(place: Place, argv: tuple[str, ...]) -> None:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import tempfile
-from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from kasmos.model.approval import (
@@ -343,9 +338,9 @@ def test_long_commands(command: str) -> None:
 
 # --- properties -----------------------------------------------------------------------
 
-_PIECES = ["ok", "a", " ", "  ", ";", "&&", "||", "|", "&", "\n", "$", "(", ")", "`", "'", '"', "\\", ">", "<", "2>&1"]
-_PIECES += ["#", "{", "}", "*", "?", "~", "=", "A=1", "!", "..", "/", "x", "evil", "/dev/null", "-", "if", "\t", "\r"]
-lines = st.lists(st.sampled_from(_PIECES), max_size=12).map("".join)
+PIECES = ["ok", "a", " ", "  ", ";", "&&", "||", "|", "&", "\n", "$", "(", ")", "`", "'", '"', "\\", ">", "<", "2>&1"]
+PIECES += ["#", "{", "}", "*", "?", "~", "=", "A=1", "!", "..", "/", "x", "evil", "/dev/null", "-", "if", "\t", "\r"]
+lines = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
 
 
 @given(lines)
@@ -374,27 +369,6 @@ def test_any_text(text: str) -> None:
     """Any text at all gives a verdict."""
     assert judge(bash(text)).decision in Decision
     assert judge(Ask("1", tool=text, path=text)).decision in Decision
-
-
-@given(st.lists(st.sampled_from(_PIECES), max_size=8).map("".join))
-@hypothesis_settings(max_examples=150)
-def test_allowed_line_in_a_shell(line: str) -> None:
-    """A real shell runs nothing for an allowed line but the command that the rule names."""
-    command = f"ok {line}"
-    if judge(bash(command), only("ok *")).decision is not ALLOW:
-        return
-    with tempfile.TemporaryDirectory() as name:
-        home = Path(name)
-        (home / "bin").mkdir()
-        (home / "cwd").mkdir()
-        for program in ("ok", "evil", "a", "x"):
-            (home / "bin" / program).write_text(f"#!/bin/sh\necho {program} >>{shlex.quote(str(home / 'ran'))}\n")
-            (home / "bin" / program).chmod(0o755)
-        environment = {"PATH": str(home / "bin"), "HOME": str(home)}
-        script = ["/bin/sh", "-c", command + "\nwait"]
-        subprocess.run(script, cwd=home / "cwd", env=environment, timeout=30, check=False)
-        assert set((home / "ran").read_text().split()) <= {"ok"} if (home / "ran").exists() else True
-        assert os.listdir(home / "cwd") == []
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from kasmos.daemon.bus import Bus, Subscription
 from kasmos.model.event import Record, WaveStarted
 
+LIMIT = 60.0
+
 
 def record(seq: int) -> Record:
     """A record with this number."""
@@ -40,7 +42,7 @@ class Journal:
 async def take(subscription: Subscription, count: int) -> list[int]:
     """The numbers of the next records, at least this many."""
     seen: list[int] = []
-    with trio.fail_after(5):
+    with trio.fail_after(LIMIT):
         while len(seen) < count:
             seen += [item.seq for item in await subscription.receive()]
     return seen
@@ -158,7 +160,7 @@ async def test_closing_wakes_those_who_wait() -> None:
 
 
 async def _expect_end(subscription: Subscription) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(LIMIT):
         assert await subscription.receive() == ()
 
 
@@ -191,7 +193,7 @@ async def test_every_subscriber_sees_everything_once(
                     await trio.lowlevel.checkpoint()
         assert seen == list(range(after + 1, total + 1))
 
-    with trio.fail_after(10):
+    with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
             for pace, after in enumerate(starts):
                 nursery.start_soon(read, after, pace)

@@ -132,7 +132,15 @@ def test_no_agent() -> None:
     parsed = parse_plan(document(["", ""]).encode(), "p.md")
     (mistake,) = check_plan(parsed, AGENTS, None).mistakes
     assert mistake.problem == "tasks 1, 2 have no agent and there is no default"
+    assert "--agent shell" not in mistake.cure
     assert check_plan(parsed, AGENTS, None, require_agent=False) == Checked((), (mistake,))
+
+
+def test_no_agent_but_the_one_that_is_built_in() -> None:
+    """Who has configured nothing is told of the agent that is there all the same, and how to get others."""
+    (mistake,) = check_plan(parse_plan(document([""]).encode(), "p.md"), {"shell": AGENTS["shell"]}, None).mistakes
+    assert "--agent shell" in mistake.cure
+    assert "kas config init" in mistake.cure
 
 
 def test_model_that_is_not_passed() -> None:
@@ -166,10 +174,11 @@ def test_shared_files_in_different_waves() -> None:
 
 def test_load_tells_everything_at_once() -> None:
     """Mistakes of the document and reasons why it cannot run come together."""
-    text = document(["needs = [1]\nagent = 'x'\nretries = -1"])
+    text = document(["needs = [1]\nagent = 'x'\nretries = -1"]) + "\n# Wave 2\n"
     with pytest.raises(PlanError) as caught:
         load_plan(text.encode(), "p.md", AGENTS, None)
     assert len(caught.value.mistakes) == 3
+    assert ["is read as text" in str(doubt) for doubt in caught.value.warnings] == [True]
 
 
 def test_load_has_all_warnings() -> None:

@@ -118,6 +118,7 @@ def test_neither(level: int, text: str) -> None:
         (3, "Task A: a letter", "### Task N"),
         (3, "Task", "### Task N"),
         (4, "Wave 2: too deep", "two or three #"),
+        (1, "Wave 2: too high", "two or three #"),
     ],
 )
 def test_near_miss(level: int, text: str, cure: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 
 from kasmos.cli import probes
@@ -93,32 +91,6 @@ def test_programs_that_are_missing(tmp_path: Path) -> None:
         "tmux": Level.NOTE,
     }
     assert all(finding.cure for finding in findings)
-
-
-def test_tmux_that_is_too_old(tmp_path: Path) -> None:
-    """A tmux that is too old for the backend is a problem, with what to install."""
-    (tmp_path / "tmux").write_text("#!/bin/sh\necho tmux 3.1c\n")
-    (tmp_path / "tmux").chmod(0o755)
-    finding = list(probes.programs({"PATH": str(tmp_path)}))[-1]
-    assert (finding.level, finding.cure[:10]) == (Level.PROBLEM, "install it")
-    assert "3.1c" in finding.text
-
-
-def test_tmux_server(root: Path) -> None:
-    """The tmux server of a state root is shown with its sessions; one that is gone is noted; none is nothing."""
-    state = StateRoot(root)
-    environ = {"PATH": os.environ["PATH"]}
-    assert list(probes.tmux_server(state, environ)) == []
-    socket = root / "tmux" / "sock"
-    socket.parent.mkdir()
-    command = ["tmux", "-S", str(socket), "-f", "/dev/null"]
-    subprocess.run([*command, "new-session", "-d", "-s", "one"], check=True)
-    (finding,) = probes.tmux_server(state, environ)
-    assert "with 1 sessions" in finding.text
-    subprocess.run([*command, "kill-server"], check=True)
-    socket.touch()
-    (finding,) = probes.tmux_server(state, environ)
-    assert finding.level is Level.NOTE
 
 
 def test_state_root_that_cannot_be_made(tmp_path: Path) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kasmos.exceptions import BackendUnavailableError
@@ -67,27 +65,6 @@ def test_word_with_nul() -> None:
 def test_line_of_commands() -> None:
     """Commands on one line are parted by semicolons that stand alone; one in a word is only a character."""
     assert render_line(["a", "b;c"], ["d"]) == b'"a" "b;c" ; "d"\n'
-
-
-@settings(max_examples=15)
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0\n\r"), max_size=8), min_size=1, max_size=8))
-def test_tmux_reads_words_as_they_were(words: list[str]) -> None:
-    """A real tmux reads a quoted line as exactly the words it was made of."""
-    binary = shutil.which("tmux")
-    assert binary is not None
-    wanted = [word for word in words if word.isprintable() and "#" not in word]
-    lines = b"".join(render_line(["display-message", "-p", "x" + word]) for word in wanted)
-    socket = f"/tmp/kasmos-wire-{id(words)}"  # short: a socket's path
-    done = subprocess.run(
-        [binary, "-S", socket, "-f", "/dev/null", "-u", "-C", "new-session"],
-        input=lines + b'"kill-server"\n',
-        capture_output=True,
-        env={"PATH": "/bin:/usr/bin", "LC_ALL": "C.UTF-8"},
-        timeout=20,
-    )
-    Path(socket).unlink(missing_ok=True)
-    blocks = [item for item in ControlParser().feed(done.stdout) if isinstance(item, Block) and item.own]
-    assert [block.lines[0].decode() for block in blocks[: len(wanted)]] == ["x" + word for word in wanted]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -78,7 +79,8 @@ def start(root: Path) -> Iterator[Logger]:
         yield Logger(root, process, feed)
         feed.close()
         for child in children_of(process.pid):
-            os.kill(child.id.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it may be just ending
+                os.kill(child.id.pid, signal.SIGKILL)
         process.kill()
 
 
