@@ -154,6 +154,9 @@ async def _mark(response: Response) -> Response:
     response.headers["X-Kasmos-Api"] = API_REVISION
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers.setdefault("Cache-Control", "no-store")
+    if request.method == "OPTIONS":
+        # Nothing has no type.
+        response.headers.pop("Content-Type", None)
     has_body = request.content_length or "Transfer-Encoding" in request.headers
     if has_body and (response.status_code >= 400 or request.method in _SAFE_METHODS):
         # Maybe nobody has read the body, and then the server closes the connection: the client has to
