@@ -27,7 +27,7 @@ from kasmos.model.profile import AgentProfile, ExecutionMode, StopPolicy
 from kasmos.model.session import SessionSpec
 from kasmos.model.usage import Price
 from kasmos.model.view import RunView, SessionView, TaskView, World
-from kasmos.orchestration.assembly import Kitchen
+from kasmos.orchestration.kitchen import Kitchen
 from kasmos.orchestration.orchestrator import Accepted, LiveSessions, Orchestrator, open_orchestrator
 from kasmos.orchestration.treasury import Treasury
 from kasmos.sessions.protocol import Backend

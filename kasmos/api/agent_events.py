@@ -6,7 +6,7 @@ the session lives, has ended, or is in the hands of another supervisor by then.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quart import Response, request
 
@@ -23,9 +23,10 @@ from kasmos.daemon.access import Needs
 from kasmos.daemon.service import Service
 from kasmos.daemon.transcripts import TranscriptPiece, TranscriptReader, conclusion_wire
 from kasmos.exceptions import Mistake, RequestError
-from kasmos.harnesses.events import render_agent_event
-from kasmos.harnesses.placed import Place, PlacedEvent
 from kasmos.model.codec import encode
+
+if TYPE_CHECKING:
+    from kasmos.harnesses.placed import Place, PlacedEvent
 
 routes = Routes("agent_events")
 
@@ -88,6 +89,9 @@ async def _take(app: KasmosApp, reader: TranscriptReader, limit: int, wait: floa
 
 def read_place(text: str, query: Query) -> Place:
     """Where to go on; the beginning, if nothing is said."""
+    # Late, as all that a daemon does without until there is work.
+    from kasmos.harnesses.placed import Place
+
     try:
         return Place.parse(text) if text else Place()
     except ValueError:
@@ -97,6 +101,8 @@ def read_place(text: str, query: Query) -> Place:
 
 def event_line(session_id: str, placed: PlacedEvent) -> bytes:
     """One event with its place, as a JSON object."""
+    from kasmos.harnesses.events import render_agent_event
+
     head = {"type": "agent_event", "session_id": session_id, "offset": placed.offset, "cursor": str(placed.after)}
     return encode(head)[:-1] + b',"event":' + render_agent_event(placed.event) + b"}"
 

@@ -68,7 +68,8 @@ def _answer_of(body: dict[str, Any]) -> Answer:
         raise RequestError(400, "invalid_body", "the body is wrong", mistakes)
     if kind is AnswerKind.CHOOSE:
         return Answer(kind, option=body["option"] - 1)
-    return Answer(kind, body.get(takes, "") if takes is not None else "")
+    text = body.get(takes, "") if takes is not None else ""
+    return Answer(kind, text, own_words=kind is AnswerKind.DENY and bool(text))
 
 
 def who_asks() -> str:

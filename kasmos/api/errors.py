@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import attrs
-from quart import Response
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+from quart import Response, current_app
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
 from kasmos.exceptions import (
     BackendUnavailableError,
@@ -114,6 +114,8 @@ def _detail(error: HTTPException) -> str:
         return "there is nothing at this path; GET /docs and GET /openapi.json tell what there is"
     if isinstance(error, MethodNotAllowed):
         return f"this path knows {', '.join(sorted(error.valid_methods or ()))}"
+    if isinstance(error, RequestEntityTooLarge):
+        return f"a body has {current_app.config['MAX_CONTENT_LENGTH']} bytes at most"
     return error.description or error.name
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quart import Response
 
@@ -12,11 +12,13 @@ from kasmos import __version__
 from kasmos.api.access import Operation, Routes
 from kasmos.api.answers import JSON, answer
 from kasmos.api.app import API_REVISION, this_app
-from kasmos.api.documents import DOCUMENTS, Document
 from kasmos.api.errors import Problem
 from kasmos.api.questions import Query
 from kasmos.daemon.access import Needs
 from kasmos.model.codec import json_schemas
+
+if TYPE_CHECKING:
+    from kasmos.api.documents import Document
 
 routes = Routes("openapi")
 
@@ -43,6 +45,9 @@ async def get_docs() -> Response:
 
 def describe(operations: list[Operation]) -> dict[str, Any]:
     """Everything that can be asked, as an OpenAPI document."""
+    # Late: nobody may ever ask.
+    from kasmos.api.documents import DOCUMENTS
+
     documents = {(each.method, each.path): DOCUMENTS[each.method, each.path] for each in operations}
     kinds = tuple({kind: None for document in documents.values() for kind in document.kinds()} | {Problem: None})
     _, components = json_schemas(kinds, _REF)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 from quart import websocket
@@ -25,8 +25,10 @@ from kasmos.daemon.access import Needs
 from kasmos.daemon.service import Service
 from kasmos.daemon.transcripts import TranscriptReader
 from kasmos.exceptions import KasmosError, RequestError
-from kasmos.harnesses.placed import Place
 from kasmos.model.codec import CodecError, decode, encode
+
+if TYPE_CHECKING:
+    from kasmos.harnesses.placed import Place
 
 routes = Routes("ws")
 
@@ -186,6 +188,8 @@ def _named(said: dict[str, Any]) -> str:
 
 
 def _place(said: dict[str, Any]) -> Place:
+    from kasmos.harnesses.placed import Place
+
     try:
         return Place.parse(str(said["cursor"])) if said.get("cursor") else Place()
     except ValueError as error:

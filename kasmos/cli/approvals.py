@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 _WIDTH = 100
 """Cells of what is asked that are shown in a list."""
+_REASON_GOES = {
+    "": "; the reason is for the journal alone: its program takes a yes or no, and nothing with it",
+    "message": "; its protocol has no place for the reason, which goes as a message into its turn",
+    "turn": "; its protocol has no place for the reason, which goes as a message when this turn is over",
+    "input": "; its dialog has no place for the reason, which is typed into its input after it",
+}
+"""What is to be said of a reason, where it does not go with the answer."""
 
 
 def approval_ids(world: World) -> Iterable[tuple[str, str]]:
@@ -123,6 +130,8 @@ def _resolve(ctx: click.Context, approval: str, body: dict[str, Any]) -> None:
     subject = " ".join(part for part in (view["tool"], view["command"] or view["path"]) if part)
     what = f"{view['name']}: {subject or view['text'].strip().partition(chr(10))[0] or view['kind']}"
     said = f"{approval} {words.get(body['decision'], 'answered')} ({what})"
+    if "reason" in body:
+        said += _REASON_GOES.get(view["reason_goes"], "")
     if view["status"] != "delivered":
         said += "; the answer is recorded, and given as soon as the session takes it"
     from kasmos.cli.render.text import clean

@@ -9,8 +9,8 @@ import attrs
 import trio
 
 from kasmos import __version__
+from kasmos.cli.awaiting import first
 from kasmos.cli.errand import Errand, ending
-from kasmos.cli.supervise import first
 from kasmos.exceptions import ClientError, KasmosError, Mistake, RequestError
 from kasmos.model.view import RunState
 from kasmos.store.journal import read_world

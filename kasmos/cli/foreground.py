@@ -6,7 +6,6 @@ handed to that one and followed; if that one dies, this process takes over. Eith
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Iterable
@@ -15,9 +14,12 @@ from typing import NoReturn
 
 import trio
 
-from kasmos.cli.admission import check, complete_streams, read_document, require_writable, reset_dispositions
+import kasmos.supervision.child  # noqa: F401  # every run needs it: not in the middle of its first start
+from kasmos.cli.admission import check, read_document, require_writable
 from kasmos.cli.errand import Errand
 from kasmos.cli.follow import follow
+from kasmos.cli.garbage import settle
+from kasmos.cli.process import complete_streams, reset_dispositions
 from kasmos.cli.render import make_view
 from kasmos.cli.request import Place, Request, place_of
 from kasmos.cli.supervise import Supervising
@@ -54,8 +56,7 @@ def execute(place: Place, request: Request) -> int:
     )
     errand = Errand(place, request, document, view)
     errand.warn(warnings)
-    # All there is by now, classes and the plan, stays to the end: nothing of it is to be looked at for garbage again.
-    gc.freeze()
+    settle()  # classes and the plan stay to the end
     try:
         return trio.run(_main, errand, strict_exception_groups=True)
     except BaseExceptionGroup as group:

@@ -14,6 +14,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from kasmos.cli.garbage import look_rarely
+
 COMPLETE_VARIABLE = "_KAS_COMPLETE"
 
 OK, FAILED, USAGE, UNREACHABLE, REFUSED, BUG, INTERRUPTED = 0, 1, 2, 3, 4, 70, 130
@@ -142,6 +144,7 @@ def cli(project: str | None, state_root: str | None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `kas`, and exit with its code. The entry point of the `kas` script."""
+    look_rarely()
     try:
         code = _run(arguments)
     except KeyboardInterrupt:

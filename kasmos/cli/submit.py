@@ -34,7 +34,7 @@ CURE = "start one with `kas daemon start`, or hand the task to a `kas run` that 
 @click.option("--continue", "continues", metavar="TASK", help="Go on with that task's conversation, where it was.")
 @click.option("--wait", is_flag=True, help="Wait until it has ended; exit with 0 only if it succeeded.")
 @click.option("-f", "--follow", is_flag=True, help="Print what it writes until it has ended; as --wait.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: the answer, the task, or with --follow its events.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: the answer; with --wait or --follow its events.")
 @click.pass_context
 def submit(ctx: click.Context, /, prompt: str, wait: bool, follow: bool, as_json: bool, **said: Any) -> None:
     """Hand in PROMPT (`-` reads it from stdin) as a task of its own, and print the task's id.

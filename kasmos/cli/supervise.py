@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
 import trio
 
+from kasmos.cli.awaiting import first
 from kasmos.cli.errand import Errand, continuing, ending, trying_again
 from kasmos.config.schema import Config
 from kasmos.exceptions import KasmosError
@@ -262,15 +263,3 @@ class Supervising:
                 lines = [line for line in text.splitlines() if line.strip()]
                 tails[session.spec.id] = lines[-1] if lines else ""
         return tails
-
-
-async def first(*waits: Callable[[], Awaitable[None]]) -> None:
-    """Wait until one of these returns."""
-    async with trio.open_nursery() as nursery:
-
-        async def run(wait: Callable[[], Awaitable[None]]) -> None:
-            await wait()
-            nursery.cancel_scope.cancel()
-
-        for wait in waits:
-            nursery.start_soon(run, wait)

@@ -12,6 +12,7 @@ import attrs
 import click
 
 from kasmos.cli.context import Place, complete, note, place_of, put, say, task_ids
+from kasmos.cli.render.text import clean
 
 if TYPE_CHECKING:
     from kasmos.client.sync import Supervisor
@@ -61,6 +62,7 @@ class _Place:
     session: str = ""
     offset: int = 0
     outcome: str | None = None
+    why: str = ""
 
 
 def follow_task(place: Place, task_id: str, cursor: int, *, output: bool, as_json: bool) -> int:
@@ -86,7 +88,8 @@ def follow_task(place: Place, task_id: str, cursor: int, *, output: bool, as_jso
             # It broke off: where we are is known, and whoever comes next goes on from there.
             continue
     if not as_json:
-        note(f"task {task_id} {so_far.outcome.replace('_', ' ')}")
+        why = f": {clean(so_far.why)}" if so_far.outcome != "succeeded" else ""
+        note(f"task {task_id} {so_far.outcome.replace('_', ' ')}{why}")
     return 0 if so_far.outcome == "succeeded" else 1
 
 
@@ -119,4 +122,4 @@ def _take(line: dict[str, Any], so_far: _Place, *, output: bool, as_json: bool) 
     elif kind == "output" and output:
         put(line["text"].encode("utf-8", "replace"))
     if kind == "task_ended":
-        so_far.outcome = line["outcome"]
+        so_far.outcome, so_far.why = line["outcome"], line["cause"]["message"]

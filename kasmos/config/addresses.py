@@ -9,13 +9,14 @@ import attrs
 
 from kasmos.config.kinds import Plain, Problem, WrongValueError, wrong
 from kasmos.config.messages import show, split_words
+from kasmos.model.value import frozen
 from kasmos.model.wording import name_kind
 
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(?P<port>[0-9]{1,5})")
 _CURE = 'such as "127.0.0.1:7878" or "[::1]:7878"'
 
 
-@attrs.frozen
+@frozen
 class Address(Plain):
     """One address to listen on; port 0 is any that is free."""
 
@@ -34,7 +35,7 @@ class Address(Plain):
         }
 
 
-@attrs.frozen
+@frozen
 class Addresses:
     """Addresses to listen on: a text, or a list of them."""
 

@@ -131,6 +131,7 @@ class _Agent:
             accept=tuple(map(Shortfall, self._get("accept"))),
             when_done=self._get("when_done"),
             exit_grace=self._get("exit_grace"),
+            handshake_timeout=self._get("handshake_timeout"),
         )
         self._judge_placeholders(profile)
         return profile

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import attrs
-
 from kasmos.config.addresses import Address, Addresses
 from kasmos.config.kinds import (
     LARGEST_INTEGER,
@@ -41,11 +39,12 @@ from kasmos.model.profile import (
 )
 from kasmos.model.session import CgroupUse
 from kasmos.model.usage import Shortfall
+from kasmos.model.value import frozen
 
 Path = tuple[str, ...]
 
 
-@attrs.frozen
+@frozen
 class Key:
     """One key that can be set."""
 
@@ -69,7 +68,7 @@ class Key:
     """What a former key is read as."""
 
 
-@attrs.frozen
+@frozen
 class Table:
     """One table of keys."""
 
@@ -458,6 +457,12 @@ KEYS: tuple[Key, ...] = (
         Duration(),
         "How long it may stay in silence after it has said that it is done; then it is stopped, and has succeeded.",
         "30s",
+    ),
+    Key(
+        (*AGENT, "handshake_timeout"),
+        Duration(),
+        "How long a program that is asked over its protocol may keep silent until it has opened its session.",
+        "2m",
     ),
     Key(
         (*AGENT, "model"),

@@ -12,10 +12,9 @@ import re
 from collections.abc import Iterable
 from typing import Any, NoReturn, Protocol, TypeGuard
 
-import attrs
-
 from kasmos.config.messages import guess, one_of, show, without_quotes
 from kasmos.model import units
+from kasmos.model.value import frozen
 from kasmos.model.wording import name_kind
 
 LONGEST_DURATION = 366 * 86400.0
@@ -24,7 +23,7 @@ LARGEST_INTEGER = 2**63 - 1
 """What TOML promises to carry."""
 
 
-@attrs.frozen
+@frozen
 class Problem:
     """One thing that is wrong with a value; `suffix` tells which part of it, such as `[2]`."""
 
@@ -70,7 +69,7 @@ class Plain:
         return text
 
 
-@attrs.frozen
+@frozen
 class Text(Plain):
     """Text that is not empty."""
 
@@ -96,7 +95,7 @@ class Text(Plain):
         return {"type": "string", **({} if self.empty else {"minLength": 1}), **pattern}
 
 
-@attrs.frozen
+@frozen
 class Anything(Plain):
     """Any value at all."""
 
@@ -107,7 +106,7 @@ class Anything(Plain):
         return {}
 
 
-@attrs.frozen
+@frozen
 class Flag:
     """`true` or `false`."""
 
@@ -123,7 +122,7 @@ class Flag:
         return {"type": "boolean"}
 
 
-@attrs.frozen
+@frozen
 class Whole:
     """A whole number within bounds."""
 
@@ -143,7 +142,7 @@ class Whole:
         return {"type": "integer", "minimum": self.least, "maximum": self.most}
 
 
-@attrs.frozen
+@frozen
 class Number:
     """A number within bounds."""
 
@@ -163,7 +162,7 @@ class Number:
         return {"type": "number", "minimum": self.least, "maximum": self.most}
 
 
-@attrs.frozen
+@frozen
 class Duration:
     """A length of time: a number of seconds, or text with units."""
 
@@ -190,7 +189,7 @@ class Duration:
         return {"anyOf": [number, {"type": "string", "pattern": units.DURATION_PATTERN}]}
 
 
-@attrs.frozen
+@frozen
 class Size:
     """A number of bytes: a whole number, or text with a unit."""
 
@@ -222,7 +221,7 @@ class Size:
         return {"anyOf": [number, {"type": "string", "pattern": units.SIZE_PATTERN}, *words]}
 
 
-@attrs.frozen
+@frozen
 class Count:
     """A whole number that may also be `"unlimited"`, which is read as -1."""
 
@@ -242,7 +241,7 @@ class Count:
         return {"anyOf": [number, {"const": "unlimited"}]}
 
 
-@attrs.frozen
+@frozen
 class Choice(Plain):
     """One of a few words."""
 
@@ -258,7 +257,7 @@ class Choice(Plain):
         return {"enum": [str(word) for word in self.words]}
 
 
-@attrs.frozen
+@frozen
 class Signal(Plain):
     """A signal that asks a program to end, with or without `SIG`."""
 

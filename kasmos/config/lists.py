@@ -10,10 +10,11 @@ import attrs
 
 from kasmos.config.kinds import Plain, Problem, Text, WrongValueError, wrong
 from kasmos.config.messages import as_list, guess, show, split_words
+from kasmos.model.value import frozen
 from kasmos.model.wording import name_kind
 
 
-@attrs.frozen
+@frozen
 class Words:
     """A list of texts."""
 
@@ -41,7 +42,7 @@ class Words:
         return {"type": "array", "items": self.item.schema()}
 
 
-@attrs.frozen
+@frozen
 class Command:
     """A program and its leading arguments: a shell-style text, or a list."""
 
@@ -68,7 +69,7 @@ class Command:
         return {"anyOf": [{"type": "string", "minLength": 1}, words]}
 
 
-@attrs.frozen
+@frozen
 class WordOrWords(Plain):
     """One of a few words, or a list of names; `make` turns either into the value."""
 

@@ -19,6 +19,7 @@ from kasmos.config.origin import Origin, OriginKind, Setting
 from kasmos.config.schema import Config
 from kasmos.exceptions import ConfigError, Mistake
 from kasmos.model.located import TomlSyntaxError, read_toml
+from kasmos.model.value import frozen
 from kasmos.model.wording import did_you_mean
 
 __all__ = [
@@ -39,7 +40,7 @@ _HEADER = re.compile(r"^[ \t]*\[", re.MULTILINE)
 _STATE_ROOT_LINE = re.compile(r"^[ \t]*state_root[ \t]*=.*$", re.MULTILINE)
 
 
-@attrs.frozen
+@frozen
 class Loaded:
     """A valid configuration, and how it came about."""
 
@@ -112,7 +113,7 @@ def with_flags(config: Config, flags: Mapping[str, object]) -> Config:
     return attrs.evolve(config, orchestration=attrs.evolve(config.orchestration, **changes))
 
 
-@attrs.frozen
+@frozen
 class StateRootSetting:
     """What a configuration says about the state root, whatever else it says."""
 
@@ -142,7 +143,7 @@ def read_state_root(project: Path, *, environ: Mapping[str, str], user_dir: Path
     return StateRootSetting(None if said is None else str(said.value), len(_in_order(layers)))
 
 
-@attrs.frozen
+@frozen
 class _Layers:
     settings: Settings
     findings: Findings

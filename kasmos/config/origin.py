@@ -6,6 +6,8 @@ import enum
 
 import attrs
 
+from kasmos.model.value import frozen
+
 
 class OriginKind(enum.StrEnum):
     """The layers of a configuration, lowest first."""
@@ -16,7 +18,7 @@ class OriginKind(enum.StrEnum):
     FLAG = "flag"
 
 
-@attrs.frozen
+@frozen
 class Origin:
     """Who said it: a file (and the line), a variable, a flag, or nobody."""
 
@@ -32,7 +34,7 @@ class Origin:
         return self.name if self.line is None else f"{self.name}:{self.line}"
 
 
-@attrs.frozen
+@frozen
 class Setting:
     """One value that was said."""
 

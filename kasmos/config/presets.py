@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import attrs
+from kasmos.model.value import frozen
 
 
-@attrs.frozen
+@frozen
 class Preset:
     """A ready profile; its name is its program's."""
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import attrs
 
 from kasmos.config.schema import Config
+from kasmos.model.value import frozen
 
 _FIXED_DAEMON = (
     "listen",
@@ -26,7 +27,7 @@ _FIXED_DAEMON = (
 """Keys of `[daemon]` that are looked at once, when it starts. (Token *files* are read again when they change.)"""
 
 
-@attrs.frozen
+@frozen
 class Change:
     """A configuration that takes another's place."""
 

@@ -10,6 +10,7 @@ import attrs
 from kasmos.config.kinds import Plain, Problem, WrongValueError, wrong
 from kasmos.config.messages import guess, one_of
 from kasmos.model.approval import Decision, Rule
+from kasmos.model.value import frozen
 from kasmos.model.wording import name_kind
 
 _DECISIONS = tuple(str(word) for word in Decision)
@@ -18,7 +19,7 @@ _KEYS = (*_DECISIONS, *_CONDITIONS, "name")
 EXAMPLE = '[{ allow = "Bash", command = "git log *" }, { deny = "*", path = ".env" }]'
 
 
-@attrs.frozen
+@frozen
 class Rules(Plain):
     """A list of tables: what is allowed, denied or asked, each for a tool and perhaps a command or a path."""
 

@@ -13,9 +13,10 @@ from kasmos.model.plan import OnFailure, RunSettings
 from kasmos.model.profile import AgentProfile
 from kasmos.model.session import CgroupUse
 from kasmos.model.usage import Price
+from kasmos.model.value import frozen
 
 
-@attrs.frozen
+@frozen
 class Orchestration:
     """How runs go, where neither the plan nor the command line says otherwise."""
 
@@ -32,7 +33,7 @@ class Orchestration:
     cgroups: CgroupUse = CgroupUse.DELEGATED
 
 
-@attrs.frozen
+@frozen
 class Logs:
     """What is kept of what programs write."""
 
@@ -74,7 +75,7 @@ class LogLevel(enum.StrEnum):
     ERROR = "error"
 
 
-@attrs.frozen
+@frozen
 class Daemon:
     """How the daemon is reached, what it takes on, and how it leaves."""
 
@@ -99,7 +100,7 @@ class Daemon:
     log_level: LogLevel = LogLevel.INFO
 
 
-@attrs.frozen
+@frozen
 class Retention:
     """How long what is over is kept."""
 
@@ -109,7 +110,7 @@ class Retention:
     """Ended ones, the newest."""
 
 
-@attrs.frozen
+@frozen
 class Config:
     """The whole configuration, valid in itself."""
 

@@ -11,6 +11,7 @@ import enum
 import hashlib
 import hmac
 import ipaddress
+import math
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -21,6 +22,7 @@ import attrs
 from kasmos.config.addresses import split_address
 from kasmos.config.schema import AuthMode, Daemon
 from kasmos.exceptions import ConfigError, Mistake, RequestError
+from kasmos.model.value import frozen
 
 ATTEMPTS = 10
 """Failed attempts of one address within `WINDOW` after which it is not listened to until the window is over."""
@@ -48,7 +50,7 @@ class Needs(enum.StrEnum):
     ADMIN = "admin"
 
 
-@attrs.frozen
+@frozen
 class TokenSource:
     """A token, or the file that has it. A file is read again when it has changed."""
 
@@ -59,7 +61,7 @@ class TokenSource:
         return self.value is not None or self.path is not None
 
 
-@attrs.frozen
+@frozen
 class AccessPolicy:
     """What holds for clients over TCP."""
 
@@ -201,7 +203,7 @@ class _Attempts:
     count: int = 0
 
 
-@attrs.frozen
+@frozen
 class Refusal:
     """A failed attempt that is worth a record: the first of an address, and the last that is listened to."""
 
@@ -238,17 +240,21 @@ class Guard:
         self._judge_host(header)
         if needs is Needs.NOTHING or not self._policy.needs_token:
             return
-        if self._is_shut_out(address, now):
-            raise RequestError(429, "too_many_attempts", "too many failed attempts: try again in a minute")
+        if (seconds := self._shut_out_for(address, now)) > 0:
+            detail = f"too many wrong tokens from this address: try again in {seconds:.0f} s"
+            raise RequestError(429, "too_many_attempts", detail, retry_after=math.ceil(seconds))
         scheme, _, token = (header("Authorization") or "").partition(" ")
         digest = _digest(token.strip() if scheme.lower() == "bearer" else "")
         assert digest is not None
         admin, readonly = self._admin.matches(digest), self._readonly.matches(digest)
-        if admin or (readonly and needs is Needs.READ):
+        if (admin and not readonly) or (readonly and needs is Needs.READ):
             return
+        if admin and readonly:
+            # One of their files has been given the other's token: whoever has that may not do more for it.
+            raise RequestError(403, "read_only", "both tokens are the same at present: they are for reading only")
         if readonly:
             raise RequestError(403, "read_only", "this token is for reading only")
-        self._failed(address, "wrong token" if token else "no token", now)
+        self._failed(address, now, guessed=bool(token))
         raise RequestError(401, "unauthorized", "a token is needed: Authorization: Bearer TOKEN")
 
     def _judge_host(self, header: Header) -> None:
@@ -262,21 +268,27 @@ class Guard:
         if origin is None and (header("Sec-Fetch-Site") or "none") not in ("none", "same-origin"):
             raise RequestError(403, "forbidden_origin", "web pages of other sites may not ask")
 
-    def _is_shut_out(self, address: str, now: float) -> bool:
+    def _shut_out_for(self, address: str, now: float) -> float:
+        """Seconds for which an address is not listened to; none, if it is."""
         found = self._attempts.get(address)
         if found is not None and now - found.since > WINDOW:
             del self._attempts[address]
-            return False
-        return found is not None and found.count >= ATTEMPTS
+            return 0.0
+        shut_out = found is not None and found.count >= ATTEMPTS
+        return max(1.0, found.since + WINDOW - now) if shut_out and found is not None else 0.0
 
-    def _failed(self, address: str, reason: str, now: float) -> None:
+    def _failed(self, address: str, now: float, *, guessed: bool) -> None:
+        """Count an attempt. Who brings no token guesses none, and shuts nobody at the same address out."""
         self.failures += 1
+        first = address not in self._attempts
         if address not in self._attempts and len(self._attempts) >= MAX_ADDRESSES:
             del self._attempts[next(iter(self._attempts))]
         attempts = self._attempts.setdefault(address, _Attempts(now))
-        attempts.count += 1
-        if attempts.count in (1, ATTEMPTS):
-            self.news.append(Refusal(address, reason, attempts.count))
+        attempts.count += guessed
+        if guessed and attempts.count in (1, ATTEMPTS):
+            self.news.append(Refusal(address, "wrong token", attempts.count))
+        elif first:
+            self.news.append(Refusal(address, "no token", 1))
 
 
 def _host_of(host: str) -> str:

@@ -10,7 +10,6 @@ import attrs
 
 from kasmos.config.schema import Config
 from kasmos.model.profile import AgentProfile
-from kasmos.plans import takes_model
 from kasmos.sessions.environment import child_environment
 
 
@@ -40,6 +39,8 @@ def describe_agents(config: Config, environ: Mapping[str, str], project: str) ->
 
 
 def _describe(profile: AgentProfile, environ: Mapping[str, str], project: str, default: str | None) -> AgentWire:
+    from kasmos.plans import takes_model
+
     program = profile.program[0]
     env = child_environment(environ, env_pass=profile.env_pass, env=profile.env, own={})
     if "/" in program:

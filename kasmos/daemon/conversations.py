@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 
 import trio
 
-from kasmos.harnesses.catalog import find_harness
-from kasmos.harnesses.parser import TranscriptParser
 from kasmos.model.session import SessionKind
 from kasmos.model.view import SessionView, TaskView
 from kasmos.sessions.protocol import OutputChunk
@@ -45,6 +43,9 @@ async def told_conversation(session: SessionView, read: ReadEnded) -> str:
 
 
 def _told(session: SessionView, read: ReadEnded) -> str:
+    from kasmos.harnesses.catalog import find_harness
+    from kasmos.harnesses.parser import TranscriptParser
+
     facts = find_harness(session.harness) if session.harness else None
     if facts is None:
         return ""

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from kasmos.daemon.conversations import told_conversation
 from kasmos.daemon.terms import OrchestratorLike, Surroundings
 from kasmos.exceptions import RequestError
-from kasmos.harnesses.equip import equip_attended, harness_of
 from kasmos.model.profile import AgentProfile, ExecutionMode
 from kasmos.model.session import SessionKind
 from kasmos.model.takeover import HandBack, TakeoverPhase
@@ -150,6 +149,8 @@ class Handover:
 
 def cannot_attach(profile: AgentProfile) -> str:
     """Why the conversations of an agent cannot be opened in a terminal; nothing if they can."""
+    from kasmos.harnesses.equip import equip_attended, harness_of
+
     if equip_attended(profile, "id") is not None:
         return ""
     facts = harness_of(profile)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Awaitable, Callable
 
-import attrs
 import trio
 
 from kasmos.exceptions import JournalCorruptError, RequestError, StoreError
+from kasmos.model.value import frozen
 
 PROBE_TIMEOUT = 5.0
 """Seconds within which a journal that is well has written."""
@@ -30,7 +30,7 @@ class Phase(enum.StrEnum):
     STOPPING = "stopping"
 
 
-@attrs.frozen
+@frozen
 class StopOrder:
     """How to leave."""
 
@@ -43,7 +43,7 @@ class StopOrder:
     reason: str = "requested"
 
 
-@attrs.frozen
+@frozen
 class Reloaded:
     """What a reload of the configuration came to."""
 
@@ -54,7 +54,7 @@ class Reloaded:
     warnings: tuple[str, ...] = ()
 
 
-@attrs.frozen
+@frozen
 class Exposition:
     """What is counted, for whoever collects it."""
 
@@ -127,7 +127,7 @@ class Life:
         return await self._reload()
 
 
-@attrs.frozen
+@frozen
 class Verdict:
     """Whether a supervisor is well."""
 

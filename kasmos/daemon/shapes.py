@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import attrs
-
 from kasmos.exceptions import Mistake
 from kasmos.model.approval import Answer, Option
 from kasmos.model.session import Leftover
+from kasmos.model.value import frozen
 
 
-@attrs.frozen
+@frozen
 class ExitWire:
     """How a program ended: a code, a signal, or neither (unknown)."""
 
@@ -26,7 +25,7 @@ class ExitWire:
     text: str
 
 
-@attrs.frozen
+@frozen
 class CauseWire:
     """Why a task ended as it did."""
 
@@ -40,7 +39,7 @@ class CauseWire:
     tail: str
 
 
-@attrs.frozen
+@frozen
 class SessionWire:
     """One session."""
 
@@ -87,7 +86,7 @@ class SessionWire:
     """Whether it is a headless task's conversation in a terminal, for the person who took it over."""
 
 
-@attrs.frozen
+@frozen
 class FailureWire:
     """What an agent's program failed by, in its own words."""
 
@@ -99,7 +98,7 @@ class FailureWire:
     status: int | None
 
 
-@attrs.frozen
+@frozen
 class ConclusionWire:
     """What an agent's program said of its own end."""
 
@@ -110,7 +109,7 @@ class ConclusionWire:
     model: str | None
 
 
-@attrs.frozen
+@frozen
 class ApprovalWire:
     """Something that a session asks, and what became of it."""
 
@@ -138,9 +137,11 @@ class ApprovalWire:
     settled_at: str | None
     more_paths: tuple[str, ...] = ()
     """Further files that the same yes is for."""
+    reason_goes: str = ""
+    """How a person's reason for a no reaches the program: `answer`, `message`, `turn`, `input`, or not at all."""
 
 
-@attrs.frozen
+@frozen
 class TakeoverWire:
     """A person has a headless task's conversation, or is to have it."""
 
@@ -153,7 +154,7 @@ class TakeoverWire:
     conversation: str
 
 
-@attrs.frozen
+@frozen
 class TaskWire:
     """One task of a run."""
 
@@ -188,7 +189,7 @@ class TaskWire:
     """The person who has its conversation, or is to have it."""
 
 
-@attrs.frozen
+@frozen
 class TaskSubmittedWire:
     """The answer to a task that was handed in."""
 
@@ -201,7 +202,7 @@ class TaskSubmittedWire:
     warnings: tuple[Mistake, ...]
 
 
-@attrs.frozen
+@frozen
 class WaveWire:
     """One wave of a run."""
 
@@ -211,7 +212,7 @@ class WaveWire:
     tasks: tuple[str, ...]
 
 
-@attrs.frozen
+@frozen
 class RunWire:
     """One run, without its tasks."""
 
@@ -239,7 +240,7 @@ class RunWire:
     """Journal number of the newest event about it."""
 
 
-@attrs.frozen
+@frozen
 class RunDetailWire:
     """One run with its tasks."""
 
@@ -247,7 +248,7 @@ class RunDetailWire:
     tasks: tuple[TaskWire, ...]
 
 
-@attrs.frozen
+@frozen
 class Attention:
     """Something that a person should look at."""
 
@@ -256,7 +257,7 @@ class Attention:
     message: str
 
 
-@attrs.frozen
+@frozen
 class StatusWire:
     """The snapshot for pollers."""
 

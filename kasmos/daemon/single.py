@@ -11,12 +11,9 @@ import attrs
 
 from kasmos.config.schema import Config
 from kasmos.exceptions import Mistake, PlanError
-from kasmos.harnesses.equip import equip, harness_of
 from kasmos.model.codec import encode
 from kasmos.model.plan import Check, Plan, PlanTask, RunSettings, Wave
 from kasmos.model.profile import AgentProfile
-from kasmos.orchestration.assembly import refusals
-from kasmos.plans import compile_task, takes_model
 
 TITLE_LENGTH = 80
 
@@ -72,6 +69,9 @@ def prepare_task(
         project: the directory tasks run in.
         conversation: the program's conversation that it goes on with; empty for a new one.
     """
+    from kasmos.harnesses.equip import equip, harness_of
+    from kasmos.plans import takes_model
+
     settings = config.run_settings()
     mistakes: list[Mistake] = []
     warnings: list[Mistake] = []
@@ -129,11 +129,15 @@ def _profile(
 
 
 def _refusals(profile: AgentProfile, task: PlanTask) -> list[Mistake]:
+    from kasmos.orchestration.assembly import refusals
+
     return refusals({profile.name: profile}, [profile.name], os.environ, env=task.env)
 
 
 def _not_runnable(task: PlanTask, profile: AgentProfile) -> list[Mistake]:
     """Why no command comes of it."""
+    from kasmos.plans import compile_task
+
     try:
         compile_task(Plan(waves=(Wave(1, (task,)),)), task, profile, peers=0)
     except PlanError as error:

@@ -11,6 +11,7 @@ import attrs
 
 from kasmos.model.codec import format_instant
 from kasmos.model.usage import Figure, Tally
+from kasmos.model.value import frozen
 from kasmos.model.view import AccountView, World, public_task_id
 from kasmos.orchestration.accounts import parked_now
 
@@ -18,7 +19,7 @@ GROUPS = ("session", "task", "run", "agent", "account", "day")
 """By what sums can be made."""
 
 
-@attrs.frozen
+@frozen
 class FigureWire:
     """A sum. Where parts of it are unknown it is at least so much."""
 
@@ -31,7 +32,7 @@ class FigureWire:
     """How many sessions' parts are unknown."""
 
 
-@attrs.frozen
+@frozen
 class TallyWire:
     """What was used by one session, task, run, agent or account, or on one day."""
 
@@ -49,7 +50,7 @@ class TallyWire:
     seconds: float
 
 
-@attrs.frozen
+@frozen
 class UsageWire:
     """What was used, and by what it is divided."""
 
@@ -59,7 +60,7 @@ class UsageWire:
     total: TallyWire
 
 
-@attrs.frozen
+@frozen
 class AccountWire:
     """An account, and whether anything is started on it."""
 

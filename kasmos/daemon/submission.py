@@ -10,12 +10,9 @@ import attrs
 from kasmos.config.schema import Config
 from kasmos.daemon.terms import STDIN, RunOverrides
 from kasmos.exceptions import ConfigError, Mistake, PlanError
-from kasmos.harnesses.equip import equip_all
 from kasmos.model.plan import Plan, RunSettings
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.view import RunView
-from kasmos.orchestration.assembly import refusals
-from kasmos.plans import load_plan
 
 _SETTINGS = {
     "agent": "default_agent",
@@ -45,6 +42,11 @@ def prepare_run(document: bytes, source: str, overrides: RunOverrides, config: C
         PlanError: the document is wrong, or its programs would be refused.
         ConfigError: an override is wrong.
     """
+    # Late, as all that a daemon does without until there is work.
+    from kasmos.harnesses.equip import equip_all
+    from kasmos.orchestration.assembly import refusals
+    from kasmos.plans import load_plan
+
     settings = config.run_settings()
     if overrides.mode is not None:
         settings = attrs.evolve(settings, execution_mode=_mode(overrides.mode))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -13,11 +14,12 @@ from kasmos.daemon.terms import OrchestratorLike
 from kasmos.exceptions import InteractiveOnlyError, Mistake, RequestError, SessionClosedError
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.view import SessionView
-from kasmos.screens import Tried, Verdict, examine
 from kasmos.sessions.protocol import ExecutionSession, TerminalSession
-from kasmos.supervision.delivery import Order
-from kasmos.supervision.terminal import Terminal, screen_of
-from kasmos.supervision.typist import BUSY_PATIENCE, Delivered, Typist
+
+if TYPE_CHECKING:
+    from kasmos.screens import Tried, Verdict
+    from kasmos.supervision.terminal import Terminal
+    from kasmos.supervision.typist import Delivered
 
 LARGEST = 2000
 """Columns or rows of a terminal."""
@@ -163,6 +165,9 @@ class Terminals:
 
     async def explain(self, name: str) -> tuple[Verdict, tuple[Tried, ...]]:
         """Which state a session's screen shows, and what every rule saw."""
+        from kasmos.screens import examine
+        from kasmos.supervision.terminal import screen_of
+
         terminal = self._watched(name)
         await terminal.look()
         assert terminal.picture is not None
@@ -186,6 +191,9 @@ class Terminals:
 
         Cancellation: it may have been typed, and not submitted.
         """
+        from kasmos.supervision.delivery import Order
+        from kasmos.supervision.typist import BUSY_PATIENCE, Typist
+
         terminal = self._watched(name)
         if not text:
             if enter:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
@@ -14,11 +14,14 @@ from kasmos.model.approval import Answer
 from kasmos.model.event import Event
 from kasmos.model.plan import Plan, RunSettings
 from kasmos.model.takeover import HandBack
+from kasmos.model.value import frozen
 from kasmos.model.view import ApprovalView, SessionView, World
 from kasmos.orchestration.budgets import Shortage
 from kasmos.orchestration.intake import TaskAccepted, TaskSubmission
 from kasmos.sessions.protocol import ExecutionSession, OutputChunk
-from kasmos.supervision.terminal import Terminal
+
+if TYPE_CHECKING:
+    from kasmos.supervision.terminal import Terminal
 
 STDIN = "-"
 """The source of a plan that came from no file."""
@@ -125,7 +128,7 @@ def _soon(shortage: Shortage) -> int:
     return 60
 
 
-@attrs.frozen
+@frozen
 class Surroundings:
     """What the service is given by the composition root."""
 
@@ -155,7 +158,7 @@ class Surroundings:
     """The supervisor's own environment."""
 
 
-@attrs.frozen
+@frozen
 class RunOverrides:
     """What a submission sets for its run only, above the configuration. None leaves it alone."""
 
@@ -176,7 +179,7 @@ class RunOverrides:
         return {key: value for key, value in pairs.items() if value is not None}
 
 
-@attrs.frozen
+@frozen
 class Submitted:
     """The answer to a submission."""
 
@@ -188,7 +191,7 @@ class Submitted:
     warnings: tuple[Mistake, ...]
 
 
-@attrs.frozen
+@frozen
 class Output:
     """A piece of a session's output, and whether more can follow."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -16,13 +17,12 @@ import trio
 from kasmos.daemon.reading import OutputReader, ahead
 from kasmos.daemon.shapes import ConclusionWire, FailureWire
 from kasmos.exceptions import RequestError
-from kasmos.harnesses.catalog import find_harness
-from kasmos.harnesses.facts import Facts
-from kasmos.harnesses.parser import TranscriptParser
-from kasmos.harnesses.placed import Place, PlacedEvent, PlacedTranscript
-from kasmos.harnesses.zones import zone_of_name
 from kasmos.model.codec import format_instant
 from kasmos.model.view import SessionView
+
+if TYPE_CHECKING:
+    from kasmos.harnesses.facts import Facts
+    from kasmos.harnesses.placed import Place, PlacedEvent
 
 PIECE = 65_536
 """Bytes that are read and understood at once: others have their turn after each."""
@@ -57,6 +57,10 @@ class TranscriptReader:
     """
 
     def __init__(self, session: SessionView, facts: Facts, output: OutputReader, place: Place) -> None:
+        from kasmos.harnesses.parser import TranscriptParser
+        from kasmos.harnesses.placed import PlacedTranscript
+        from kasmos.harnesses.zones import zone_of_name
+
         self.session_id = session.id
         self._session = session
         self._output = output
@@ -151,6 +155,8 @@ def facts_of(session: SessionView) -> Facts:
     Raises:
         RequestError: 409 `no_agent_events` if it is not.
     """
+    from kasmos.harnesses.catalog import find_harness
+
     facts = find_harness(session.harness) if session.harness else None
     if facts is not None:
         return facts

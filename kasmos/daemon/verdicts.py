@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kasmos.screens import Tried, Verdict
+if TYPE_CHECKING:
+    from kasmos.screens import Tried, Verdict
 
 
 def verdict_value(verdict: Verdict) -> dict[str, Any]:

@@ -175,6 +175,7 @@ def approval_wire(world: World, view: ApprovalView) -> ApprovalWire:
         resolved_at=_instant(view.resolved_at),
         settled_at=_instant(view.settled_at),
         more_paths=view.ask.more_paths,
+        reason_goes=view.ask.reason_goes.value,
     )
 
 

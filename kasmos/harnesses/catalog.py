@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 
 from kasmos.exceptions import ConfigError, Mistake
-from kasmos.harnesses.facts import BUILT_IN, OWN, Facts, load_facts
+from kasmos.harnesses.facts import BUILT_IN, OWN, Facts, load_facts, names_of
 
 GROUP = "kasmos.harnesses"
 """Entry points by which third parties add harnesses: each names a `Facts`, or a function that gives one."""
@@ -90,10 +90,13 @@ def recognise(program: Sequence[str]) -> Facts:
 @functools.lru_cache(maxsize=256)
 def _recognise(program: tuple[str, ...]) -> Facts:
     for word in _candidates(program):
-        for name in harness_names():
-            facts = find_harness(name)
-            if facts is not None and _is_of(word, facts):
-                return facts
+        others = _third_parties()
+        for name in BUILT_IN:
+            if _is_named(word, *names_of(name)):
+                return load_facts(name)
+        for name in sorted(others):
+            if _is_of(word, others[name]):
+                return others[name]
     return load_facts("generic")
 
 
@@ -138,14 +141,18 @@ def _basename(word: str) -> str:
 
 
 def _is_of(word: str, facts: Facts) -> bool:
+    return _is_named(word, facts.programs, facts.packages)
+
+
+def _is_named(word: str, programs: Collection[str], packages: Collection[str]) -> bool:
     package = word
     if word.rfind("@") > 0:
         package = word[: word.rfind("@")]
-    if package.split("==")[0] in facts.packages:
+    if package.split("==")[0] in packages:
         return True
     name = _basename(word)
     stem = name.removesuffix(".js").removesuffix(".mjs").removesuffix(".cmd").removesuffix(".exe")
-    if name in facts.programs or stem in facts.programs:
+    if name in programs or stem in programs:
         return True
     # node .../@openai/codex/bin/cli.js
-    return any(f"/{one}/" in word for one in facts.packages)
+    return any(f"/{one}/" in word for one in packages)

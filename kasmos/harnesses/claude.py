@@ -1,4 +1,4 @@
-"""The stream of Claude Code, and of Qwen Code, which speaks alike.
+"""The stream of Claude Code. `qwen` has that of Qwen Code, which speaks alike, `claude_usage` what both count.
 
 Traps: the usage of an `assistant` line is the value at its start and is repeated for every block of one message, so it
 is never summed; in a process of several turns `usage` counts the turn, `total_cost_usd` and `modelUsage` the process;
@@ -12,11 +12,11 @@ from typing import Any
 
 import attrs
 
+from kasmos.harnesses.claude_usage import MAX_OPEN, Messages, total_of, usage_of, usage_of_model, with_cost
 from kasmos.harnesses.conclusion import Usage, UsageSource
 from kasmos.harnesses.dialect import Dialect, report, unknown
 from kasmos.harnesses.evidence import Evidence, Verdict
 from kasmos.harnesses.fields import added, amount_of, count_of, dict_of, instant_of, list_of, text_of, word_of, words_of
-from kasmos.harnesses.rpc import AgentProtocol
 from kasmos.harnesses.words import Comeback
 from kasmos.model.agent_event import (
     AgentEvent,
@@ -42,9 +42,6 @@ _QUIET_SYSTEM = frozenset({
     "stop_hook_summary",
 })  # fmt: skip
 _ABORTED = re.compile(r"request was aborted|\baborterror\b|interrupted by (?:the )?user", re.IGNORECASE)
-_TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
-MAX_OPEN = 4096
-"""Tool calls and messages that are remembered."""
 
 
 class ClaudeDialect(Dialect):
@@ -66,7 +63,7 @@ class ClaudeDialect(Dialect):
         self._tools: dict[str, str] = {}
         self._synthetic = False
         # Until a result tells what was used: what each message began with, by its id.
-        self._started = _Messages()
+        self._started = Messages()
         self._turns = Usage()
         self._process = Usage()
         self._cost: float | None = None
@@ -79,7 +76,7 @@ class ClaudeDialect(Dialect):
             told = self._turns
         else:
             told = self._begun()
-        return _with_cost(told, self._cost)
+        return with_cost(told, self._cost)
 
     def _quiet(self, record: dict[str, Any]) -> list[AgentEvent]:
         return []
@@ -278,15 +275,15 @@ class ClaudeDialect(Dialect):
         cost = amount_of(record.get("total_cost_usd"))
         for key in ("cost_usd", "total_cost"):  # of older versions
             cost = amount_of(record.get(key)) if cost is None else cost
-        turn = _usage_of(dict_of(record.get("usage")))
+        turn = usage_of(dict_of(record.get("usage")))
         models = [dict_of(one) for one in dict_of(record.get("modelUsage")).values()]
-        process = _total([_usage_of_model(one) for one in models])
+        process = total_of([usage_of_model(one) for one in models])
         nothing = failed and not any((turn.input_tokens, turn.output_tokens, process.input_tokens, cost))
         if nothing:
             return []  # zeros of a turn that came to nothing: nobody counted
         if cost is not None:
             self._cost = cost if self._cost is None else max(self._cost, cost)
-        self._turns = _total([self._turns, turn])
+        self._turns = total_of([self._turns, turn])
         if failed and turn.output_tokens is not None and turn.output_tokens <= len(self._started):
             turn = attrs.evolve(turn, output_tokens=None)
         if failed and process.output_tokens is not None and process.output_tokens <= len(self._started):
@@ -312,131 +309,3 @@ class ClaudeDialect(Dialect):
             source=UsageSource.ESTIMATED,
             cached_in_input=False,
         )
-
-
-class _Messages:
-    """What each message said that it used, by its id, and the sum of it, which is asked for after every piece."""
-
-    def __init__(self) -> None:
-        self._usages: dict[str, Usage] = {}
-        self._sums = dict.fromkeys(_TOKENS, 0)
-        self._known = dict.fromkeys(_TOKENS, 0)
-        """How many messages tell each of them."""
-
-    def __len__(self) -> int:
-        return len(self._usages)
-
-    def put(self, id_: str, usage: dict[str, Any]) -> None:
-        """A message tells what it used; what it told before counts no more. Those beyond `MAX_OPEN` do not count."""
-        told, before = _usage_of(usage), self._usages.get(id_)
-        if told == before or len(self._usages) >= MAX_OPEN:
-            return
-        self._usages[id_] = told
-        if before is not None:
-            self._add(before, -1)
-        self._add(told, 1)
-
-    def _add(self, usage: Usage, sign: int) -> None:
-        for name in _TOKENS:
-            value = getattr(usage, name)
-            if value is not None:
-                self._sums[name] += sign * value
-                self._known[name] += sign
-
-    @property
-    def total(self) -> Usage:
-        """All of them together; unknown if none tells anything."""
-        read, out, cached, written, reasoning = (self._sums[one] if self._known[one] else None for one in _TOKENS)
-        if read is None and out is None:
-            return Usage()
-        return Usage(read, out, cached, written, reasoning, source=UsageSource.REPORTED, cached_in_input=False)
-
-
-class QwenDialect(ClaudeDialect):
-    """Reads the stream of Qwen Code: Claude's shape, other truths.
-
-    An error of the server is a `result` that says that all is well; usage counts the whole conversation,
-    resumed parts and hidden helpers included.
-    """
-
-    def __init__(self, evidence: Evidence) -> None:
-        super().__init__(evidence)
-        self._protocol = AgentProtocol(evidence)
-        self._last: Usage | None = None
-
-    def other(self, record: dict[str, Any]) -> list[AgentEvent]:
-        return self._protocol.record(record) if "jsonrpc" in record else super().other(record)
-
-    def _failed(self, record: dict[str, Any], subtype: str, text: str) -> bool:
-        return super()._failed(record, subtype, text) or text.lstrip().startswith("[API Error:")
-
-    def usage(self) -> Usage:
-        told = super().usage()
-        if told.source is UsageSource.UNKNOWN:
-            return self._protocol.usage()
-        whole = self._last or told
-        return Usage(
-            whole.input_tokens, whole.output_tokens, whole.cached_tokens, whole.cache_write_tokens,
-            whole.reasoning_tokens, self._cost, told.source, told.cost_source, "conversation", True,
-        )  # fmt: skip
-
-    def _count(self, record: dict[str, Any], failed: bool) -> list[AgentEvent]:
-        events = super()._count(record, failed)
-        turn = _usage_of(dict_of(record.get("usage")))
-        if events and turn.source is not UsageSource.UNKNOWN:
-            self._last = turn
-        return events
-
-    def _begun(self) -> Usage:
-        # What a message of Qwen's carries is what it used in the end; helpers are not among them.
-        total = self._started.total
-        return attrs.evolve(total, cached_in_input=True) if total.input_tokens else Usage()
-
-
-def _usage_of(usage: dict[str, Any]) -> Usage:
-    input_, output = count_of(usage.get("input_tokens")), count_of(usage.get("output_tokens"))
-    if input_ is None and output is None:
-        return Usage()
-    reasoning = count_of(usage.get("reasoning_tokens")) or count_of(usage.get("thoughts_tokens"))
-    return Usage(
-        input_,
-        output,
-        count_of(usage.get("cache_read_input_tokens")),
-        count_of(usage.get("cache_creation_input_tokens")),
-        reasoning,
-        source=UsageSource.REPORTED,
-        cached_in_input=False,
-    )
-
-
-def _usage_of_model(usage: dict[str, Any]) -> Usage:
-    input_, output = count_of(usage.get("inputTokens")), count_of(usage.get("outputTokens"))
-    if input_ is None and output is None:
-        return Usage()
-    read, written = count_of(usage.get("cacheReadInputTokens")), count_of(usage.get("cacheCreationInputTokens"))
-    return Usage(input_, output, read, written, source=UsageSource.REPORTED, cached_in_input=False)
-
-
-def _total(parts: list[Usage]) -> Usage:
-    known = [part for part in parts if part.source is not UsageSource.UNKNOWN]
-    total = known[0] if known else Usage()
-    for part in known[1:]:
-        total = Usage(
-            added(total.input_tokens, part.input_tokens),
-            added(total.output_tokens, part.output_tokens),
-            added(total.cached_tokens, part.cached_tokens),
-            added(total.cache_write_tokens, part.cache_write_tokens),
-            added(total.reasoning_tokens, part.reasoning_tokens),
-            source=total.source,
-            cached_in_input=total.cached_in_input,
-        )
-    return total
-
-
-def _with_cost(usage: Usage, cost: float | None) -> Usage:
-    if cost is None:
-        return usage
-    return Usage(
-        usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.cache_write_tokens, usage.reasoning_tokens,
-        cost, usage.source, UsageSource.REPORTED, usage.scope, usage.cached_in_input,
-    )  # fmt: skip

@@ -272,6 +272,8 @@ class CodexDialect(Dialect):
             hint = text_of(error.get("codexErrorInfo"))
             final = params.get("willRetry") is not True
             return [report(self.evidence.judge(_inner(words_of(error)), hint=hint, final=final))]
+        if method == "turn/steer":
+            return [Message(words_of(params.get("input")), "user")]  # why a person said no
         if method == "turn/started":
             self.evidence.go_on()
         known = method == "initialized" or "/" not in method or method.startswith(_QUIET_METHODS)

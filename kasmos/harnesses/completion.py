@@ -225,7 +225,7 @@ def _last_words(evidence: Evidence) -> Failure | None:
 
 _COMPLAINT = re.compile(r"^\W*(?:\w*error|fatal|unknown|invalid|usage:|no |not |cannot )|: error\b", re.IGNORECASE)
 
-_EPITAPH = re.compile(r"kasmos: the program (?:exited|was killed)")
+_EPITAPH = re.compile(r"kasmos: (?=the program (?:exited|was killed))")
 """What the mediator notes below a program's last words: the exit status says as much."""
 
 
@@ -234,5 +234,7 @@ def _with_tail(words: str, evidence: Evidence) -> str:
     lines = [*evidence.head, *evidence.tail]
     complaint = next((line for line in lines if _COMPLAINT.search(line)), None)
     own = next((line for line in reversed(evidence.tail) if not _EPITAPH.match(line)), None)
-    last = complaint or own or next(reversed(evidence.tail), "")
+    last = complaint or own
+    if last is None and evidence.tail:
+        return _EPITAPH.sub("", evidence.tail[-1])  # nothing but that is known
     return f"{words}: {last.strip()}" if last else words

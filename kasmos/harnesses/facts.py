@@ -212,6 +212,16 @@ def load_facts(name: str) -> Facts:
     return parse_facts(name, _read(name), _common())
 
 
+@functools.cache
+def names_of(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The `programs` and `packages` of a built-in harness, without the rest, which takes ten times as long to make."""
+    return _names(name, _read(name))
+
+
+def _names(name: str, document: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return tuple(document.get("programs", (name,))), tuple(document.get("packages", ()))
+
+
 def parse_facts(
     name: str,
     document: Mapping[str, Any],
@@ -233,6 +243,7 @@ def parse_facts(
     dialect = document.get("dialect", OWN if speaks is not None else "generic")
     if (dialect == OWN) != (speaks is not None) or dialect not in (*BUILT_IN, OWN):
         raise ValueError(f"dialect {dialect!r} is none of {', '.join(BUILT_IN)}, and is not told by `speaks`")
+    programs, packages = _names(name, document)
     lines = document.get("lines", {})
     environment = document.get("environment", {})
     stop = document.get("stop", {})
@@ -242,8 +253,8 @@ def parse_facts(
     return Facts(
         name=name,
         title=document.get("title", name),
-        programs=tuple(document.get("programs", (name,))),
-        packages=tuple(document.get("packages", ())),
+        programs=programs,
+        packages=packages,
         dialect=dialect,
         speaks=speaks,
         terminal_result=document.get("terminal_result", False),
@@ -277,6 +288,7 @@ def common_rules() -> tuple[Rule, ...]:
     return _common()
 
 
+@functools.cache
 def _read(name: str) -> dict[str, Any]:
     text = resources.files("kasmos.harnesses").joinpath("facts").joinpath(f"{name}.toml").read_text("utf-8")
     return tomllib.loads(text)

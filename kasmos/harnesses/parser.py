@@ -10,21 +10,22 @@ import json
 from collections.abc import Callable, Collection
 from typing import Any
 
-from kasmos.harnesses.claude import ClaudeDialect, QwenDialect
+from kasmos.harnesses.claude import ClaudeDialect
 from kasmos.harnesses.codex import CodexDialect
 from kasmos.harnesses.completion import conclude
-from kasmos.harnesses.conclusion import Conclusion, Shortfall, Usage
-from kasmos.harnesses.dialect import Dialect
-from kasmos.harnesses.evidence import Evidence
+from kasmos.harnesses.conclusion import Conclusion, Shortfall, Usage, UsageSource
+from kasmos.harnesses.dialect import Dialect, report
+from kasmos.harnesses.evidence import Evidence, Verdict
 from kasmos.harnesses.facts import Facts
-from kasmos.harnesses.fields import mended, plain
+from kasmos.harnesses.fields import amount_of, count_of, dict_of, mended, plain
 from kasmos.harnesses.foreign import Guarded
 from kasmos.harnesses.gemini import GeminiDialect
 from kasmos.harnesses.lines import Lines
 from kasmos.harnesses.opencode import OpencodeDialect
+from kasmos.harnesses.qwen import QwenDialect
 from kasmos.harnesses.text import AiderDialect, GenericDialect, MiniDialect
 from kasmos.harnesses.words import ZoneOf
-from kasmos.model.agent_event import AgentEvent
+from kasmos.model.agent_event import AgentEvent, UsageReport
 from kasmos.model.codec import CodecError, decode_loose
 from kasmos.model.session import ExitStatus
 
@@ -77,6 +78,8 @@ class TranscriptParser:
         self._document_size = 0
         self._accept, self._structured = accept, structured
         self._closed = False
+        self._booked: Usage | None = None
+        """What the program has in its own books, where the mediator has read them."""
 
     def feed(self, data: bytes) -> list[AgentEvent]:
         """Take more of the program's output; the events that are complete now."""
@@ -105,7 +108,7 @@ class TranscriptParser:
     @property
     def usage(self) -> Usage:
         """What has been used, as far as it was told."""
-        return self._dialect.usage()
+        return self._booked or self._dialect.usage()
 
     def finish(self, status: ExitStatus | None) -> Conclusion:
         """Judge the whole.
@@ -114,8 +117,7 @@ class TranscriptParser:
             status: how the program ended; None if that is not known.
         """
         self.close()
-        usage = self._dialect.usage()
-        return conclude(self.evidence, usage, status, accept=self._accept, structured=self._structured)
+        return conclude(self.evidence, self.usage, status, accept=self._accept, structured=self._structured)
 
     def _note(self, line: bytes) -> None:
         text = plain(line.decode("utf-8", "replace"))
@@ -155,10 +157,25 @@ class TranscriptParser:
                 if value["dir"] == ">" and "error" in inner:
                     return []  # what we have refused is no error of the program
                 value = inner  # one direction of a recorded conversation
+            elif type(inner) is dict and value.get("dir") == "=":
+                return self._remark(inner)
             return self._dialect.record(value)
         if type(value) is list and value and all(type(one) is dict for one in value):
             return [event for one in value for event in self._dialect.record(one)]
         return self._dialect.text(line.decode("utf-8", "replace").rstrip("\r"))
+
+    def _remark(self, said: dict[str, Any]) -> list[AgentEvent]:
+        """What the mediator itself has to say of a program."""
+        used = dict_of(said.get("usage"))
+        if used:
+            self._booked = _booked(used)
+            return [UsageReport(self._booked.input_tokens, self._booked.output_tokens, self._booked.cached_tokens)]
+        words = said.get("error")
+        if type(words) is not str:
+            return []
+        problem = self.evidence.judge(words)
+        self.evidence.settle(Verdict(False, "error", problem))
+        return [report(problem)]
 
     def _salvage(self, text: str) -> list[AgentEvent]:
         """JSON with something before, behind or between: two writers on one file, a wrapper's prefix."""
@@ -202,3 +219,21 @@ class TranscriptParser:
     def _give_up_document(self) -> list[AgentEvent]:
         lines, self._document = self._document or [], None
         return [event for line in lines for event in self._dialect.text(line.decode("utf-8", "replace").rstrip("\r"))]
+
+
+def _booked(used: dict[str, Any]) -> Usage:
+    """What a turn has used by the program's own books: of each, all that its model's server has counted."""
+    cost = amount_of(used.get("cost")) or None
+    return Usage(
+        count_of(used.get("input")),
+        count_of(used.get("output")),
+        count_of(used.get("cached")),
+        None,
+        count_of(used.get("thought")),
+        cost,
+        UsageSource.REPORTED,
+        # From the program's own table of prices.
+        UsageSource.UNKNOWN if cost is None else UsageSource.PRICED,
+        scope="process",
+        cached_in_input=True,
+    )

@@ -46,7 +46,8 @@ class AgentProtocol:
         """Whether what is told was said in an earlier turn."""
         self._refusing: dict[Any, tuple[str, list[str]]] = {}
         """What is asked: the tool and the options that refuse it, by the request's id."""
-        self._usage = Usage()
+        self._usage = self._earlier = Usage()
+        """What was used, and what of it before the prompt that is under way."""
         self._called: set[str] = set()
         self._tools: dict[str, str] = {}
         """What each tool call uses, by its id: what is told of it later need not say so again."""
@@ -70,8 +71,12 @@ class AgentProtocol:
             self._loading = True
         if method == "session/prompt":
             self._loading = False
+            self._earlier = self._usage
             self.evidence.go_on()
             self._text = ""
+            # Why a person said no; the task's own prompt is not in the log.
+            text = words_of(params.get("prompt"))
+            return [Message(text, "user")] if text else []
         if method:
             return []
         if "error" in record:
@@ -174,7 +179,15 @@ class AgentProtocol:
         if told.input_tokens is None and told.output_tokens is None and money is None:
             return []
         source = UsageSource.UNKNOWN if money is None else UsageSource.REPORTED
-        self._usage = attrs.evolve(told, cost_usd=money, cost_source=source)
+        self._usage = attrs.evolve(
+            told,
+            input_tokens=added(self._earlier.input_tokens, told.input_tokens),
+            output_tokens=added(self._earlier.output_tokens, told.output_tokens),
+            cached_tokens=added(self._earlier.cached_tokens, told.cached_tokens),
+            reasoning_tokens=added(self._earlier.reasoning_tokens, told.reasoning_tokens),
+            cost_usd=money,
+            cost_source=source,
+        )
         return [UsageReport(told.input_tokens, told.output_tokens, told.cached_tokens, cost_usd=money)]
 
     def _count_step(self, found: dict[str, Any]) -> list[AgentEvent]:

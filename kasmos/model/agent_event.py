@@ -11,12 +11,11 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-import attrs
-
 from kasmos.model.codec import CodecError, convert
+from kasmos.model.value import frozen
 
 
-@attrs.frozen
+@frozen
 class Message:
     """The agent, or whoever speaks to it, says something."""
 
@@ -28,7 +27,7 @@ class Message:
     """Id of the tool call whose helper agent says it; None for the agent itself."""
 
 
-@attrs.frozen
+@frozen
 class Thinking:
     """The agent reasons; empty where the program says that it does and not what."""
 
@@ -36,7 +35,7 @@ class Thinking:
     parent: str | None = None
 
 
-@attrs.frozen
+@frozen
 class ToolCall:
     """The agent uses a tool."""
 
@@ -46,7 +45,7 @@ class ToolCall:
     parent: str | None = None
 
 
-@attrs.frozen
+@frozen
 class ToolResult:
     """What a tool gave back."""
 
@@ -60,7 +59,7 @@ class ToolResult:
     parent: str | None = None
 
 
-@attrs.frozen
+@frozen
 class UsageReport:
     """Tokens and money, as this line of the transcript tells them; `Conclusion.usage` is what they come to."""
 
@@ -73,7 +72,7 @@ class UsageReport:
     """What the numbers count: a `step`, a `turn`, the `process`, or the whole `conversation`."""
 
 
-@attrs.frozen
+@frozen
 class RateLimit:
     """The model's server, or the program, tells of a limit."""
 
@@ -87,7 +86,7 @@ class RateLimit:
     attempt: int | None = None
 
 
-@attrs.frozen
+@frozen
 class ApprovalRequested:
     """The program asks whether a tool may be used, or asks a question."""
 
@@ -97,7 +96,7 @@ class ApprovalRequested:
     message: str = ""
 
 
-@attrs.frozen
+@frozen
 class Result:
     """The program says that its turn is over."""
 
@@ -107,7 +106,7 @@ class Result:
     """The program's own word for how it ended."""
 
 
-@attrs.frozen
+@frozen
 class ErrorReport:
     """Something went wrong."""
 
@@ -120,7 +119,7 @@ class ErrorReport:
     """HTTP status, where the program tells it."""
 
 
-@attrs.frozen
+@frozen
 class Unknown:
     """A line that is not understood: of a newer program, or not of the program at all."""
 

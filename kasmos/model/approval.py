@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 
-import attrs
+from kasmos.model.value import frozen
 
 
 class AskKind(enum.StrEnum):
@@ -31,7 +31,22 @@ class Meaning(enum.StrEnum):
     """Anything else; only a person chooses it."""
 
 
-@attrs.frozen
+class ReasonGoes(enum.StrEnum):
+    """How a person's reason for a no reaches the program."""
+
+    NOWHERE = ""
+    """Not at all: its source takes nothing but yes or no."""
+    ANSWER = "answer"
+    """With the answer."""
+    MESSAGE = "message"
+    """As a message into its turn, at once."""
+    TURN = "turn"
+    """As a message of its own, when its turn is over."""
+    INPUT = "input"
+    """Typed into its input, once that is open after the no."""
+
+
+@frozen
 class Option:
     """One of the answers that a dialog offers."""
 
@@ -39,7 +54,7 @@ class Option:
     meaning: Meaning = Meaning.OTHER
 
 
-@attrs.frozen
+@frozen
 class Ask:
     """What a session asks, parsed. What could not be parsed is empty, and no rule speaks of it."""
 
@@ -62,6 +77,8 @@ class Ask:
     """False where command or path may differ from what would run: nothing is allowed by such a text."""
     more_paths: tuple[str, ...] = ()
     """Further files that the same yes would be for."""
+    reason_goes: ReasonGoes = ReasonGoes.NOWHERE
+    """How a person's reason for a no reaches the program."""
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -91,7 +108,7 @@ class AnswerKind(enum.StrEnum):
     TEXT = "text"
 
 
-@attrs.frozen
+@frozen
 class Answer:
     """What the session is told."""
 
@@ -100,6 +117,8 @@ class Answer:
     """For `text` the answer itself; for `deny` the reason, told to programs that take one."""
     option: int | None = None
     """For `choose`: index into the ask's options, from 0."""
+    own_words: bool = False
+    """The reason for a `deny` is a person's, and worth a message of its own."""
 
     def __str__(self) -> str:
         match self.kind:
@@ -169,7 +188,7 @@ class OnUnanswered(enum.StrEnum):
     STOP = "stop"
 
 
-@attrs.frozen
+@frozen
 class Rule:
     """One rule of a profile. All that it says must match; None says nothing."""
 
@@ -184,7 +203,7 @@ class Rule:
     """Pattern for the file; relative ones are relative to the working directory."""
 
 
-@attrs.frozen
+@frozen
 class ApprovalPolicy:
     """How a profile's asks are answered."""
 

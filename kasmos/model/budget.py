@@ -6,8 +6,10 @@ from collections.abc import Mapping
 
 import attrs
 
+from kasmos.model.value import frozen
 
-@attrs.frozen
+
+@frozen
 class Limit:
     """What may be spent. None is no limit."""
 
@@ -25,7 +27,7 @@ class Limit:
         return not (self.money is None and self.tokens is None and self.turns is None and self.time is None)
 
 
-@attrs.frozen
+@frozen
 class Budgets:
     """All budgets. They nest: a session spends from each that it is in."""
 

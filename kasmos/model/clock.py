@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
+from kasmos.model.value import frozen
 
 
-@attrs.frozen
+@frozen
 class Clock:
     """Where instants come from. The real functions are chosen once, when the process is put together."""
 

@@ -6,17 +6,16 @@ New fields need a default, and no field is ever renamed: journals of every relea
 
 from __future__ import annotations
 
-import attrs
-
 from kasmos.model.approval import Answer, Ask, ResolvedBy
 from kasmos.model.plan import Origin, Plan, RunSettings
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import ExitStatus, Leftover, SessionKind, StopReason, WaitSource
 from kasmos.model.task import Cause, Outcome
 from kasmos.model.usage import DayTally, Failure, FailureKind, Usage
+from kasmos.model.value import frozen
 
 
-@attrs.frozen
+@frozen
 class SupervisorStarted:
     """A supervisor took the state root."""
 
@@ -25,14 +24,14 @@ class SupervisorStarted:
     version: str
 
 
-@attrs.frozen
+@frozen
 class SupervisorStopped:
     """A supervisor left the state root in order. Its absence tells of a crash."""
 
     reason: str
 
 
-@attrs.frozen
+@frozen
 class EventsPruned:
     """Everything from event `first` to this one, which has the number of the last of them, was forgotten."""
 
@@ -43,7 +42,7 @@ class EventsPruned:
     """What forgotten sessions have used: sums outlive what they are sums of."""
 
 
-@attrs.frozen
+@frozen
 class AccountParked:
     """Nothing is started on an account, until an instant or until a person has said so."""
 
@@ -57,7 +56,7 @@ class AccountParked:
     """The session that met with it."""
 
 
-@attrs.frozen
+@frozen
 class AccountReleased:
     """A person let an account be used again."""
 
@@ -65,7 +64,7 @@ class AccountReleased:
     who: str = ""
 
 
-@attrs.frozen
+@frozen
 class AccessRefused:
     """Somebody asked over TCP without the right token. Only the first attempt and the last that is listened to."""
 
@@ -74,7 +73,7 @@ class AccessRefused:
     attempts: int = 1
 
 
-@attrs.frozen
+@frozen
 class RunStarted:
     """A run of a plan was accepted."""
 
@@ -96,14 +95,14 @@ class RunStarted:
     """The `Idempotency-Key` it was handed in with; `digest` is then that of what was asked."""
 
 
-@attrs.frozen
+@frozen
 class RunContinued:
     """A new supervisor took up an unfinished run."""
 
     run_id: str
 
 
-@attrs.frozen
+@frozen
 class RunInterrupted:
     """The supervisor was asked to leave with the run unfinished."""
 
@@ -111,7 +110,7 @@ class RunInterrupted:
     reason: str
 
 
-@attrs.frozen
+@frozen
 class RunCancelRequested:
     """The run is to be ended for good."""
 
@@ -119,7 +118,7 @@ class RunCancelRequested:
     reason: str
 
 
-@attrs.frozen
+@frozen
 class RunParked:
     """A wave has ended and the run waits for `advance`."""
 
@@ -128,7 +127,7 @@ class RunParked:
     """The wave that has ended."""
 
 
-@attrs.frozen
+@frozen
 class RunAdvanced:
     """Somebody let the run go on past a parked wave."""
 
@@ -137,14 +136,14 @@ class RunAdvanced:
     """The wave it was parked after."""
 
 
-@attrs.frozen
+@frozen
 class RunReopened:
     """A run that had ended was taken up again by `retry`."""
 
     run_id: str
 
 
-@attrs.frozen
+@frozen
 class RunEnded:
     """Every task of the run has an outcome."""
 
@@ -152,7 +151,7 @@ class RunEnded:
     outcome: Outcome
 
 
-@attrs.frozen
+@frozen
 class WaveStarted:
     """The first task of the wave may start."""
 
@@ -160,7 +159,7 @@ class WaveStarted:
     wave: int
 
 
-@attrs.frozen
+@frozen
 class WaveEnded:
     """Every task of the wave has an outcome."""
 
@@ -169,7 +168,7 @@ class WaveEnded:
     outcome: Outcome
 
 
-@attrs.frozen
+@frozen
 class TaskRetryScheduled:
     """An attempt did not succeed and another will follow."""
 
@@ -182,7 +181,7 @@ class TaskRetryScheduled:
     cause: Cause
 
 
-@attrs.frozen
+@frozen
 class TaskPutBack:
     """An unfinished task went back to pending; its sessions so far no longer count."""
 
@@ -195,7 +194,7 @@ class TaskPutBack:
     """It is to go on by itself when it may: what failed before still counts."""
 
 
-@attrs.frozen
+@frozen
 class TaskEnded:
     """A task has its outcome."""
 
@@ -205,7 +204,7 @@ class TaskEnded:
     cause: Cause
 
 
-@attrs.frozen
+@frozen
 class TakeoverRequested:
     """A person wants a headless task's conversation in a terminal, as soon as the program has ended its turn."""
 
@@ -218,7 +217,7 @@ class TakeoverRequested:
     """The turn is interrupted for it."""
 
 
-@attrs.frozen
+@frozen
 class HandedBack:
     """A conversation that was taken over goes on headless. One that was not opened yet is not taken over at all."""
 
@@ -235,7 +234,7 @@ class HandedBack:
     """Why, where it was no person who gave it back."""
 
 
-@attrs.frozen
+@frozen
 class SessionStarting:
     """Intent: committed before anything is spawned."""
 
@@ -260,7 +259,7 @@ class SessionStarting:
     """It is a headless task's conversation in a terminal, for the person who took it over."""
 
 
-@attrs.frozen
+@frozen
 class SessionStarted:
     """The program runs."""
 
@@ -268,7 +267,7 @@ class SessionStarted:
     pid: int | None = None
 
 
-@attrs.frozen
+@frozen
 class SessionStartFailed:
     """The program could not be started; nothing is left behind."""
 
@@ -276,7 +275,7 @@ class SessionStartFailed:
     reason: str
 
 
-@attrs.frozen
+@frozen
 class SessionNeverStarted:
     """Nothing ran for this intent, and it was made sure that nothing will: the same is begun once more."""
 
@@ -285,7 +284,7 @@ class SessionNeverStarted:
     """Why there was no room for it on the disk: it waits for that. Empty where recovery found it."""
 
 
-@attrs.frozen
+@frozen
 class SessionAdopted:
     """A new supervisor took hold of a live session."""
 
@@ -293,14 +292,14 @@ class SessionAdopted:
     pid: int | None = None
 
 
-@attrs.frozen
+@frozen
 class SessionDetached:
     """The session was left running for adoption."""
 
     session_id: str
 
 
-@attrs.frozen
+@frozen
 class StopRequested:
     """The session is to stop: committed before any signal."""
 
@@ -308,14 +307,14 @@ class StopRequested:
     reason: StopReason
 
 
-@attrs.frozen
+@frozen
 class KillSent:
     """Politeness was over: committed before SIGKILL."""
 
     session_id: str
 
 
-@attrs.frozen
+@frozen
 class SessionUnkillable:
     """The session's processes survived SIGKILL for longer than the bound."""
 
@@ -323,7 +322,7 @@ class SessionUnkillable:
     pids: tuple[int, ...]
 
 
-@attrs.frozen
+@frozen
 class LeftoversFound:
     """Processes outlived the program that started them."""
 
@@ -331,7 +330,7 @@ class LeftoversFound:
     leftovers: tuple[Leftover, ...]
 
 
-@attrs.frozen
+@frozen
 class OutputLost:
     """Bytes of the output are gone, declared rather than hidden."""
 
@@ -341,7 +340,7 @@ class OutputLost:
     reason: str
 
 
-@attrs.frozen
+@frozen
 class EndFound:
     """A session that was taken up had ended before: when its program did. `SessionEnded` follows."""
 
@@ -350,7 +349,7 @@ class EndFound:
     """CLOCK_MONOTONIC seconds of this boot."""
 
 
-@attrs.frozen
+@frozen
 class SessionUsed:
     """What a session has used so far. Each takes the place of the one before, so that none counts twice."""
 
@@ -365,7 +364,7 @@ class SessionUsed:
     """The conversation it belongs to, where the program told it."""
 
 
-@attrs.frozen
+@frozen
 class SessionConcluded:
     """What a session's program said of its own end; `SessionEnded` follows."""
 
@@ -379,7 +378,7 @@ class SessionConcluded:
     model: str = ""
 
 
-@attrs.frozen
+@frozen
 class SessionEnded:
     """The program has ended and nothing of its tree is left running unreported."""
 
@@ -390,7 +389,7 @@ class SessionEnded:
     """The last lines of the output, for causes."""
 
 
-@attrs.frozen
+@frozen
 class SessionLost:
     """The session's fate can no longer be learnt."""
 
@@ -398,7 +397,7 @@ class SessionLost:
     reason: str
 
 
-@attrs.frozen
+@frozen
 class PromptDelivering:
     """Intent: committed before the prompt is typed into the session's terminal, which happens once at the most."""
 
@@ -407,7 +406,7 @@ class PromptDelivering:
     """Where the prompt is, if it is too long to be typed: then a line that says so is typed."""
 
 
-@attrs.frozen
+@frozen
 class PromptDelivered:
     """The session has taken the prompt."""
 
@@ -416,7 +415,7 @@ class PromptDelivered:
     """Its screen showed that; else there are no rules by which that could be seen."""
 
 
-@attrs.frozen
+@frozen
 class DeliveryFailed:
     """A text was not seen to be taken. It is not typed a second time."""
 
@@ -428,7 +427,7 @@ class DeliveryFailed:
     """Whether the text was the session's prompt."""
 
 
-@attrs.frozen
+@frozen
 class ScreenSeen:
     """What a session's screen shows has become something else, and stayed so for a moment."""
 
@@ -439,7 +438,7 @@ class ScreenSeen:
     """What a person should know: why something waits."""
 
 
-@attrs.frozen
+@frozen
 class InputAwaited:
     """A process of a session was seen to wait for input that nobody gives; or, without words, it is so no more."""
 
@@ -450,7 +449,7 @@ class InputAwaited:
     source: WaitSource | None = None
 
 
-@attrs.frozen
+@frozen
 class ApprovalRequested:
     """A session asks for a yes or no, or for an answer."""
 
@@ -463,7 +462,7 @@ class ApprovalRequested:
     """Whether it waits for a person; if not, its answer follows in the same commit."""
 
 
-@attrs.frozen
+@frozen
 class ApprovalResolved:
     """The answer is known. It has not been sent yet."""
 
@@ -476,7 +475,7 @@ class ApprovalResolved:
     reason: str = ""
 
 
-@attrs.frozen
+@frozen
 class ApprovalSending:
     """Intent: committed before the answer is given to the session, which happens once at the most."""
 
@@ -484,7 +483,7 @@ class ApprovalSending:
     approval_id: str
 
 
-@attrs.frozen
+@frozen
 class ApprovalDelivered:
     """The session has taken the answer."""
 
@@ -492,7 +491,7 @@ class ApprovalDelivered:
     approval_id: str
 
 
-@attrs.frozen
+@frozen
 class ApprovalWithdrawn:
     """It is asked no more, or the answer could not be delivered; what was answered had no effect that is known."""
 
@@ -553,7 +552,7 @@ SessionEvent = (
 Event = SupervisorEvent | RunEvent | SessionEvent
 
 
-@attrs.frozen
+@frozen
 class Record:
     """An event in the journal."""
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import attrs
 
+from kasmos.model.value import frozen
+
 Path = tuple[str | int, ...]
 
 _KEY_PART = re.compile(r"[A-Za-z0-9_-]++|\"(?:[^\"\\\n]|\\.)*+\"|'[^'\n]*+'")
@@ -41,7 +43,7 @@ class TomlSyntaxError(ValueError):
         super().__init__(problem)
 
 
-@attrs.frozen
+@frozen
 class LocatedTable:
     """A parsed TOML text together with the lines its keys stand in."""
 

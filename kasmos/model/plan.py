@@ -12,6 +12,8 @@ from functools import cached_property
 
 import attrs
 
+from kasmos.model.value import frozen
+
 
 class OnFailure(enum.StrEnum):
     """What a failed task means for the rest of its run."""
@@ -33,7 +35,7 @@ class Origin(enum.StrEnum):
     """One task that was handed in by itself: the run has that task only, and both have the same id."""
 
 
-@attrs.frozen
+@frozen
 class Check:
     """A command that must exit 0 after the program did, or the task has not succeeded."""
 
@@ -43,7 +45,7 @@ class Check:
     """Seconds; None means the task's own timeout."""
 
 
-@attrs.frozen
+@frozen
 class PlanTask:
     """One unit of work in a plan."""
 
@@ -98,7 +100,7 @@ def _slug(title: str) -> str:
     return "-".join(part for part in slug.split("-") if part)[:32].rstrip("-")
 
 
-@attrs.frozen
+@frozen
 class Wave:
     """Tasks that may run side by side; a barrier stands after them."""
 
@@ -108,7 +110,7 @@ class Wave:
     line: int = 0
 
 
-@attrs.frozen
+@frozen
 class Plan:
     """A goal and the waves of tasks that reach it."""
 
@@ -142,7 +144,7 @@ class Plan:
         raise KeyError(task_id)
 
 
-@attrs.frozen
+@frozen
 class RunSettings:
     """What governs one run, fixed when it starts."""
 

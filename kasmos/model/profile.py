@@ -13,6 +13,7 @@ import attrs
 
 from kasmos.model.approval import ApprovalPolicy, OnUnanswered, PermissionDefault, Rule
 from kasmos.model.usage import Shortfall
+from kasmos.model.value import frozen
 
 
 class ExecutionMode(enum.StrEnum):
@@ -71,7 +72,7 @@ class RestartCondition(enum.StrEnum):
     ALWAYS = "always"
 
 
-@attrs.frozen
+@frozen
 class Leftovers:
     """The policy for processes left behind, and program names that are always left alone."""
 
@@ -80,7 +81,7 @@ class Leftovers:
     """Process names (as in `/proc/PID/comm`) that are reported and never stopped."""
 
 
-@attrs.frozen
+@frozen
 class RestartPolicy:
     """When and how often a child is started again.
 
@@ -105,7 +106,7 @@ class RestartPolicy:
     """Seconds of running after which the back-off starts from the bottom again."""
 
 
-@attrs.frozen
+@frozen
 class StopPolicy:
     """How a session is stopped: politely, then firmly, always within a bound."""
 
@@ -122,7 +123,7 @@ class StopPolicy:
         return self.stop_signal or "SIGTERM"
 
 
-@attrs.frozen
+@frozen
 class Limits:
     """Resource limits given to the program before it starts. None means: as the supervisor has it."""
 
@@ -135,7 +136,7 @@ class Limits:
     `data`, `stack`, `memlock`; in bytes, seconds or counts as in `setrlimit(2)`."""
 
 
-@attrs.frozen
+@frozen
 class AgentProfile:
     """A named recipe for running one program with a prompt."""
 
@@ -193,6 +194,8 @@ class AgentProfile:
     """What becomes of it when its turn is over, where its prompt is typed."""
     exit_grace: float = 30.0
     """Seconds of silence it may still run after it has said that it is done."""
+    handshake_timeout: float = 120.0
+    """Seconds it may keep silent until it has opened its session, where it is spoken to over its protocol."""
 
     @property
     def metered(self) -> bool:

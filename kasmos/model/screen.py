@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import attrs
+from kasmos.model.value import frozen
 
 
-@attrs.frozen
+@frozen
 class Picture:
     """What is on a terminal at one instant."""
 
@@ -32,7 +32,7 @@ class Picture:
     """Bytes that were typed and that the program had not read yet."""
 
 
-@attrs.frozen
+@frozen
 class AttachedClient:
     """A terminal by which a person looks at a session."""
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import attrs
 
 from kasmos.model.profile import ExecutionMode, Leftovers, Limits, OutputMode, StopPolicy
+from kasmos.model.value import frozen
 
 
 class SessionKind(enum.StrEnum):
@@ -56,7 +57,7 @@ class CgroupUse(enum.StrEnum):
     NEVER = "never"
 
 
-@attrs.frozen
+@frozen
 class ExitStatus:
     """How a program ended: a code, a signal, or unknown. Three values, never mixed.
 
@@ -115,7 +116,7 @@ class ExitStatus:
 UNKNOWN_EXIT = ExitStatus(certain=False)
 
 
-@attrs.frozen
+@frozen
 class SessionSpec:
     """Everything needed to run one program once."""
 
@@ -164,6 +165,8 @@ class SessionSpec:
     """Whether it asks without a terminal: it has a mailbox, and `{kasmos_mailbox}` in `argv` stands for it."""
     protocol: str = ""
     """The protocol by which the mediator speaks to it (`app_server`, `acp`); empty where nobody has to."""
+    handshake_timeout: float = 120.0
+    """Seconds of silence a program that is spoken to has until it has opened its session."""
     boot_id: str = ""
     """The boot it was started in; filled in when it is stored."""
     cgroup: str = attrs.field(default="", eq=False)
@@ -175,7 +178,7 @@ class SessionSpec:
         return self.output is OutputMode.PIPE or self.backend is ExecutionMode.TMUX
 
 
-@attrs.frozen
+@frozen
 class SessionHandle:
     """The serialisable key by which a session is found again after the supervisor is gone."""
 
@@ -186,7 +189,7 @@ class SessionHandle:
     version: int = 1
 
 
-@attrs.frozen
+@frozen
 class Capabilities:
     """What a backend can do. What it cannot, it raises for."""
 
@@ -212,7 +215,7 @@ class WaitSource(enum.StrEnum):
     """To be continued (SIGCONT): it was stopped by a signal."""
 
 
-@attrs.frozen
+@frozen
 class InputWait:
     """A process of a session that waited for input at the moment it was looked at."""
 
@@ -237,7 +240,7 @@ class InputWait:
     """They do nothing before one of their children has ended."""
 
 
-@attrs.frozen
+@frozen
 class Leftover:
     """A process that outlived the program that started it."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, ValuesView
 from itertools import chain, groupby
 from typing import Generic, TypeVar
 
-import attrs
+from kasmos.model.value import frozen
 
 V = TypeVar("V")
 T = TypeVar("T")
@@ -21,7 +21,7 @@ CHUNK = 64
 """The most values a chunk holds."""
 
 
-@attrs.frozen
+@frozen
 class _Scheme(Generic[V]):
     """What all copies of a table share."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-import attrs
+from kasmos.model.value import frozen
 
 
 class TakeoverPhase(enum.StrEnum):
@@ -18,7 +18,7 @@ class TakeoverPhase(enum.StrEnum):
     """The terminal's program is leaving; the task goes on without a person."""
 
 
-@attrs.frozen
+@frozen
 class HandBack:
     """How a conversation is given back."""
 
@@ -33,7 +33,7 @@ class HandBack:
     """Why, where it was no person who gave it back."""
 
 
-@attrs.frozen
+@frozen
 class Takeover:
     """A person has a task's conversation, or is to have it."""
 

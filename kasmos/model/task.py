@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import enum
 
-import attrs
-
 from kasmos.model.session import ExitStatus
 from kasmos.model.usage import FailureKind
+from kasmos.model.value import frozen
 
 
 class Outcome(enum.StrEnum):
@@ -58,7 +57,7 @@ class CauseKind(enum.StrEnum):
     """A bug of kasmos."""
 
 
-@attrs.frozen
+@frozen
 class Cause:
     """Why something ended: one word for programs, one sentence for people, and the evidence."""
 

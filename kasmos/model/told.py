@@ -6,15 +6,14 @@ plans can be tried out without any program, model or money.
 
 from __future__ import annotations
 
-import attrs
-
 from kasmos.model.codec import CodecError, decode, encode
 from kasmos.model.usage import Failure, Usage
+from kasmos.model.value import frozen
 
 _MARK = b"told: "
 
 
-@attrs.frozen
+@frozen
 class Told:
     """What a program says of itself."""
 

@@ -10,6 +10,8 @@ import enum
 
 import attrs
 
+from kasmos.model.value import frozen
+
 
 class FailureKind(enum.StrEnum):
     """Why an agent did not succeed. Stable words, for programs and for policies."""
@@ -52,7 +54,7 @@ class Shortfall(enum.StrEnum):
     """It is done, and its answer broke off at the model's limit."""
 
 
-@attrs.frozen
+@frozen
 class Failure:
     """Why there is no success."""
 
@@ -81,7 +83,7 @@ class UsageSource(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
-@attrs.frozen
+@frozen
 class Usage:
     """Tokens and money. None is unknown, which is never zero."""
 
@@ -106,7 +108,7 @@ class Usage:
 # --- sums -------------------------------------------------------------------------------
 
 
-@attrs.frozen
+@frozen
 class Figure:
     """A sum, by where its parts come from. With parts that are unknown it says no more than *at least*."""
 
@@ -164,7 +166,7 @@ def figure(value: float | None, source: UsageSource) -> Figure:
             return Figure(estimated=float(value))
 
 
-@attrs.frozen
+@frozen
 class Tally:
     """What several sessions have used together."""
 
@@ -238,7 +240,7 @@ def tally_of(usage: Usage, *, turns: int = 0, seconds: float = 0.0) -> Tally:
     )
 
 
-@attrs.frozen
+@frozen
 class DayTally:
     """What was used on one day by one agent on one account."""
 
@@ -249,7 +251,7 @@ class DayTally:
     tally: Tally = Tally()
 
 
-@attrs.frozen
+@frozen
 class Price:
     """What a model costs: USD for a million tokens. None is unknown."""
 

@@ -21,6 +21,7 @@ from kasmos.model.table import Table, table_of
 from kasmos.model.takeover import Takeover
 from kasmos.model.task import Cause, Outcome
 from kasmos.model.usage import DayTally, Failure, FailureKind, Tally, Usage
+from kasmos.model.value import frozen
 
 # --- sessions ---------------------------------------------------------------------
 
@@ -55,7 +56,7 @@ class DeliveryState(enum.StrEnum):
     FAILED = "failed"
 
 
-@attrs.frozen
+@frozen
 class SessionView:
     """One session, as the journal knows it."""
 
@@ -136,7 +137,7 @@ class SessionView:
         return sum((share for _, share in self.shares), Tally())
 
 
-@attrs.frozen
+@frozen
 class Conclusion:
     """What a session's program said of its own end."""
 
@@ -150,7 +151,7 @@ class Conclusion:
 # --- accounts ---------------------------------------------------------------------
 
 
-@attrs.frozen
+@frozen
 class Parked:
     """Why nothing is started on an account."""
 
@@ -162,7 +163,7 @@ class Parked:
     by_session: str = ""
 
 
-@attrs.frozen
+@frozen
 class AccountView:
     """An account that agents use."""
 
@@ -207,7 +208,7 @@ class UsageLedger:
 # --- approvals --------------------------------------------------------------------
 
 
-@attrs.frozen
+@frozen
 class ApprovalView:
     """Something that a session asked, and what became of it."""
 
@@ -231,12 +232,12 @@ class ApprovalView:
 # --- tasks ------------------------------------------------------------------------
 
 
-@attrs.frozen
+@frozen
 class Pending:
     """Nothing has been started for it yet, or it was put back."""
 
 
-@attrs.frozen
+@frozen
 class Active:
     """A session of it is under way."""
 
@@ -247,7 +248,7 @@ class Active:
     """Why the disk has no room for the session: nothing of it has run, and it begins when there is room."""
 
 
-@attrs.frozen
+@frozen
 class BackingOff:
     """An attempt did not succeed; the next one follows after a delay."""
 
@@ -259,7 +260,7 @@ class BackingOff:
     cause: Cause
 
 
-@attrs.frozen
+@frozen
 class Ended:
     """It has its outcome."""
 
@@ -271,7 +272,7 @@ class Ended:
 TaskState = Pending | Active | BackingOff | Ended
 
 
-@attrs.frozen
+@frozen
 class TaskView:
     """One task of one run."""
 
@@ -363,7 +364,7 @@ def _tasks(tasks: Mapping[str, TaskView]) -> Table[TaskView]:
     return table_of(tasks, kind_of=kind_of, group_of=_wave_of)
 
 
-@attrs.frozen
+@frozen
 class RunView:
     """One execution of a plan."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import sys
-import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -24,10 +24,9 @@ from kasmos.model.session import SessionKind, SessionSpec
 from kasmos.model.usage import Price
 from kasmos.model.view import RunView, SessionView, TaskView, World
 from kasmos.orchestration.budgets import Place, allowance, purses
+from kasmos.orchestration.kitchen import Kitchen
 from kasmos.orchestration.modes import agent_name, mode_of
-from kasmos.orchestration.treasury import Treasury
 from kasmos.plans import compile_task
-from kasmos.screens import Ruleset, rules_for
 from kasmos.sessions.environment import child_environment
 from kasmos.sessions.protocol import Backend
 from kasmos.sessions.registry import require_backend
@@ -35,35 +34,13 @@ from kasmos.supervision.handover import Thread
 from kasmos.supervision.recipe import Hindrance
 from kasmos.telemetry.spans import traceparent
 
+if TYPE_CHECKING:
+    from kasmos.screens import Ruleset
+
 PERMISSION_SERVER = (sys.executable, os.path.join(os.path.dirname(kasmos.__file__), "sessions", "permission_server.py"))
 """What runs the server of the permission tool, and its file."""
 GO_ON = "You were interrupted. Look at what is done already, do not do it again, and go on where you left off."
 """What a program is told whose task is taken up in the conversation that broke off."""
-
-
-@attrs.frozen
-class Kitchen:
-    """What sessions are made of, apart from the plan: profiles, environment, backends."""
-
-    profiles: Callable[[], Mapping[str, AgentProfile]]
-    """The present configuration: a mended profile counts from the next attempt on."""
-    environ: Mapping[str, str] = attrs.field(repr=False)
-    """The supervisor's own environment."""
-    backends: Mapping[ExecutionMode, Backend]
-    new_suffix: Callable[[], str]
-    """Random letters that make a session id unique on this machine."""
-    new_conversation: Callable[[], str] = lambda: str(uuid.uuid4())
-    """An id for a program's new conversation."""
-    buffer_bytes: int = 65_536
-    max_log_bytes: int | None = None
-    traced: bool = False
-    """Whether programs are told their place in a trace."""
-    screen_rules: Callable[[tuple[str, ...]], Ruleset] = rules_for
-    """The screen rules of the program that a command line runs. Blocks on the disk."""
-    context_path: Callable[[str], str] = str
-    """Where the session with this id finds its task's context."""
-    treasury: Treasury = attrs.field(factory=Treasury)
-    """Whether a session may be started, and what it may spend."""
 
 
 def refusals(
@@ -186,6 +163,7 @@ class TaskRecipe:
             attended=attended,
             asks=equipped.asks and mode is ExecutionMode.HEADLESS,
             protocol=equipped.protocol if mode is ExecutionMode.HEADLESS else "",
+            handshake_timeout=profile.handshake_timeout,
         )
 
     def _said_to_it(self, thread: Thread | None, equipped: Equipped) -> PlanTask:

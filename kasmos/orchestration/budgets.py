@@ -13,12 +13,13 @@ import attrs
 
 from kasmos.model.budget import Budgets, Limit
 from kasmos.model.usage import Tally
+from kasmos.model.value import frozen
 from kasmos.model.view import SessionView, TaskView, World
 
 _UNITS = ("money", "tokens", "turns", "time")
 
 
-@attrs.frozen
+@frozen
 class Purse:
     """One budget, and what has become of it."""
 
@@ -31,7 +32,7 @@ class Purse:
     """Whether it begins anew at midnight."""
 
 
-@attrs.frozen
+@frozen
 class Place:
     """Where a session spends: what its budgets are found by."""
 
@@ -41,7 +42,7 @@ class Place:
     account: str = ""
 
 
-@attrs.frozen
+@frozen
 class Shortage:
     """Why nothing may be spent."""
 

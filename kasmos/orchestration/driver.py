@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -19,14 +20,16 @@ from kasmos.model.plan import Origin
 from kasmos.model.session import StopReason
 from kasmos.model.task import CauseKind
 from kasmos.model.view import RunState, RunView, TaskView, World, find_task_view, parts_of_task_id
-from kasmos.orchestration.assembly import Kitchen, TaskRecipe
 from kasmos.orchestration.budgets import Place
 from kasmos.orchestration.scheduler import RunDecision, decide_outer_needs, decide_run
 from kasmos.orchestration.slots import Slots, is_pending
 from kasmos.store.fold import apply
-from kasmos.supervision.child import Child
 from kasmos.supervision.ledger import Ledger
 from kasmos.supervision.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from kasmos.orchestration.kitchen import Kitchen
+    from kasmos.supervision.child import Child
 
 MOST_INTENDED = 16
 """Sessions whose intents are recorded with what led to them: to make one takes a fraction of a millisecond."""
@@ -414,6 +417,10 @@ class Driver:
         self._start(self._make_child(run, run.tasks[task_id]))
 
     def _make_child(self, run: RunView, task: TaskView) -> Child:
+        # Late: a daemon has come up before it needs them (`kasmos.serve.later`).
+        from kasmos.orchestration.assembly import TaskRecipe
+        from kasmos.supervision.child import Child
+
         recipe = TaskRecipe(run, task, self._kitchen)
         record_end = partial(self._record_end, run.id, task.spec.id)
         return Child(run.id, task.spec.id, recipe, self._supervisor.surroundings, record_end)

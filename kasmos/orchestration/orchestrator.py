@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -16,7 +17,6 @@ from kasmos.model.session import StopReason
 from kasmos.model.takeover import HandBack
 from kasmos.model.task import Cause, CauseKind, Outcome
 from kasmos.model.view import ApprovalView, RunState, RunView, World
-from kasmos.orchestration.assembly import Kitchen
 from kasmos.orchestration.command import Command
 from kasmos.orchestration.driver import Driver
 from kasmos.orchestration.intake import Intake, TaskAccepted, TaskSubmission
@@ -29,10 +29,13 @@ from kasmos.orchestration.slots import is_under_way
 from kasmos.orchestration.submission import Accepted, Submission, is_gone_on_with, told_of, unfinished_run
 from kasmos.orchestration.treasury import Treasury
 from kasmos.sessions.protocol import ExecutionSession
-from kasmos.supervision.child import Child
 from kasmos.supervision.ledger import Ledger
 from kasmos.supervision.supervisor import Supervisor
-from kasmos.supervision.terminal import Terminal
+
+if TYPE_CHECKING:
+    from kasmos.orchestration.kitchen import Kitchen
+    from kasmos.supervision.child import Child
+    from kasmos.supervision.terminal import Terminal
 
 __all__ = ["Accepted", "LiveSessions", "Orchestrator", "open_orchestrator"]
 

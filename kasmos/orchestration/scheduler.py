@@ -18,6 +18,7 @@ from kasmos.model.event import RunEnded, RunEvent, RunParked, TaskEnded, WaveEnd
 from kasmos.model.plan import OnFailure, PlanTask, Wave
 from kasmos.model.table import Table
 from kasmos.model.task import Cause, CauseKind, Outcome
+from kasmos.model.value import frozen
 from kasmos.model.view import BackingOff, Ended, Pending, RunState, RunView, TaskKind, TaskView
 from kasmos.store.fold import run_outcome
 
@@ -33,7 +34,7 @@ _VERBS = {
 }
 
 
-@attrs.frozen
+@frozen
 class RunDecision:
     """What is to be done, in this order: commit, start, stop. All tasks by the plan's id."""
 
@@ -87,7 +88,7 @@ def decide_run(run: RunView, *, busy: frozenset[str], free_slots: int, closed: C
     return RunDecision(tuple(draft.events), resumed + fresh, tuple(stop), len(ready) > len(fresh), draft.held)
 
 
-@attrs.frozen
+@frozen
 class OuterNeeds:
     """What follows for a run from the tasks of other runs that it needs."""
 

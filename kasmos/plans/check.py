@@ -13,6 +13,7 @@ import attrs
 from kasmos.exceptions import Mistake, PlanError
 from kasmos.model.plan import PlanTask, Wave
 from kasmos.model.profile import AgentProfile
+from kasmos.model.value import frozen
 from kasmos.model.wording import did_you_mean
 from kasmos.plans.command import compile_task, takes_model
 from kasmos.plans.findings import in_document_order, quote
@@ -25,7 +26,7 @@ _BUILT_IN = {"shell"}
 _HOW_TO_GET_AGENTS = "; `kas config init` writes profiles of the agent programs on this machine"
 
 
-@attrs.frozen
+@frozen
 class Checked:
     """What is wrong and what is doubtful in a plan, for the agents there are."""
 

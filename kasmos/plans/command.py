@@ -8,11 +8,10 @@ from __future__ import annotations
 import bisect
 import re
 
-import attrs
-
 from kasmos.exceptions import Mistake, PlanError
 from kasmos.model.plan import Plan, PlanTask
 from kasmos.model.profile import AgentProfile, PromptMode
+from kasmos.model.value import frozen
 from kasmos.plans.outline import read_outline, script_of
 
 MAX_ARGUMENT_BYTES = 131_071
@@ -22,7 +21,7 @@ _PLACEHOLDER = re.compile(r"\{(prompt|prompt_file|script_file|model)\}")
 _FILE_PLACEHOLDERS = ("{prompt_file}", "{script_file}", "{kasmos_mailbox}")
 
 
-@attrs.frozen
+@frozen
 class Command:
     """What is run for one task."""
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import attrs
-
 from kasmos.model.plan import Plan, PlanTask, Wave
+from kasmos.model.value import frozen
 from kasmos.plans.findings import Findings
 from kasmos.plans.settings import NO_SETTINGS, Settings
 
 
-@attrs.frozen
+@frozen
 class DraftTask:
     """A task as it stands in the document."""
 
@@ -26,7 +25,7 @@ class DraftTask:
     """Where its script begins, if it has one."""
 
 
-@attrs.frozen
+@frozen
 class DraftWave:
     """A wave as it stands in the document."""
 
@@ -36,7 +35,7 @@ class DraftWave:
     tasks: tuple[DraftTask, ...]
 
 
-@attrs.frozen
+@frozen
 class Draft:
     """A document as it stands, nothing resolved."""
 
@@ -48,7 +47,7 @@ class Draft:
     defaults: Settings = NO_SETTINGS
 
 
-@attrs.frozen
+@frozen
 class Settled:
     """A plan and where what it says stands in the document."""
 

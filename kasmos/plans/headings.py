@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-import attrs
-
+from kasmos.model.value import frozen
 from kasmos.plans.findings import quote
 
 _WORD = re.compile(r"(?P<lead>\*{0,3}|__)(?P<word>wave|task)[\s_-]{1,8}#?(?P<number>[0-9]+)(?P<rest>.*)", re.I)
@@ -18,7 +17,7 @@ _NUMBERED = re.compile(r"[*_]{0,3}(?P<word>[A-Za-z]{3,6})[\s_-]{0,8}#?[0-9]")
 _UNNUMBERED = re.compile(r"[*_]{0,3}(?P<word>wave|task)(?:\s+[A-Za-z]{1,5})?\s*(?:[:：—–]|\s-\s|$)", re.I)
 
 
-@attrs.frozen
+@frozen
 class WaveHeading:
     """`## Wave N`, with or without a title."""
 
@@ -26,7 +25,7 @@ class WaveHeading:
     title: str
 
 
-@attrs.frozen
+@frozen
 class TaskHeading:
     """`### Task N: title`, or `### Task WAVE.N: title`."""
 
@@ -36,7 +35,7 @@ class TaskHeading:
     title: str
 
 
-@attrs.frozen
+@frozen
 class Unclear:
     """A heading that looks like a wave or a task and cannot be read as one."""
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-import attrs
-
 from kasmos.model.located import TomlSyntaxError, read_toml
+from kasmos.model.value import frozen
 from kasmos.plans.draft import Draft, DraftTask, DraftWave
 from kasmos.plans.findings import Findings, quote
 from kasmos.plans.headings import TaskHeading, Unclear, WaveHeading, near_miss, read_heading
@@ -28,7 +27,7 @@ from kasmos.plans.settings import (
 _MARKED = re.compile(r" {0,3}(#{1,6})[ \t]+(.*)")
 
 
-@attrs.frozen
+@frozen
 class _Section:
     """A wave or task heading and the lines up to the next one."""
 

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 
 import attrs
 
+from kasmos.model.value import frozen
+
 _FENCE = re.compile(r"(`{3,}|~{3,})(.*)")
 SCRIPT_LANGUAGES = ("sh", "bash", "shell")
 """Languages of the fenced block that is a task's script, in the order they are looked for."""
@@ -23,7 +25,7 @@ SCRIPT_LANGUAGES = ("sh", "bash", "shell")
 _LIST_ITEM = re.compile(r"(?:[-*+]|[0-9]{1,9}[.)])(?:[ \t]{1,4}|$)")
 
 
-@attrs.frozen
+@frozen
 class Heading:
     """An ATX heading."""
 
@@ -34,7 +36,7 @@ class Heading:
     """Without the number signs."""
 
 
-@attrs.frozen
+@frozen
 class Block:
     """Fenced code, or an HTML comment."""
 
@@ -59,7 +61,7 @@ class Block:
         return [_outdent(line, self.indent) for line in inner]
 
 
-@attrs.frozen
+@frozen
 class Outline:
     """What a Markdown text is made of, as far as a plan is concerned."""
 
@@ -95,7 +97,7 @@ def script_of(blocks: Sequence[Block]) -> Block | None:
     return None
 
 
-@attrs.frozen
+@frozen
 class _OpenFence:
     start: int
     mark: str

@@ -11,6 +11,7 @@ import attrs
 
 from kasmos.exceptions import Mistake, PlanError
 from kasmos.model.plan import Plan, PlanTask
+from kasmos.model.value import frozen
 from kasmos.plans.draft import Draft, settle
 from kasmos.plans.findings import Findings, place_of
 from kasmos.plans.markdown import read_markdown
@@ -23,7 +24,7 @@ _MOST_BAD_LINES = 20
 """A file that is no text at all has a mistake in every line; nobody reads them all."""
 
 
-@attrs.frozen
+@frozen
 class ParsedPlan:
     """A plan, what is doubtful in its document, and where everything stands in it."""
 
@@ -41,7 +42,7 @@ class ParsedPlan:
         return place_of(self.source, self.lines.get((task.id, key), task.line))
 
 
-@attrs.frozen
+@frozen
 class ReadPlan:
     """A document as far as it could be understood, with every mistake in it."""
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-import attrs
-
+from kasmos.model.value import frozen
 from kasmos.plans.outline import Heading, Outline
 
 _FIELD = re.compile(
@@ -19,7 +18,7 @@ _LIST_ITEM = re.compile(r"(?:[-*+]|[0-9]{1,9}[.)])[ \t]")
 _RULE = re.compile(r"(?:[-*_=][ \t]*+){3,}+$")
 
 
-@attrs.frozen
+@frozen
 class Preamble:
     """The title and header lines of a plan."""
 

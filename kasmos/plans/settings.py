@@ -12,6 +12,7 @@ import attrs
 from kasmos.model.located import LocatedTable, Path
 from kasmos.model.plan import Check
 from kasmos.model.units import DURATION_EXAMPLES, duration_with_unit
+from kasmos.model.value import frozen
 from kasmos.model.wording import did_you_mean, name_kind
 from kasmos.plans.findings import Findings, quote
 
@@ -26,7 +27,7 @@ _LONGEST_TIMEOUT = 366 * 86400.0
 _MOST_RETRIES = 1000
 
 
-@attrs.frozen
+@frozen
 class Settings:
     """The settings of one task, or the defaults of a plan. None means: not said."""
 
@@ -89,7 +90,7 @@ def parse_duration(value: object) -> float | None:
     return duration_with_unit(value) if isinstance(value, str) else None
 
 
-@attrs.frozen
+@frozen
 class _Reader:
     table: LocatedTable
     at: Path

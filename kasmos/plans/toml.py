@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import attrs
-
 from kasmos.model.located import LocatedTable, Path, TomlSyntaxError, read_toml
+from kasmos.model.value import frozen
 from kasmos.plans.command import first_script
 from kasmos.plans.draft import Draft, DraftTask, DraftWave
 from kasmos.plans.findings import Findings
@@ -37,7 +36,7 @@ def script_block(script: str) -> str:
     return f"{fence}sh\n{script.removesuffix(chr(10))}\n{fence}"
 
 
-@attrs.frozen
+@frozen
 class _Reader:
     table: LocatedTable
     findings: Findings

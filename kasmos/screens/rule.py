@@ -77,6 +77,11 @@ def _cursor_on_last(regions: Regions) -> bool:
     return cursor is not None and cursor.visible and cursor.row >= len(lines) - 1
 
 
+def _cursor_below(regions: Regions) -> bool:
+    cursor, lines = regions.screen.cursor, regions.screen.lines
+    return cursor is not None and cursor.row > len(lines) - 1
+
+
 def _title_names_directory(regions: Regions) -> bool:
     title, footer = regions.screen.title, regions.get("footer")
     return title is not None and footer is not None and bool(re.search(rf"/{re.escape(title)}(?!\S)", footer.text))
@@ -100,6 +105,7 @@ SIGNS: Mapping[str, Callable[[Regions], bool]] = {
     "cursor-visible": lambda regions: regions.screen.cursor is not None and regions.screen.cursor.visible,
     "cursor-hidden": lambda regions: regions.screen.cursor is not None and not regions.screen.cursor.visible,
     "cursor-on-last-line": _cursor_on_last,
+    "cursor-below": _cursor_below,
     "blank": lambda regions: not regions.screen.lines,
 }
 """What can be asked of a screen beside patterns."""

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 from kasmos.config.schema import Config
 from kasmos.daemon.life import Health
@@ -13,22 +14,29 @@ from kasmos.daemon.terms import Surroundings
 from kasmos.model import event as ev
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.view import SessionView, World
-from kasmos.orchestration.assembly import Kitchen
 from kasmos.orchestration.budgets import Place, Shortage
+from kasmos.orchestration.kitchen import Kitchen
 from kasmos.orchestration.treasury import Treasury
-from kasmos.screens import PROJECT_RULES, rules_for
 from kasmos.serve.options import Options
 from kasmos.sessions import layout
 from kasmos.sessions.protocol import Backend, OutputChunk, Recognise
 from kasmos.sessions.registry import require_backend
 from kasmos.sessions.tmux_backend import TmuxBackend
 from kasmos.store.stateroot import StateRoot
-from kasmos.supervision.terminal import waits_for_person
 from kasmos.telemetry.spans import wanted
+
+if TYPE_CHECKING:
+    from kasmos.screens import Ruleset
 
 
 def make_kitchen(options: Options, present: Callable[[], Config], backends: Mapping[ExecutionMode, Backend]) -> Kitchen:
     config = present()
+
+    def screen_rules(program: tuple[str, ...]) -> Ruleset:
+        from kasmos.screens import PROJECT_RULES, rules_for
+
+        return rules_for(program, directories=(options.project / PROJECT_RULES,))
+
     return Kitchen(
         profiles=lambda: present().agents,
         environ=options.environ,
@@ -37,7 +45,7 @@ def make_kitchen(options: Options, present: Callable[[], Config], backends: Mapp
         new_suffix=lambda: random_letters(5),
         buffer_bytes=config.logs.buffer_bytes,
         max_log_bytes=config.logs.max_bytes,
-        screen_rules=partial(rules_for, directories=(options.project / PROJECT_RULES,)),
+        screen_rules=screen_rules,
         context_path=lambda session_id: str(options.root.session_dir(session_id) / layout.CONTEXT),
         treasury=Treasury(
             budgets=lambda: present().budgets,
@@ -50,6 +58,9 @@ def make_kitchen(options: Options, present: Callable[[], Config], backends: Mapp
 
 def find_recogniser(options: Options, argv: tuple[str, ...]) -> Recognise:
     """How the screens of the program are read that a command line runs: by its rules, as its asks are found."""
+    from kasmos.screens import PROJECT_RULES, rules_for
+    from kasmos.supervision.terminal import waits_for_person
+
     return partial(waits_for_person, rules_for(argv, (options.project / PROJECT_RULES,)))
 
 

@@ -189,7 +189,8 @@ class Records:
     def refused(self) -> bool:
         """Whether there was no room for the record of somebody who has gone, or would be none for one."""
         for name in (layout.SHIM, layout.PID, layout.COPIER):
-            if os.path.exists(self._path(name)) and self._line(name) is None:
+            # What was taken back, since the gate was shut, is no record either.
+            if os.path.exists(self._path(name)) and self._line(name) is None and not self._is_taken_back(name):
                 return True
         try:
             with tempfile.TemporaryFile(dir=self._directory, buffering=0) as file:
@@ -197,6 +198,13 @@ class Records:
         except OSError as error:
             return error.errno in NO_ROOM
         return False
+
+    def _is_taken_back(self, name: str) -> bool:
+        try:
+            with open(self._path(name), "rb") as file:
+                return file.read(3) == b"no"
+        except OSError:
+            return False
 
     def shim_log(self) -> str:
         """What the shell had to say."""
@@ -383,7 +391,8 @@ def _mediator(directory: str, spec: SessionSpec) -> list[str]:
     if not spec.protocol:
         return []
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "mediator", "__main__.py")
-    return [sys.executable, "-I", script, spec.protocol, f"{directory}/{layout.ASKS}", spec.conversation, "--"]
+    words = [spec.protocol, f"{directory}/{layout.ASKS}", spec.conversation, f"{spec.handshake_timeout:g}"]
+    return [sys.executable, "-I", script, *words, "--"]
 
 
 def _own_tool(name: str) -> str:

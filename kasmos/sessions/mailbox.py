@@ -4,7 +4,8 @@
 at all; `NAME.gone` says that it is asked no more. Names sort by age. What has neither answer nor end still stands.
 
 Both are JSON in the words of claude's permission tool (`tool_name`, `input`; `behavior`), whoever asks. The mediator
-says more: `paths`, all files it is about; `exact`, false where something else may run; `choices`, what may be answered.
+says more: `paths`, all files it is about; `exact`, false where something else may run; `choices`, what may be answered;
+`reason`, how a person's reason for a no reaches the program, which is then the `reason` of the answer.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import trio
 
 from kasmos.exceptions import SessionClosedError, SessionError, StaleApprovalError
-from kasmos.model.approval import Answer, AnswerKind, Ask, AskKind, Meaning, Option
+from kasmos.model.approval import Answer, AnswerKind, Ask, AskKind, Meaning, Option, ReasonGoes
 from kasmos.sessions.held import either
 from kasmos.sessions.inotify import Inotify, Mask
 
@@ -143,7 +144,12 @@ def read_ask(identity: str, said: dict[str, Any]) -> Ask:
         evidence=str(said.get("evidence", "permission tool")),
         exact=said.get("exact") is not False,
         more_paths=tuple(more) if isinstance(told, list) else (),
+        reason_goes=ReasonGoes.ANSWER if "reason" not in said else _reason_goes(said["reason"]),
     )
+
+
+def _reason_goes(said: object) -> ReasonGoes:
+    return ReasonGoes(said) if isinstance(said, str) and said in list(ReasonGoes) else ReasonGoes.NOWHERE
 
 
 def _first_question(given: dict[str, Any]) -> dict[str, Any]:
@@ -156,7 +162,9 @@ def _told(said: dict[str, Any], answer: Answer) -> dict[str, Any]:
     given = said.get("input")
     given = given if isinstance(given, dict) else {}
     if answer.kind is AnswerKind.DENY:
-        return {"behavior": "deny", "message": answer.text or "a person said no"}
+        told = {"behavior": "deny", "message": answer.text or "a person said no"}
+        # The permission tool's answer is claude's, which knows no more of it.
+        return {**told, "reason": answer.text} if "reason" in said and answer.own_words else told
     if said.get("tool_name") == _QUESTION:
         question = _first_question(given)
         options = question.get("options") or []

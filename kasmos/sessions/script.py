@@ -34,9 +34,10 @@ from kasmos.model.approval import Ask, AskKind, Meaning, Option
 from kasmos.model.session import UNKNOWN_EXIT, ExitStatus, Leftover, SessionSpec
 from kasmos.model.told import Told, render_told
 from kasmos.model.usage import Failure, FailureKind, Usage, UsageSource
+from kasmos.model.value import frozen
 
 
-@attrs.frozen
+@frozen
 class Fail:
     """The program cannot be started."""
 
@@ -45,19 +46,19 @@ class Fail:
     """Seconds the attempt to start takes."""
 
 
-@attrs.frozen
+@frozen
 class Hang:
     """The start takes this long before the program runs; by default, for ever."""
 
     seconds: float = math.inf
 
 
-@attrs.frozen
+@frozen
 class NoRoom:
     """The disk has no room for the program."""
 
 
-@attrs.frozen
+@frozen
 class Truncate:
     """In the place of output: the program truncates its log, and all it wrote so far is lost."""
 
@@ -70,7 +71,7 @@ def _optional_exit_status(value: ExitStatus | int | None) -> ExitStatus | None:
     return None if value is None else _exit_status(value)
 
 
-@attrs.frozen
+@frozen
 class ScriptedAsk:
     """The program asks, and does nothing until it is answered; its other times are counted without that wait."""
 
@@ -88,7 +89,7 @@ class ScriptedAsk:
     """Seconds after which somebody has answered it elsewhere."""
 
 
-@attrs.frozen
+@frozen
 class Script:
     """What one program does. By default: nothing, successfully, at once."""
 

@@ -36,7 +36,7 @@ _kas_group=$6; shift 6
   ( exec 8<>gate; exec 7<gate 8>&-
     read -r _kas_s </proc/self/stat; printf '%s\n' "$_kas_s" >pid || exit 125
     read -r _kas_s <&7
-    [ "$_kas_s" != no ] || { : >|pid; exit 125; }
+    [ "$_kas_s" != no ] || { printf no >|pid; exit 125; }
     exec 7<&-; cd "$_kas_dir" || exit 126; ulimit -S -n "$_kas_n"; unset OLDPWD
     unset TMUX TMUX_PANE TERM_PROGRAM TERM_PROGRAM_VERSION
     if [ -n "$_kas_shell" ]; then SHELL=$_kas_shell; else unset SHELL; fi
@@ -52,6 +52,8 @@ read -r s </proc/self/stat; { printf '%s\n' "$s" >copier; } 2>/dev/null || no "n
 exec "$2" -I -S "$3"
 """
 """Attached before the program may run; where it cannot be, it shuts the gate, so that nothing runs unheard."""
+NO_LOGGER = " is not there"
+"""What it says where it cannot be run: room on the disk would not help."""
 
 
 def pane_command(directory: str, spec: SessionSpec, soft_nofile: int) -> list[str]:

@@ -104,6 +104,10 @@ async def _spawn(hold: Hold, pane: Pane, command: list[str]) -> None:
         otherwise = "its shell ended before it could run"
         if late is not None and late.cancelled_caught:
             otherwise = f"its shell and its logger were not there within {READY_LIMIT:.0f} s"
+        said = hold.records.shim_log()
+        if tmux_launch.NO_LOGGER in said:
+            # The program has taken its record back, as one does that finds the gate shut: it was not for want of room.
+            raise SessionStartError(f"cannot start {spec.name}: {said}")
         raise spawn.not_started(hold, otherwise)
     spawn.check_cgroup(hold)
 

@@ -24,6 +24,7 @@ from typing import Final
 import attrs
 
 from kasmos.model.session import InputWait, WaitSource
+from kasmos.model.value import frozen
 from kasmos.sessions import processes
 from kasmos.sessions.processes import ProcessId
 
@@ -44,7 +45,7 @@ _POLLED = struct.Struct("=ihh")
 _POLLOUT = 4
 
 
-@attrs.frozen
+@frozen
 class _Calls:
     """Numbers of system calls on one kind of machine."""
 
@@ -141,7 +142,7 @@ def find_waits(program: ProcessId, family: Family) -> tuple[InputWait, ...]:
     return tuple(found)
 
 
-@attrs.frozen
+@frozen
 class _Looked:
     """One process, as it was seen."""
 

@@ -11,13 +11,14 @@ from collections.abc import Collection, Iterable
 import attrs
 
 from kasmos.model.usage import DayTally, Tally
+from kasmos.model.value import frozen
 from kasmos.model.view import World, find_task_view
 
 BATCH = 200
 """How many runs are forgotten in one transaction: whoever wants to record something waits no longer than that takes."""
 
 
-@attrs.frozen
+@frozen
 class Forgotten:
     """What is to be forgotten together."""
 
@@ -110,7 +111,7 @@ def merged(entries: Iterable[DayTally]) -> tuple[DayTally, ...]:
 # --- rows -------------------------------------------------------------------------------
 
 
-@attrs.frozen
+@frozen
 class Mark:
     """A row that is to be forgotten, or a gap that is there."""
 
@@ -124,7 +125,7 @@ class Mark:
     """What it says, if it is one."""
 
 
-@attrs.frozen
+@frozen
 class Gap:
     """Rows in whose place one will be."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import attrs
 
 from kasmos.exceptions import SessionError
-from kasmos.model.approval import Answer, AnswerKind, Ask, AskKind, Meaning, Option
+from kasmos.model.approval import Answer, AnswerKind, Ask, AskKind, Meaning, Option, ReasonGoes
 from kasmos.screens import Choice, ScreenState, Verdict
 from kasmos.screens import Meaning as ScreenMeaning
 from kasmos.supervision.standing import identity_of
@@ -45,6 +45,7 @@ def ask_of(verdict: Verdict | None) -> Ask | None:
         options=options,
         evidence=f"screen rule {verdict.rule}",
         exact=request is not None and request.exact,
+        reason_goes=ReasonGoes.INPUT,
     )
 
 

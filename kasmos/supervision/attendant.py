@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import attrs
 import trio
@@ -20,21 +20,22 @@ from kasmos.model.profile import ExecutionMode, WhenDone
 from kasmos.model.session import ExitStatus, SessionKind, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
 from kasmos.model.view import DeliveryState, SessionView
-from kasmos.screens import Ruleset
 from kasmos.sessions.protocol import AskSource, ExecutionSession, TerminalSession
 from kasmos.supervision import transitions
 from kasmos.supervision.desk import Desk, DeskTerms, pending
 from kasmos.supervision.duties import Duty, wait_beside
 from kasmos.supervision.hearing import Reading
 from kasmos.supervision.meter import Meter, MeterTerms
-from kasmos.supervision.prompting import deliver_prompt
 from kasmos.supervision.recipe import Recipe, Surroundings
 from kasmos.supervision.relief import Relief
+from kasmos.supervision.retort import Retort
 from kasmos.supervision.stop_order import StopOrder
-from kasmos.supervision.terminal import Terminal
 from kasmos.supervision.termination import stop
-from kasmos.supervision.turn import wait_turn_over
 from kasmos.supervision.witness import Witness, make_witness
+
+if TYPE_CHECKING:
+    from kasmos.screens import Ruleset
+    from kasmos.supervision.terminal import Terminal
 
 TAIL_BYTES = 4096
 TAIL_LINES = 20
@@ -253,11 +254,16 @@ class Attendant:
             return [self.desk.run]
         if not session.capabilities.interactive or rules is None or session.spec.kind is not SessionKind.AGENT:
             return []
+        # Late: most sessions have no terminal, and what reads screens is much to import.
+        from kasmos.supervision.prompting import deliver_prompt
+        from kasmos.supervision.terminal import Terminal
+        from kasmos.supervision.turn import wait_turn_over
+
         watched, tell = cast(TerminalSession, session), self._ledger.append_nowait
         known = [view.ask.identity for view in pending(self._ledger.world, session.spec.id)]
         terminal = Terminal(watched, rules, tell, self._around.wall, self._recipe.typed_max, known)
         self.terminal = terminal
-        self.desk = self._make_desk(terminal)
+        self.desk = self._make_desk(Retort(terminal))
         duties: list[Duty] = [terminal.watch, self.desk.run]
         prompt = self._recipe.typed_prompt(session.spec.attempt)
         if prompt is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -27,7 +28,6 @@ from kasmos.model.session import SessionHandle, SessionKind, SessionSpec, StopRe
 from kasmos.model.task import Cause, CauseKind, Outcome
 from kasmos.model.usage import Usage
 from kasmos.model.view import SessionView, TaskView, World
-from kasmos.screens import Ruleset
 from kasmos.sessions.protocol import Backend, ExecutionSession, SessionNeverStarted
 from kasmos.store.fold import apply
 from kasmos.supervision import transitions
@@ -36,7 +36,10 @@ from kasmos.supervision.desk import Desk, asks_left
 from kasmos.supervision.handover import Thread, spent_before
 from kasmos.supervision.recipe import Recipe, Surroundings
 from kasmos.supervision.stop_order import StopOrder
-from kasmos.supervision.terminal import Terminal
+
+if TYPE_CHECKING:
+    from kasmos.screens import Ruleset
+    from kasmos.supervision.terminal import Terminal
 
 START_PATIENCE = 10.0
 """Seconds a start may take at least, however short the limit of what is started: the machine may be busy."""
@@ -138,7 +141,7 @@ class Child:
         Whoever asks makes it durable, and then lets `run` begin with it: one commit less on the way from what came
         before to the program. Never blocks.
         """
-        if not self._recipe.is_unhindered(self._ledger.world):
+        if self._around.room.shortage or not self._recipe.is_unhindered(self._ledger.world):
             return None
         try:
             step = self._decide()

@@ -18,7 +18,6 @@ import trio
 from kasmos.model import event as ev
 from kasmos.model.session import InputWait
 from kasmos.model.view import SessionView
-from kasmos.screens import ScreenState
 from kasmos.sessions.protocol import ExecutionSession, ProcessSession
 from kasmos.supervision.ledger import Ledger
 from kasmos.supervision.waiting import Circumstances, decide_wait, describe_wait, same_wait
@@ -137,8 +136,7 @@ class QuietWatch:
         if at_tool and tool_since is not None:
             # Read anew after an adoption, its call seems newer than the output in which it is.
             since = min(tool_since, since)
-        is_seen = screen not in ("", ScreenState.UNKNOWN)
-        return Circumstances(since, at_tool, session.capabilities.interactive, is_seen=is_seen)
+        return Circumstances(since, at_tool, session.capabilities.interactive, is_seen=_says_something(screen))
 
     def _is_told(self, session_id: str) -> bool:
         view = self._ledger.world.sessions.get(session_id)
@@ -147,6 +145,16 @@ class QuietWatch:
     def _tell(self, session_id: str, what: str, wait: InputWait | None = None) -> None:
         pid, source = (wait.pid, wait.source) if wait is not None else (None, None)
         self._ledger.append_nowait(ev.InputAwaited(session_id, what, pid, source))
+
+
+def _says_something(screen: str) -> bool:
+    """Whether it is known what a session's screen shows."""
+    if not screen:
+        return False
+    # Not before there is one: what reads screens is much to import.
+    from kasmos.screens import ScreenState
+
+    return screen != ScreenState.UNKNOWN
 
 
 def _is_in_hand(view: SessionView) -> bool:

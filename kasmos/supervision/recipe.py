@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
@@ -14,11 +14,13 @@ from kasmos.model.session import SessionSpec
 from kasmos.model.task import Cause
 from kasmos.model.usage import Price, Shortfall
 from kasmos.model.view import SessionView, World
-from kasmos.screens import Ruleset
 from kasmos.sessions.protocol import Backend, ExecutionSession
 from kasmos.supervision.handover import Thread
 from kasmos.supervision.ledger import Ledger
 from kasmos.supervision.room import Room
+
+if TYPE_CHECKING:
+    from kasmos.screens import Ruleset
 
 
 @attrs.frozen

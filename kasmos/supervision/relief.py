@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import trio
 
 from kasmos.model.session import StopReason
 from kasmos.model.view import SessionView, TaskView
 from kasmos.supervision.handover import decide_relief
 from kasmos.supervision.ledger import Ledger
-from kasmos.supervision.terminal import Terminal
+
+if TYPE_CHECKING:
+    from kasmos.supervision.terminal import Terminal
 
 
 class Relief:

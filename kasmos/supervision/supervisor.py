@@ -8,6 +8,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -15,8 +16,10 @@ import trio
 from kasmos.model import event as ev
 from kasmos.model.session import StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
-from kasmos.supervision.child import Child
 from kasmos.supervision.recipe import Surroundings
+
+if TYPE_CHECKING:
+    from kasmos.supervision.child import Child
 
 
 @attrs.define(eq=False)

@@ -19,6 +19,7 @@ from kasmos.model.session import UNKNOWN_EXIT, SessionKind, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
 from kasmos.model.units import render_duration
 from kasmos.model.usage import Failure, FailureKind
+from kasmos.model.value import frozen
 from kasmos.model.view import AccountView, BackingOff, Ended, SessionState, SessionView, TaskView
 from kasmos.supervision.handover import TURN_ENDS, Done, Thread, count_for, decide_handover, next_thread
 from kasmos.supervision.restart import decide_restart
@@ -26,7 +27,7 @@ from kasmos.supervision.restart import decide_restart
 # --- steps ------------------------------------------------------------------------
 
 
-@attrs.frozen
+@frozen
 class StartAgent:
     """Start the task's program."""
 
@@ -35,7 +36,7 @@ class StartAgent:
     """The conversation it goes on with; None for a new one."""
 
 
-@attrs.frozen
+@frozen
 class StartCheck:
     """Start one of the task's checks."""
 
@@ -44,42 +45,42 @@ class StartCheck:
     """From 0."""
 
 
-@attrs.frozen
+@frozen
 class Supervise:
     """See a live session through to its end; adopt it if it is not open yet."""
 
     session_id: str
 
 
-@attrs.frozen
+@frozen
 class BackOff:
     """Wait until a monotonic instant, then ask again."""
 
     until_mono: float
 
 
-@attrs.frozen
+@frozen
 class Retry:
     """Commit the event: the attempt did not succeed and another will follow."""
 
     event: TaskRetryScheduled
 
 
-@attrs.frozen
+@frozen
 class PutBack:
     """The task goes back to pending."""
 
     reason: str
 
 
-@attrs.frozen
+@frozen
 class GiveBack:
     """Commit the event: nobody has the conversation any more."""
 
     event: HandedBack
 
 
-@attrs.frozen
+@frozen
 class Park:
     """Commit the event: nothing is started on the account for a while, and the task goes back to pending."""
 
@@ -87,7 +88,7 @@ class Park:
     reason: str
 
 
-@attrs.frozen
+@frozen
 class Finish:
     """The task has its outcome."""
 
@@ -110,7 +111,7 @@ _FOR_A_PERSON = (StopReason.HANDED_OVER, StopReason.HANDED_BACK)
 """Stops that say nothing of the task."""
 
 
-@attrs.frozen
+@frozen
 class _Rules:
     """What a task is judged by: everything but what has happened."""
 

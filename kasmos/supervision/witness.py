@@ -20,7 +20,7 @@ from kasmos.model.session import ExitStatus
 from kasmos.model.task import Outcome
 from kasmos.model.usage import Failure, FailureKind, Shortfall
 from kasmos.sessions.protocol import ExecutionSession
-from kasmos.supervision.hearing import Hearing, Reading, ToldLines, Transcript
+from kasmos.supervision.hearing import Hearing, Reading, ToldLines
 
 PIECE = 65_536
 """Bytes that are read and understood at once: others have their turn after each."""
@@ -148,6 +148,9 @@ def make_witness(
     """
     facts = find_harness(harness) if harness else None
     if facts is not None:
+        # Late: a script has no harness, and needs no dialect.
+        from kasmos.supervision.transcript import Transcript
+
         hearing: Hearing = Transcript(facts, accept=accept, wall=wall)
         return Witness(session, hearing, exit_grace=exit_grace, heard=heard)
     return Witness(session, ToldLines(), heard=heard) if tells else None

@@ -9,13 +9,32 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-import structlog
-
 from kasmos.model import event as ev
 from kasmos.model.event import Event, Record
+
+
+@contextmanager
+def _kept_out(name: str) -> Iterator[None]:
+    """Have imports not find this package, unless it was imported before."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # which is how an import is told that there is none
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+# structlog takes rich, where it is installed, to show local variables in tracebacks. Those may be secrets, so we show
+# none; and that is sixty modules which a daemon would wait for.
+with _kept_out("rich"):
+    import structlog
 
 MAX_BYTES = 10 * 1024 * 1024
 """Bytes of a log file; then a new one is begun."""

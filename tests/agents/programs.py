@@ -86,7 +86,7 @@ def _claude_env(place: Place) -> Mapping[str, str]:
         "ANTHROPIC_API_KEY": "sk-ant-mock",
         "CLAUDE_CONFIG_DIR": str(place.home / "claude"),
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-        "CLAUDE_CODE_MAX_RETRIES": "2",
+        "CLAUDE_CODE_MAX_RETRIES": "1",
         "DISABLE_AUTOUPDATER": "1",
         "DISABLE_TELEMETRY": "1",
         "DISABLE_ERROR_REPORTING": "1",

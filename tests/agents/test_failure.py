@@ -95,7 +95,7 @@ def test_quota_is_waited_for(shop: Workshop) -> None:
         + "".join(
             f"### Task {n}: codex\n\n[[mock {shop.conversation(f'codex{n}')}: {steps}]]\n\n"
             f'```toml kasmos\nagent = "codex"\n```\n\n'
-            for n, steps in enumerate(("say first", "quota 20 1 ;; say second", "say third"), 1)
+            for n, steps in enumerate(("say first", "quota 1 1 ;; say second", "say third"), 1)
         )
     )
     result = shop.kas("run", "plan.md", timeout=2 * LIMIT)
@@ -106,7 +106,7 @@ def test_quota_is_waited_for(shop: Workshop) -> None:
     first, second, third = (shop.asked(f"codex{n}") for n in (1, 2, 3))
     assert [entry["step"] for entry in (*first, *second, *third)] == ["say", "quota", "say", "say"]
     # The program tells it to the minute.
-    assert second[0]["at"] < parked.until_at < second[0]["at"] + 20 + 120
+    assert second[0]["at"] < parked.until_at < second[0]["at"] + 1 + 120
     assert min(second[1]["at"], third[0]["at"]) >= parked.until_at
     assert {task.outcome for task in shop.only_run().tasks.values()} == {Outcome.SUCCEEDED}
 

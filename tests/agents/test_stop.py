@@ -109,6 +109,8 @@ def test_wrapper_killed(shop: Workshop, name: str) -> None:
 def test_stop_of_a_wrapper(shop: Workshop, name: str) -> None:
     """A program whose wrapper ignores SIGTERM, or dies of it alone, is stopped within the grace all the same."""
     tree = begin_tree(shop, name, env=RELAUNCHED[name])
+    config = shop.kas.cwd / ".kasmos" / "config.toml"
+    config.write_text(config.read_text().replace("stop_signal =", 'stop_grace = "2s"\nstop_signal ='))
     with shop.start() as kas:
         shop.wait(lambda: len(running(tree)) == 3, kas)
         assert shop.kas("stop", "--all").code == 0

@@ -135,8 +135,7 @@ def test_taken_over_and_handed_back(shop: Workshop, name: str) -> None:
     assert not shop.told(ev.KillSent)
 
 
-# gemini cannot load a session in the minute in which it began (docs/agents.md), so there it is a matter of luck.
-@pytest.mark.parametrize("name", ["claude", "codex", "qwen"])
+@pytest.mark.parametrize("name", ["claude", "codex", "gemini", "qwen"])
 def test_one_that_asks_is_taken_over(shop: Workshop, name: str) -> None:
     """A conversation in which a headless program can ask is the same in its terminal, and headless again."""
     gate = shop.conversation(name)

@@ -27,6 +27,7 @@ DIALOGS = {
     ("codex", "new-model"): "2",
 }
 """What a person presses at the dialogs of a first start, by program and the rule that sees it. None asks twice."""
+WHY = "nothing on Fridays"
 TREE = "sleep {0}1 & (sleep {0}2 & sleep {0}3) ; wait"
 
 
@@ -101,9 +102,14 @@ def test_plan(shop: Workshop, person: Person) -> None:
     assert {task.outcome for task in shop.only_run().tasks.values()} == {Outcome.SUCCEEDED}
 
 
+def told_why(shop: Workshop, name: str) -> int:
+    """How often the last request of a program tells its model why a person said no."""
+    return json.dumps(shop.model.body(shop.asked(name)[-1]["n"])).count(WHY)
+
+
 @pytest.mark.parametrize("name", ["claude", "codex", "opencode", "gemini", "qwen"])
 def test_approved_and_denied(shop: Workshop, person: Person, name: str) -> None:
-    """At a program's own dialog, `kas approve` has its tool done, and `kas deny` has it not done."""
+    """At a program's own dialog, `kas approve` has its tool done, `kas deny` has it not done and its model told why."""
     shop.seat(name, may="nothing")
     path = shop.kas.cwd / "f.txt"
     if name == "codex":  # it asks for what its sandbox does not allow
@@ -120,12 +126,32 @@ def test_approved_and_denied(shop: Workshop, person: Person, name: str) -> None:
         assert path.read_text() == "hello\nworld\n"
         assert shop.kas("approve", first.approval_id, timeout=LIMIT).code == 0
         person.wait(lambda: len(waiting(shop)) >= 2, kas)
-        assert shop.kas("deny", waiting(shop)[1].approval_id, timeout=LIMIT).code == 0
+        # gemini forgets what it was refused, and would ask for it once more.
+        reason = ("--reason", WHY) if name != "gemini" else ()
+        assert shop.kas("deny", waiting(shop)[1].approval_id, *reason, timeout=LIMIT).code == 0
         person.see_through(kas)
     assert shop.told(ev.ApprovalWithdrawn) == []
+    assert shop.told(ev.DeliveryFailed) == [], shop.screens()
+    assert told_why(shop, name) == len(reason[1:]), shop.screens()
     assert (shop.kas.cwd / "approved.txt").exists() or path.read_text() == "hello\nkasmos\n"
     assert not (shop.kas.cwd / "denied.txt").exists()
     assert "denied" not in path.read_text()
+
+
+def test_told_why_once_more(shop: Workshop, person: Person) -> None:
+    """gemini forgets what it was refused, and its model goes on with the same; the reason has reached it."""
+    shop.seat("gemini", may="nothing")
+    shop.write_tasks({"gemini": "run touch denied.txt ;; say done"})
+    with shop.start() as kas:
+        person.wait(lambda: waiting(shop), kas)
+        answered = shop.kas("deny", waiting(shop)[0].approval_id, "--reason", WHY, timeout=LIMIT)
+        assert "typed into its input" in answered.stdout, answered.stderr
+        person.wait(lambda: len(shop.asked("gemini")) > 1, kas)
+        kas.signal(signal.SIGTERM)
+        assert kas.wait() == 128 + signal.SIGTERM
+    assert shop.told(ev.DeliveryFailed) == [], shop.screens()
+    assert not (shop.kas.cwd / "denied.txt").exists()
+    assert told_why(shop, "gemini") == 1
 
 
 @pytest.mark.parametrize("name", ["claude", "codex"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import time
@@ -75,6 +76,23 @@ def test_is_denied_by_a_rule(shop: Workshop, name: str) -> None:
     assert said.failure.kind == "tool_denied"
 
 
+@pytest.mark.parametrize("name", ASKING)
+def test_is_told_why(shop: Workshop, name: str) -> None:
+    """A person's reason for a no reaches the model of a headless program, once, whatever its protocol."""
+    let_ask(shop, name)
+    shop.write_tasks({name: "run touch denied.txt ;; say done ;; say so"})
+    with shop.start() as kas:
+        approval = wait_for(lambda: asked(shop, ASKING[name]))
+        denied = shop.kas("deny", approval, "--reason", "touch nothing on Fridays")
+        assert denied.code == 0, denied.stderr
+        assert kas.wait() == 1
+    assert not (shop.kas.cwd / "denied.txt").exists()
+    # What a model was told once is in every request after it.
+    told = [json.dumps(shop.model.body(entry["n"])).count("touch nothing on Fridays") for entry in shop.asked(name)]
+    assert told[0] == 0, shop.output()
+    assert told[-1] == 1, shop.output()
+
+
 @pytest.mark.parametrize("name", [name for name in ASKING if name != "claude"])
 def test_a_file_is_judged_by_its_path(shop: Workshop, name: str) -> None:
     """A program that is spoken to tells which file it wants to change, and a rule allows that one."""
@@ -109,9 +127,6 @@ def test_a_spoken_conversation_goes_on(shop: Workshop, name: str) -> None:
     shop.write_tasks({name: "say first"}, settings='checks = ["test -e go"]')
     assert shop.kas("run", "plan.md", timeout=LIMIT).code == 1
     (shop.kas.cwd / "go").touch()
-    for file in shop.place(name).home.glob(".gemini/tmp/*/chats/session-*"):
-        # In the minute in which a session began gemini writes over it before it loads it.
-        file.rename(file.with_name(f"session-2020-01-01T00-00-{file.name.rpartition('-')[2]}"))
     again = shop.kas("retry", "--resume", timeout=LIMIT)
     assert again.code == 0, f"{again.stdout}{again.stderr}\n{shop.output()}"
     first, second = (one for one in shop.told(ev.SessionConcluded) if isinstance(one, ev.SessionConcluded))

@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from kasmos.api import errors
+from kasmos.api.app import MAX_BODY
 from kasmos.api.output import MAX_WAIT
 from kasmos.daemon.reading import OutputReader
 from kasmos.exceptions import RequestError
@@ -578,6 +579,7 @@ async def test_methods(api: Api) -> None:
     options = await api.http.options("/v1/runs")
     assert options.status_code == 200
     assert "POST" in options.headers["allow"]
+    assert "content-type" not in options.headers
     stream = await api.http.head("/v1/events")
     assert (stream.status_code, stream.content) == (200, b"")
     assert stream.headers["content-type"] == "application/x-ndjson"
@@ -623,6 +625,7 @@ async def test_a_large_body_is_refused(api: Api) -> None:
         "/v1/runs", content=b"x" * (17 * 1024 * 1024), headers={"Content-Type": "application/json"}
     )
     problem(response, 413, "too_large")
+    assert response.json()["detail"] == f"a body has {MAX_BODY} bytes at most"
     assert (await api.get("/healthz")).status_code == 200
 
 

@@ -46,7 +46,7 @@ async def test_list(api: Api) -> None:
     ("name", "body", "answer"),
     [
         ("bcdf", {"decision": "allow_once"}, Answer(AnswerKind.ALLOW_ONCE)),
-        ("bcdf", {"decision": "deny", "reason": "no"}, Answer(AnswerKind.DENY, "no")),
+        ("bcdf", {"decision": "deny", "reason": "no"}, Answer(AnswerKind.DENY, "no", own_words=True)),
         ("bcdf", {"decision": "choose", "option": 2}, Answer(AnswerKind.CHOOSE, option=1)),
         ("ghjk", {"decision": "text", "text": "Blue"}, Answer(AnswerKind.TEXT, "Blue")),
     ],

@@ -13,7 +13,7 @@ import trio
 
 from kasmos.model import event as ev
 from tests.e2e.player_world import make_stand
-from tests.e2e.test_terminal import at_work, session_of, state_of
+from tests.e2e.test_terminal import at_work, refused, session_of, state_of
 
 LIMIT = 60.0
 
@@ -73,9 +73,7 @@ async def test_attach_and_detach(root: Path, person: Person) -> None:
         await person.sees("* done")
         person.presses("x", "y")
         await person.sees("> xy")
-        response = await live.http.post(f"/v1/sessions/{session}/input", json={"text": "mine"})
-        assert (response.status_code, response.json()["code"]) == (409, "session_busy")
-        assert "somebody is typing: xy" in response.json()["detail"]
+        assert "somebody is typing: xy" in await refused(live, session, "mine")
         screen = (await live.http.get(f"/v1/sessions/{session}/screen")).json()
         assert (screen["width"], screen["height"]) == (200, 50)
         person.presses("Enter")

@@ -239,7 +239,7 @@ def test_drain(scene: Scene) -> None:
 
 def test_drain_does_not_wait_for_a_retry(scene: Scene) -> None:
     """A task that waits for its next attempt does not hold up a drain; the next daemon makes the attempt."""
-    scene.configure(backoff=3600, orchestration="retries = 1")
+    scene.configure(backoff=60, orchestration="retries = 1")
     start(scene)
     scene.write_plan([Task("first && exit 1; done_")])
     with scene.start() as following:

@@ -32,8 +32,8 @@ def judge(*command: str | os.PathLike[str], env: dict[str, str] | None = None) -
 def installed(unit: str, tmp_path: Path) -> Path:
     """A unit as it is installed here, where `kas` is at another place."""
     text = (PACKAGING / unit).read_text()
-    here, count = re.subn(r"^ExecStart=\S+/kas ", f"ExecStart={KAS} ", text, flags=re.MULTILINE)
-    assert count == 1
+    here, count = re.subn(r"^(Exec\w+)=\S+/kas ", rf"\1={KAS} ", text, flags=re.MULTILINE)
+    assert count == 2
     (tmp_path / unit).write_text(here)
     return tmp_path / unit
 
@@ -83,6 +83,7 @@ def test_units_leave_agents_alive(unit: str) -> None:
     assert said["KillMode"] == "process"
     assert said["Delegate"] == "yes"
     assert said["Type"] == "notify"
+    assert said["ExecReload"].endswith(" daemon reload")
     assert said.get("RemoveIPC", "no") == "no"
     assert not {"PrivateTmp", "ProtectHome", "RuntimeDirectory"} & said.keys()
 

@@ -49,6 +49,49 @@ def test_rules_answer(kas: Kas, harness: str) -> None:
     assert "tool_denied" in task(kas)
 
 
+GOES = {"codex": "goes as a message into its turn", "opencode": "goes as a message when this turn is over"}
+
+
+@pytest.mark.parametrize("harness", HARNESSES)
+def test_a_person_says_why(kas: Kas, harness: str) -> None:
+    """A person's reason for a no is sent to the program once, and who gave it is told by which way it goes."""
+    configure(kas, harness, "ask 0 touch marks")
+    with kas.running("run", "plan.md") as run:
+        approval = wait_for(lambda: asked(kas, "w1t1-work"))
+        denied = kas("deny", approval, "--reason", "not on Fridays")
+        assert denied.code == 0, denied.stderr
+        assert GOES[harness] in denied.stdout
+        assert run.wait(LIMIT) == 1
+    assert not (kas.cwd / "marks").exists()
+    log = kas("logs", "--raw", "w1t1-work").stdout
+    assert log.count("(touch marks) said no: not on Fridays") == 1
+    assert "said no: not on Fridays" in kas("logs", "w1t1-work").stdout
+    assert "not on Fridays" in kas("why", "w1t1-work").stdout
+
+
+def test_rules_say_nothing_more(kas: Kas) -> None:
+    """A no of a rule makes no turn of its own."""
+    configure(kas, "opencode", "ask 0 touch marks", rules='{ deny = "*", command = "touch *" }')
+    assert kas("run", "plan.md").code == 1
+    assert kas("logs", "--raw", "w1t1-work").stdout.count('"session/prompt"') == 1
+
+
+MUTE = {"codex": "the protocol of codex's app server", "opencode": "the Agent Client Protocol"}
+
+
+@pytest.mark.parametrize("harness", MUTE)
+def test_a_program_that_is_mute(kas: Kas, harness: str) -> None:
+    """A program that never speaks its protocol fails after its handshake_timeout, with words that say so."""
+    configure(kas, harness, "ask 0 touch marks", more='handshake_timeout = "500ms"')
+    mute = kas.cwd / "mute"
+    mute.write_text("#!/bin/sh\nexec sleep 600\n")
+    mute.chmod(0o755)
+    config = kas.cwd / ".kasmos" / "config.toml"
+    config.write_text(config.read_text().replace(str(SPEAKER), str(mute)))
+    assert kas("run", "plan.md").code == 1
+    assert f"it does not speak {MUTE[harness]}: nothing came within 0.5 s" in kas("why", "w1t1-work").stdout
+
+
 def test_paths_are_judged(kas: Kas) -> None:
     """A change of several files is allowed by a rule only if all of them are."""
     configure(kas, "opencode", "files 0 src/a src/b\nfiles 1 src/a other/b", rules='{ allow = "*", path = "src/*" }')
@@ -134,7 +177,7 @@ def test_a_program_that_breaks(kas: Kas) -> None:
     """A program that ends in the middle of a turn has failed, however it exits."""
     configure(kas, "codex", "exit 0")
     assert kas("run", "plan.md").code == 1
-    assert "in the middle of a" in kas("why", "w1t1-work").stdout
+    assert "in the middle of its turn" in kas("why", "w1t1-work").stdout
 
 
 @pytest.mark.parametrize("harness", HARNESSES)

@@ -80,7 +80,8 @@ def test_submit_prints_the_id(kas: Kas, project: Path, supervisor: Callable[[], 
 def test_wait_exits_with_the_status(kas: Kas, supervisor: Callable[[], None]) -> None:
     """`--wait` exits with 0 for success and 1 for anything else; `--follow` prints the output, `--json` the events."""
     assert kas("submit", "true", "--wait").code == 0
-    assert kas("submit", "exit 3", "--wait").code == 1
+    done = kas("submit", "exit 3", "--wait")
+    assert (done.code, done.stderr.splitlines()[-1].endswith(" failed: exit 3")) == (1, True)
     done = kas("submit", "-", "--follow", stdin='cat "$KASMOS_CONTEXT"', env={})
     assert done.code == 1  # There is no context, and cat says so.
     done = kas("submit", 'cat "$KASMOS_CONTEXT"', "--context", '{"a": 1}', "--follow")

@@ -20,7 +20,7 @@ from tests.e2e.talker_world import LIMIT, PROGRAM, Parlour, make_parlour
 @asynccontextmanager
 async def at_work(parlour: Parlour, prompt: str, **fields: Any) -> AsyncIterator[tuple[Live, str]]:
     """A supervisor with one task whose program is in its turn; it is stopped in the end."""
-    async with parlour.site.supervisor(limit=2 * LIMIT) as live:
+    async with parlour.site.supervisor() as live:
         task = await live.submit(prompt, **fields)
         try:
             await told(live, task)
@@ -289,13 +289,13 @@ async def test_refused(root: Path) -> None:
 async def test_interrupted_supervisor(root: Path) -> None:
     """A conversation that a person has when the supervisor leaves is theirs again under the next one."""
     parlour = make_parlour(root)
-    async with parlour.site.supervisor(limit=2 * LIMIT) as live:
+    async with parlour.site.supervisor() as live:
         task = await live.submit("wait go; write one 1")
         await told(live, task)
         await post(live, task, "attach")
         parlour.let("go")
         await attended(parlour, live, task)
-    async with parlour.site.supervisor(limit=2 * LIMIT) as live:
+    async with parlour.site.supervisor() as live:
         await attended(parlour, live, task, times=1)
         await live.engine.service.runs.continue_run(task)
         assert (await live.task(task))["takeover"]["phase"] == "attended"
@@ -310,7 +310,7 @@ async def test_what_waits_for_an_answer(root: Path) -> None:
     extra = f'[agents.asker]\nprogram = "{asker}"\nharness = "claude"\npermission_default = "prompt"\n'
     extra += 'env = { ASKER_COMMAND = "echo mark" }\n'
     parlour = make_parlour(root, extra)
-    async with parlour.site.supervisor(limit=2 * LIMIT) as live:
+    async with parlour.site.supervisor() as live:
         task = await live.submit("do it", agent="asker")
         asked = await live.event(lambda event: isinstance(event, ev.ApprovalRequested))
         status, answer = await post(live, task, "attach")

@@ -74,7 +74,7 @@ async def serve(root: Path, policy: AccessPolicy, listen: str = "127.0.0.1:0") -
     orchestrator, facts = FakeOrchestrator(), list[ev.Event]()
     app = make_app(orchestrator, policy=policy, record=facts.append)
     shutdown = trio.Event()
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(2 * LIMIT):
         async with trio.open_nursery() as nursery:
             serve_all = partial(server.serve_api, app, root / "kas.sock", listen=[listen], shutdown=shutdown)
             (url,) = await nursery.start(serve_all)

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import trio
 
+from kasmos.daemon import terminals
 from kasmos.model import event as ev
 from kasmos.model.session import StopReason
 from kasmos.model.task import Outcome
 from kasmos.sessions import tmux
 from kasmos.sessions.tmux_launch import tmux_name
+from kasmos.supervision import delivery
 from tests.e2e.player_world import LIMIT, PROGRAMS, Stand, make_stand
 from tests.e2e.supervisor_world import Live
 
@@ -57,6 +59,28 @@ async def post(live: Live, session: str, verb: str, **body: Any) -> tuple[int, d
     return response.status_code, response.json()
 
 
+async def refused(live: Live, session: str, text: str) -> str:
+    """A text that is refused, by who does not wait for long; why."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(terminals, "BUSY_PATIENCE", 0.5)
+        code, said = await post(live, session, "input", text=text)
+    assert (code, said["code"]) == (409, "session_busy")
+    return str(said["detail"])
+
+
+@pytest.fixture
+def restless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enter is soon pressed again: nothing here asks anything that it could answer."""
+    monkeypatch.setattr(delivery, "ENTER_AGAIN", 1.0)
+
+
+@pytest.fixture
+def impatient(restless: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is waited for in vain is not waited for long."""
+    monkeypatch.setattr(delivery, "TAKE_PATIENCE", 1.0)
+    monkeypatch.setattr(delivery, "END_PATIENCE", 1.0)
+
+
 async def test_prompt_is_typed(root: Path) -> None:
     """A typed prompt arrives whole, once, and the program's own exit ends the task."""
     stand = make_stand(root)
@@ -67,6 +91,7 @@ async def test_prompt_is_typed(root: Path) -> None:
     assert stand.log() == [f"pasted {len(prompt)}", f"took {prompt!r}", "left 0"]
 
 
+@pytest.mark.usefixtures("restless")
 @pytest.mark.parametrize("agent", ["swallower", "slow", "folder"])
 async def test_prompt_typed_once(root: Path, agent: str) -> None:
     """However a program delays or swallows, the text is pasted once, and Enter alone is pressed again."""
@@ -80,6 +105,7 @@ async def test_prompt_typed_once(root: Path, agent: str) -> None:
         assert stand.log() == ["pasted 16", "took 'line one\\nwork 30'"]
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("agent", ["deaf", "loser"])
 async def test_prompt_not_taken(root: Path, agent: str) -> None:
     """A prompt that is not seen to be taken is reported with the screen; the program is left to a person."""
@@ -119,6 +145,18 @@ async def test_ask_becomes_approval(root: Path) -> None:
         response = await live.http.post(f"/v1/approvals/{asked.approval_id}", json={"decision": "deny"})
         assert response.json()["status"] == "delivered"
         assert stand.log()[-1] == "answered no git push"
+
+
+async def test_told_why(root: Path) -> None:
+    """Why a person said no is typed into the program's input after the no, once."""
+    stand = make_stand(root)
+    async with at_work(stand, "ask git push") as (live, _):
+        asked = await stand.seen(live, ev.ApprovalRequested)
+        said = {"decision": "deny", "reason": "not on Fridays"}
+        response = await live.http.post(f"/v1/approvals/{asked.approval_id}", json=said)
+        assert response.json()["reason_goes"] == "input"
+        await stand.logged("took 'The answer was no: not on Fridays'")
+    assert [line for line in stand.log() if "Friday" in line] == ["took 'The answer was no: not on Fridays'"]
 
 
 async def test_asked_the_same_again(root: Path) -> None:
@@ -265,13 +303,12 @@ async def test_send(root: Path) -> None:
     async with at_work(stand, f"until {root}/go") as (live, task), trio.open_nursery() as nursery:
         await stand.seen(live, ev.PromptDelivered)
         session = await session_of(live, task)
-        code, said = await post(live, session, "input", text="too early")
-        assert (code, said["code"]) == (409, "session_busy")
-        refused = live.engine.bus.newest
+        await refused(live, session, "too early")
+        before = live.engine.bus.newest
 
         async def let_go() -> None:
             waits = "a text waits to be typed"
-            await live.event(lambda event: isinstance(event, ev.ScreenSeen) and waits in event.note, after=refused)
+            await live.event(lambda event: isinstance(event, ev.ScreenSeen) and waits in event.note, after=before)
             (root / "go").touch()
 
         nursery.start_soon(let_go)
@@ -290,14 +327,13 @@ async def test_send_gives_way(root: Path) -> None:
         await state_of(live, session, "state", "ready")
         assert (await post(live, session, "keys", keys="half a tho"))[0] == 200
         await state_of(live, session, "draft", "half a tho")
-        code, said = await post(live, session, "input", text="mine")
-        assert (code, said["code"]) == (409, "session_busy")
-        assert "half a tho" in said["detail"]
+        assert "half a tho" in await refused(live, session, "mine")
         code, said = await post(live, session, "input", text="mine", force=True)
         assert (code, said["replaced"]) == (200, "half a tho")
         assert stand.log()[-1] == "took 'mine'"
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_removed_and_not_taken(root: Path) -> None:
     """Whoever forces a text is told what it removed, also when the text is not taken after all."""
     stand = make_stand(root)

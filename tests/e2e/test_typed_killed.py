@@ -63,6 +63,31 @@ def test_killed_while_typing(root: Path, kas: Kas, point: str) -> None:
     assert all("died while it was typing" in reason for reason in failed)
 
 
+def test_second_dialog_keeps_its_approval(root: Path, kas: Kas) -> None:
+    """The second of two dialogs that ask the same is the same approval for the next supervisor."""
+    stand = _stand(root, kas)
+    plan = stand.site.project / "plan.md"
+    plan.write_text(PLAN.replace("quit 0", "edit same|same"))
+    state = ("--state-root", stand.site.root.path)
+
+    def asked() -> list[str]:
+        records = read_records(stand.site.root.db) if stand.site.root.db.exists() else ()
+        return [one.event.approval_id for one in records if isinstance(one.event, ev.ApprovalRequested)]
+
+    with kas.running(*state, "run", plan, cwd=stand.site.project):
+        _until(lambda: len(asked()) == 1)
+        assert kas(*state, "keys", "w1t1", "1", cwd=stand.site.project).code == 0
+        _until(lambda: len(asked()) == 2)
+    # It was killed.
+    with kas.running(*state, "run", plan, cwd=stand.site.project):
+        _until(lambda: any(isinstance(one.event, ev.SessionAdopted) for one in read_records(stand.site.root.db)))
+        denied = kas(*state, "deny", asked()[1], cwd=stand.site.project)
+        assert denied.code == 0, denied.stderr
+        _until(lambda: "answered no same" in stand.log())
+        assert len(asked()) == 2
+    kas(*state, "stop", "--all", cwd=stand.site.project)
+
+
 def test_keep(root: Path, kas: Kas) -> None:
     """`kas run --keep` leaves a session at Ctrl-C, and the next supervisor takes it up: same program, one prompt."""
     stand = _stand(root, kas)

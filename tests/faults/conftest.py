@@ -20,13 +20,18 @@ from kasmos.model.session import CgroupUse, ExitStatus, SessionHandle, SessionSp
 from kasmos.sessions.headless import HeadlessBackend, HeadlessSession, open_headless
 from kasmos.sessions.launch import Records
 from kasmos.sessions.process_table import scan
-from kasmos.sessions.processes import ProcessEntry, read_entry
+from kasmos.sessions.processes import ProcessEntry, has_exit_info, read_entry
 from kasmos.supervision.termination import terminate
 
 LIMIT = 60.0
 """Seconds after which what should have happened has not."""
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 PROGRAMS = Path(__file__).parent.parent / "programs"
+
+needs_exit_info = pytest.mark.skipif(
+    not has_exit_info(), reason="this kernel does not tell the exit status of other people's children (Linux 6.15)"
+)
+"""For tests of what is known for certain of an end that only the parent saw, or a newer kernel tells."""
 
 E = TypeVar("E", bound=Event)
 

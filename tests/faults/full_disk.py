@@ -112,7 +112,7 @@ class Ground:
 # --- `kas run` --------------------------------------------------------------------------
 
 
-def waits(here: Ground, *, killed: bool = False) -> None:
+def waits(here: Ground, *, end: int = 0) -> None:
     """Nothing new begins while the disk is full; with room again all is done."""
     here.start("run", "plan.md")
     here.until(lambda: here.count("start") == 2 and here.text().count("started (pid") == 2)
@@ -122,8 +122,8 @@ def waits(here: Ground, *, killed: bool = False) -> None:
     time.sleep(0.3)  # for whatever might be begun nevertheless
     assert here.count("start") == 2
     assert here.process is not None
-    if killed:
-        here.end(signal.SIGKILL)
+    if end:
+        assert here.end(end) == (-end if end == signal.SIGKILL else 4), here.text()
         here.make_room()
         here.start("run", "plan.md")
     else:
@@ -134,7 +134,13 @@ def waits(here: Ground, *, killed: bool = False) -> None:
 
 def killed(here: Ground) -> None:
     """As `waits`, and the supervisor is killed while it waits."""
-    waits(here, killed=True)
+    waits(here, end=signal.SIGKILL)
+
+
+def interrupted(here: Ground) -> None:
+    """As `waits`, and it is told to stop while it waits: it does, and says by its status that this is not recorded."""
+    waits(here, end=signal.SIGINT)
+    assert "are not recorded" in here.text()
 
 
 # --- the daemon -------------------------------------------------------------------------
@@ -278,7 +284,7 @@ def _exhaust(here: Ground, daemon: Supervisor) -> None:
     here.until(lambda: "waits for space" in here.text())
 
 
-CASES = {case.__name__: case for case in (waits, killed, refuses, task_waits, leaves, hurries, stops)}
+CASES = {case.__name__: case for case in (waits, killed, interrupted, refuses, task_waits, leaves, hurries, stops)}
 
 
 def main(case: str, state: str, book: str, project: str, kept: str) -> None:

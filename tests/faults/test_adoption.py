@@ -24,7 +24,19 @@ from kasmos.sessions.process_table import scan
 from kasmos.sessions.processes import read_entry
 from kasmos.sessions.protocol import SessionNeverStarted
 from kasmos.supervision.termination import stop
-from tests.faults.conftest import BOOT, LIMIT, Gate, Ground, alive, ended, everything, kill, until, wrote
+from tests.faults.conftest import (
+    BOOT,
+    LIMIT,
+    Gate,
+    Ground,
+    alive,
+    ended,
+    everything,
+    kill,
+    needs_exit_info,
+    until,
+    wrote,
+)
 from tests.faults.test_processes import no_descriptors
 
 both_outputs = pytest.mark.parametrize("output", list(OutputMode))
@@ -248,6 +260,7 @@ async def test_program_ends_while_it_is_adopted(ground: Ground, gate: Gate) -> N
         assert len((ground.root / f"ran{round_}").read_text().split()) == 1
 
 
+@needs_exit_info
 async def test_stop_goes_on_after_adoption(ground: Ground) -> None:
     """A stop that was under way is taken up without being requested a second time."""
     spec = agent(ground, "trap 'echo asked' TERM; echo ready; while :; do sleep 0.02; done")

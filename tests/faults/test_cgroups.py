@@ -15,7 +15,7 @@ from kasmos.sessions import cgroups, headless
 from kasmos.sessions.cgroups import Cgroups, NoCgroups, find_cgroups
 
 from ..conftest import Kas
-from .conftest import Ground, alive, ended, everything, kill, until, wrote
+from .conftest import Ground, alive, ended, everything, kill, needs_exit_info, until, wrote
 
 HIDE = """
 import os, sys
@@ -82,6 +82,7 @@ async def test_a_stop_reaches_who_hides(ground: Ground, place: Cgroups) -> None:
     assert is_gone(place)
 
 
+@needs_exit_info
 async def test_the_next_supervisor_finds_who_hides(ground: Ground, place: Cgroups) -> None:
     """A session that is adopted is known with its group: what hides in it is stopped, and the group removed."""
     spec = hider(ground, "import time; time.sleep(1000)")
@@ -128,6 +129,7 @@ async def test_the_doorman_stays_outside(ground: Ground, place: Cgroups) -> None
         assert inside == {shim.id.pid, session.pid}
 
 
+@needs_exit_info
 async def test_the_kernel_ends_a_group_as_a_whole(ground: Ground, place: Cgroups) -> None:
     """A group that is killed is empty, whatever is being forked in it."""
     script = "while :; do sleep 1000 & done"

@@ -15,13 +15,10 @@ from kasmos.model.profile import Limits, OutputMode, StopPolicy
 from kasmos.model.session import ExitStatus
 from kasmos.sessions import ending
 from kasmos.sessions.process_table import scan
-from kasmos.sessions.processes import has_exit_info, read_entry
-from tests.faults.conftest import LIMIT, Gate, Ground, alive, ended, everything, kill, until, wrote
+from kasmos.sessions.processes import read_entry
+from tests.faults.conftest import LIMIT, Gate, Ground, alive, ended, everything, kill, needs_exit_info, until, wrote
 
 both_outputs = pytest.mark.parametrize("output", list(OutputMode))
-needs_exit_info = pytest.mark.skipif(
-    not has_exit_info(), reason="this kernel does not tell the exit status of other people's children (Linux 6.15)"
-)
 
 
 @both_outputs
@@ -68,6 +65,7 @@ async def test_end_after_adoption(
 
 
 @both_outputs
+@needs_exit_info
 async def test_code_beside_a_real_signal(ground: Ground, output: OutputMode) -> None:
     """While it is watched, `exit 137` is a code and SIGKILL from outside is a signal."""
     assert await ground.run(ground.sh("exit 137", output=output)) == ExitStatus(code=137)
@@ -166,6 +164,7 @@ async def test_stopped_program_is_stopped_politely(ground: Ground) -> None:
     assert (len(ground.told(StopRequested)), ground.told(KillSent)) == (1, [])
 
 
+@needs_exit_info
 async def test_stubborn_program_is_killed(ground: Ground) -> None:
     """A program that ignores SIGTERM is killed after its grace, and each rung is told before it is taken."""
     spec = ground.sh("trap '' TERM; echo ready; exec sleep 1000", stop=StopPolicy(stop_grace=0.1))
@@ -188,6 +187,7 @@ async def test_last_words(ground: Ground, output: OutputMode) -> None:
 
 
 @both_outputs
+@needs_exit_info
 async def test_tool_under_timeout(ground: Ground, output: OutputMode) -> None:
     """A tool under coreutils' `timeout`, which is in a process group of its own, ends with its agent."""
     # Without end: its tool may be gone before it is asked itself.
@@ -199,6 +199,7 @@ async def test_tool_under_timeout(ground: Ground, output: OutputMode) -> None:
     assert ground.left(session.spec) == []
 
 
+@needs_exit_info
 async def test_program_with_zombies(ground: Ground) -> None:
     """Children that a program did not wait for are neither signalled nor waited for."""
     async with ground.opened(ground.sh("true & exec sleep 1000")) as session:
@@ -233,6 +234,7 @@ async def test_program_without_its_first_thread(ground: Ground) -> None:
     assert not alive(session.pid or 0)
 
 
+@needs_exit_info
 async def test_many_ends_at_once(ground: Ground, gate: Gate) -> None:
     """Five hundred programs that end together are all told, each once, each with its own status."""
     count = 500
@@ -261,6 +263,7 @@ async def test_many_ends_at_once(ground: Ground, gate: Gate) -> None:
 
 
 @both_outputs
+@needs_exit_info
 async def test_session_directory_deleted(ground: Ground, gate: Gate, output: OutputMode) -> None:
     """A session whose whole directory is deleted under it still ends with its exit status and its output."""
     spec = ground.sh(f"echo one; {gate.wait}; echo two; exit 9", output=output)
@@ -286,6 +289,7 @@ async def test_work_directory_deleted(ground: Ground, gate: Gate) -> None:
         assert await everything(session) == b"ready\nxxxxxxxxxx\n"
 
 
+@needs_exit_info
 async def test_killed_by_its_own_limit(ground: Ground) -> None:
     """A program killed by a limit it was given has the signal of that, and no other."""
     spec = ground.sh("while :; do :; done", limits=Limits(rlimits={"cpu": 1}))

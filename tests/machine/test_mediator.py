@@ -41,9 +41,11 @@ class Turn:
         self.log = directory / "log"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *steps: str, conversation: str = "", program: str = str(SPEAKER)) -> subprocess.Popen[bytes]:
+    def start(
+        self, *steps: str, conversation: str = "", program: str = str(SPEAKER), limit: str = "60"
+    ) -> subprocess.Popen[bytes]:
         (self.directory / "prompt").write_text("\n".join(steps))
-        words = [str(self.box), conversation, "--", program, self.protocol]
+        words = [str(self.box), conversation, limit, "--", program, self.protocol]
         with (self.directory / "prompt").open() as prompt, self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", str(MEDIATOR), self.protocol, *words],
@@ -70,10 +72,10 @@ class Turn:
         said: dict[str, Any] = json.loads((self.box / f"{self.standing()[0]}.ask").read_text())
         return said
 
-    def answer(self, behavior: str, name: str | None = None) -> None:
+    def answer(self, behavior: str, name: str | None = None, **more: str) -> None:
         name = name or wait_for(self.standing)[0]
         draft = self.box / f".{name}.answer"
-        draft.write_text(json.dumps({"behavior": behavior}))
+        draft.write_text(json.dumps({"behavior": behavior, **more}))
         draft.rename(self.box / f"{name}.answer")
 
     def told(self) -> list[dict[str, Any]]:
@@ -191,6 +193,39 @@ def test_program_ends(turn: Turn, step: str, code: int) -> None:
     assert turn.end() == code
     assert b"in the middle of its turn" in turn.log.read_bytes()
     assert turn.standing() == []
+
+
+MUTE = {
+    "silent": "exec sleep 600",
+    "chatty": "echo 'Error: no key is set' >&2; while :; do echo Thinking...; sleep 0.05; done",
+    "deaf": """read -r line; printf '{"jsonrpc": "2.0", "id": 1, "result": {}}\\n'; exec sleep 600""",
+}
+"""Programs that never come to their turn: one says nothing, one nothing of the protocol, one nothing but its name."""
+
+
+@pytest.mark.parametrize("kind", MUTE)
+def test_mute_program(turn: Turn, kind: str) -> None:
+    """A program that keeps silent before its turn is given up after its time, with words that say so; it is killed."""
+    program = turn.directory / "mute"
+    program.write_text(f"#!/bin/sh\n{MUTE[kind]}\n")
+    program.chmod(0o755)
+    turn.start(program=str(program), limit="1")
+    assert turn.end() == 1
+    before, _, remark = turn.log.read_text().partition('{"dir": "="')
+    words = json.loads('{"dir": "="' + remark.splitlines()[0])["msg"]["error"]
+    assert "(handshake_timeout)" in words
+    assert words.endswith("its last words: Thinking..." if "Thinking..." in before else "it wrote nothing else")
+
+
+@pytest.mark.parametrize(("line", "words"), [("exit 3", "exited 3"), ("kill -9 $$", "was killed by signal 9")])
+def test_program_ends_before_its_turn(turn: Turn, line: str, words: str) -> None:
+    """Of a program that ends before its turn it is not said that it was in the middle of it."""
+    program = turn.directory / "brief"
+    program.write_text(f"#!/bin/sh\n{line}\n")
+    program.chmod(0o755)
+    turn.start(program=str(program))
+    assert turn.end() in (3, 137)
+    assert f"kasmos: the program {words} before its turn began\n" in turn.log.read_text()
 
 
 def test_turn_fails(turn: Turn) -> None:

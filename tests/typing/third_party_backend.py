@@ -14,7 +14,7 @@ import trio
 from kasmos.exceptions import InteractiveOnlyError, SessionStartError
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import UNKNOWN_EXIT, Capabilities, ExitStatus, SessionHandle, SessionSpec, StopReason
-from kasmos.orchestration.assembly import Kitchen
+from kasmos.orchestration.kitchen import Kitchen
 from kasmos.sessions.protocol import (
     Backend,
     ExecutionSession,

@@ -15,6 +15,9 @@ VERDICTS: dict[str, dict[str, list[str]]] = tomllib.loads((DATA / "verdicts.toml
 """By program and recording: the state and the rule that must decide."""
 DRAWN: list[dict[str, Any]] = tomllib.loads((DATA / "drawn.toml").read_text())["screen"]
 
+NEAR: dict[str, dict[str, dict[str, Any]]] = tomllib.loads((DATA / "near.toml").read_text())
+"""By program and rule: what a screen of the rule shows, and recordings that show it and are something else."""
+
 HOSTS = {
     "claude": "finished-1",
     "codex": "finished-1",

@@ -67,10 +67,36 @@ def test_who_fails_too_often_is_not_listened_to() -> None:
     for _ in range(ATTEMPTS):
         assert ask(guard, token="wrong" * 8) == "unauthorized"
     assert ask(guard, token=ADMIN) == "too_many_attempts"
+    with pytest.raises(RequestError, match="try again in 45 s") as refused:
+        guard.judge(Needs.ADMIN, {"Host": "localhost"}.get, "10.0.0.1", WINDOW - 45)
+    assert refused.value.retry_after == 45
     assert ask(guard, token=ADMIN, now=WINDOW + 1) == "ok"
     assert guard.failures == ATTEMPTS
     assert [(news.address, news.attempts) for news in guard.news] == [("10.0.0.1", 1), ("10.0.0.1", ATTEMPTS)]
     assert "wrong" * 8 not in repr(guard.news)
+
+
+def test_who_brings_no_token_shuts_nobody_out() -> None:
+    """Whoever asks without a token guesses none: it is recorded once, and the token's owner is let in from there."""
+    guard = Guard(BOTH)
+    for _ in range(3 * ATTEMPTS):
+        assert ask(guard) == "unauthorized"
+    assert ask(guard, token=ADMIN) == "ok"
+    assert guard.failures == 3 * ATTEMPTS
+    assert [(news.reason, news.attempts) for news in guard.news] == [("no token", 1)]
+
+
+def test_tokens_that_come_to_be_equal(tmp_path: Path) -> None:
+    """A token file that is given the other's token makes nobody who may only read an administrator."""
+    file = tmp_path / "admin"
+    file.write_text(ADMIN)
+    guard = Guard(AccessPolicy(admin=TokenSource(path=str(file)), readonly=TokenSource(READONLY)))
+    assert ask(guard, token=ADMIN) == "ok"
+    file.write_text(f"{READONLY}\n")
+    assert ask(guard, token=READONLY) == "read_only"
+    assert ask(guard, Needs.READ, READONLY) == "ok"
+    file.write_text(f"{ADMIN}\n\n")
+    assert ask(guard, token=ADMIN) == "ok"
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_ask() -> None:
 @pytest.mark.parametrize(
     ("program", "name", "old"),
     [
-        ("aider", "permission_create-1", "\nhi\n"),
+        ("aider", "permission_create-1", "\nhello\n"),
         ("claude", "permission_edit-1", "+goodbye"),
         ("claude", "permission_write-1", "2 world"),
         ("codex", "permission_edit-1", "2 +world"),

@@ -23,7 +23,8 @@ from kasmos.model.profile import (
 )
 from kasmos.model.session import SessionKind, SessionSpec
 from kasmos.model.view import RunView
-from kasmos.orchestration.assembly import Kitchen, TaskRecipe
+from kasmos.orchestration.assembly import TaskRecipe
+from kasmos.orchestration.kitchen import Kitchen
 from kasmos.sessions.registry import require_backend
 from kasmos.sessions.scripted import ScriptedBackend
 from kasmos.supervision.handover import Thread

@@ -19,7 +19,7 @@ from kasmos.model.agent_event import (
     Unknown,
     UsageReport,
 )
-from kasmos.supervision.hearing import Transcript
+from kasmos.supervision.transcript import Transcript
 
 
 def after(*events: AgentEvent) -> str:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kasmos.model.profile import AgentProfile
 from kasmos.model.session import SessionSpec
-from kasmos.orchestration.assembly import Kitchen
+from kasmos.orchestration.kitchen import Kitchen
 from kasmos.sessions.environment import API_KEYS, child_environment, keys_not_passed
 
 SECRET = "hunter2-do-not-print"

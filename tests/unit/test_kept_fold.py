@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -345,6 +346,31 @@ async def test_no_time_at_the_end(desk: Desk, monkeypatch: pytest.MonkeyPatch) -
     assert desk.start()[1] == 7
     assert not desk.file.with_name("state.fold.new").exists()
     assert not desk.notes
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("when", ["at the end", "before"])
+async def test_a_disk_that_hangs_keeps_nobody(desk: Desk, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that does not answer is not waited for at the end, whether it hung before or hangs now."""
+    monkeypatch.setattr(keeping, "END_TIMEOUT", 0.05)
+    monkeypatch.setattr(keeping, "_LAST_PIECE", 0.05)
+    entered, go = threading.Event(), threading.Event()
+
+    def hang(*args: object, **kwargs: object) -> None:
+        entered.set()
+        assert go.wait(60)
+
+    monkeypatch.setattr(keeping, "write_kept", hang)
+    try:
+        with trio.fail_after(60):
+            async with desk.open() as journal:
+                await desk.record(journal, "a")
+                if when == "before":
+                    await desk.record(journal, "b")
+                    assert await trio.to_thread.run_sync(entered.wait, 60)
+        assert "its disk does not answer" in desk.notes[-1]
+    finally:
+        go.set()
 
 
 async def test_foreign_events_are_told_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

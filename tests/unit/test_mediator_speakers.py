@@ -13,13 +13,14 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kasmos.model.approval import Answer, AnswerKind, Meaning
+from kasmos.model.approval import Answer, AnswerKind, Meaning, ReasonGoes
 from kasmos.sessions.inotify import Inotify
 from kasmos.sessions.letterbox import Letterbox
 from kasmos.sessions.mailbox import Mailbox
 from kasmos.sessions.mediator.acp import AgentClient
 from kasmos.sessions.mediator.app_server import AppServer
 from kasmos.sessions.mediator.link import Link, Message, Speaker
+from kasmos.sessions.mediator.mediation import of_the_mute
 from kasmos.sessions.mediator.streams import MOST, Lines
 
 from .test_transcripts import anything, mutated
@@ -48,6 +49,19 @@ class Ear:
 
     def when_silent(self, seconds: float, then: Callable[[], None]) -> None:
         then()
+
+    def wait(self, seconds: float, why: str, then: Callable[[], None]) -> None:
+        then()
+
+    def opened(self) -> None:
+        pass
+
+    def remark(self, said: Message) -> None:
+        json.dumps(said)
+
+    @property
+    def pid(self) -> int:
+        return os.getpid()
 
     def end(self, code: int, words: str = "") -> None:
         self.codes.append(code)
@@ -260,6 +274,29 @@ async def test_how_it_is_answered(tmp_path: Path, inotify: Inotify, said: Answer
     os.close(letterbox.fileno())
 
 
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (Answer(AnswerKind.DENY, "use git rm", own_words=True), "use git rm"),
+        (Answer(AnswerKind.DENY, "refused by the rules"), None),
+        (Answer(AnswerKind.ALLOW_ONCE), None),
+    ],
+)
+async def test_whose_reason(tmp_path: Path, inotify: Inotify, answer: Answer, reason: str | None) -> None:
+    """Only a person's own words are a reason that is told a program whose protocol has no place for it."""
+    letterbox = Letterbox(str(tmp_path))
+    letterbox.ask({"tool_name": "shell", "input": {"command": "rm x"}, "reason": "message"})
+    mailbox = Mailbox(str(tmp_path), inotify, trio.Event())
+    ask = await mailbox.wait_ask("")
+    assert ask is not None
+    assert ask.reason_goes is ReasonGoes.MESSAGE
+    await mailbox.answer(ask, answer)
+    ((_, text),) = letterbox.take_answers()
+    assert json.loads(text).get("reason") == reason
+    mailbox.close()
+    os.close(letterbox.fileno())
+
+
 async def test_what_cannot_be_allowed(tmp_path: Path, inotify: Inotify) -> None:
     """Where only no can be said, yes is not among the options, and the one option there is means no."""
     letterbox = Letterbox(str(tmp_path))
@@ -272,3 +309,53 @@ async def test_what_cannot_be_allowed(tmp_path: Path, inotify: Inotify) -> None:
     assert json.loads(letterbox.take_answers()[0][1])["behavior"] == "deny"
     mailbox.close()
     os.close(letterbox.fileno())
+
+
+def test_of_the_mute() -> None:
+    """Of a program that keeps silent it is told which protocol it should speak, how far it came, and its last words."""
+    never = of_the_mute("ACP", 60, "", "Please log in")
+    assert never == "it does not speak ACP: nothing came within 60 s (handshake_timeout); its last words: Please log in"
+    midway = of_the_mute("ACP", 60, "session/new", "")
+    assert midway.startswith("it left session/new without an answer")
+
+
+def test_codex_is_told_why() -> None:
+    """A person's reason is steered into codex' turn, before the no after which it would ask its model on."""
+    ear, speaker = talk(codex, CODEX[:6])
+    speaker.answer(8, False, "use git rm")
+    steered, answered = ear.sent[-2:]
+    assert steered["method"] == "turn/steer"
+    assert steered["params"]["expectedTurnId"] == "u"
+    (said,) = steered["params"]["input"]
+    assert said["text"] == "The person who was asked about shell (rm x) said no: use git rm"
+    assert answered == {"id": 8, "result": {"decision": "decline"}}
+
+
+def test_a_yes_needs_no_reason() -> None:
+    """Words that come with a yes are no reason for a no: nobody is told of them."""
+    ear, speaker = talk(codex, CODEX[:6])
+    speaker.answer(8, True, "fine")
+    assert [message.get("method") for message in ear.sent][-2:] != ["turn/steer", None]
+
+
+def test_an_agent_is_told_why() -> None:
+    """Over the Agent Client Protocol a person's reason is a prompt of its own, once, when the turn is over."""
+    ear, speaker = talk(acp, ACP[:4])
+    speaker.answer(4, False, "use git rm")
+    assert ear.sent[-1]["result"] == {"outcome": {"outcome": "selected", "optionId": "reject_once"}}
+    speaker.take({"id": 3, "result": {"stopReason": "end_turn"}})
+    assert ear.codes == []
+    prompt = ear.sent[-1]
+    assert prompt["method"] == "session/prompt"
+    assert prompt["params"]["prompt"][0]["text"] == "The person who was asked about execute (rm x) said no: use git rm"
+    speaker.take({"id": prompt["id"], "result": {"stopReason": "end_turn"}})
+    assert ear.codes == [0]
+
+
+def test_nobody_is_told_why_after_an_interrupt() -> None:
+    """A turn that was asked to end is not followed by another one."""
+    ear, speaker = talk(acp, ACP[:4])
+    speaker.answer(4, False, "use git rm")
+    speaker.interrupt()
+    speaker.take({"id": 3, "result": {"stopReason": "cancelled"}})
+    assert ear.codes == [1]

@@ -125,3 +125,17 @@ async def test_killed_with_the_commit_of_a_step(durable: bool, autojump_clock: M
 async def _submit_and_wait(life: Life, document: Plan) -> None:
     await life.submit(document)
     await trio.sleep_forever()
+
+
+async def test_nothing_is_begun_ahead_without_room(autojump_clock: MockClock) -> None:
+    """While the disk has no room the next wave's intent is not recorded; it is when there is room again."""
+    start = trio.current_time()
+    here = town({"1": Script(duration=1.0)}, is_full=lambda: trio.current_time() < start + 60.0)
+    async with here.life() as life:
+        await life.submit(plan(task(1), task(2, wave=2)))
+        while not life.backend.machine.programs:
+            await life.journal.committed.wait()
+        life.supervisor.surroundings.room.found_short("the disk is full")
+        await life.orchestrator.wait_idle()
+        assert life.task("2").outcome is Outcome.SUCCEEDED
+    assert [one for one in commits(here) if ev.SessionStarting in one][1:] == [[ev.SessionStarting]]

@@ -298,6 +298,23 @@ def test_last_words_are_the_program_s() -> None:
     assert found.failure.message.endswith("in the middle of its turn")
 
 
+@pytest.mark.parametrize(("words", "kind"), [("it wrote nothing else", "unknown"), ("Invalid API key", "auth")])
+def test_a_mute_program(words: str, kind: str) -> None:
+    """What the mediator says of a program that never came to its turn is the failure, of the kind its words are of."""
+    error = f"it does not speak ACP: nothing came within 60 s; {words}"
+    _, conclusion = read("opencode", jsonl({"dir": "=", "msg": {"error": error}}), 1)
+    assert kind_of(conclusion) == kind
+    assert conclusion.failure is not None
+    assert conclusion.failure.message == error
+
+
+def test_a_program_that_ends_before_its_turn() -> None:
+    """Of a program that ends without a word it is said when that was, as the mediator has noted it."""
+    _, conclusion = read("opencode", b"kasmos: the program exited 3 before its turn began\n", 3)
+    assert conclusion.failure is not None
+    assert conclusion.failure.message == "the program exited 3 before its turn began"
+
+
 def test_qwen_error_with_exit_0() -> None:
     """qwen reports an error of the server as a success with exit 0; its usage counts the conversation."""
     usage = {"input_tokens": 2010, "output_tokens": 200, "cache_read_input_tokens": 500, "total_tokens": 2210}

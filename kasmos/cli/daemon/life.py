@@ -92,8 +92,8 @@ def _require_workspace(project: Path, said: str | None) -> None:
 def _stand(place: FullPlace, held: Held, pipe: Pipe) -> int:
     import trio
 
-    from kasmos.cli.admission import complete_streams, reset_dispositions
     from kasmos.cli.daemon.stand import Standing
+    from kasmos.cli.process import complete_streams, reset_dispositions
     from kasmos.telemetry.logs import Log, LogFile, configure_log
 
     complete_streams()

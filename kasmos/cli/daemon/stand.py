@@ -6,25 +6,26 @@ an earlier supervisor left is in hand again. The order of the end is the reverse
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
+from collections.abc import Callable
 from functools import partial
 
 import trio
 
 from kasmos import __version__
+from kasmos.cli.awaiting import first
 from kasmos.cli.daemon.background import Pipe, Word
 from kasmos.cli.daemon.keeping import keep_tidy
+from kasmos.cli.garbage import settle
 from kasmos.cli.main import REFUSED
 from kasmos.cli.request import Place
-from kasmos.cli.supervise import first
 from kasmos.config.schema import OnStop
 from kasmos.daemon.held import Held
 from kasmos.daemon.leaving import Departure
 from kasmos.daemon.life import Exposition, Life, Phase, Reloaded, StopOrder
-from kasmos.exceptions import ConfigError
-from kasmos.serve import Engine, Options, import_web_stack, listen, open_engine
+from kasmos.exceptions import ConfigError, is_no_thread
+from kasmos.serve import Engine, Options, import_later, import_web_stack, listen, open_engine
 from kasmos.telemetry.logs import Log
 from kasmos.telemetry.metrics import CONTENT_TYPE, LoopWatch, Metrics
 from kasmos.telemetry.notify import Notifier, watchdog_interval
@@ -125,9 +126,7 @@ class Standing:
             engine.bus.close()
 
     async def _come_up(self, engine: Engine) -> None:
-        # All that was imported stays for good. In each of its full rounds the garbage collector would walk through it,
-        # and everybody would wait for that.
-        gc.freeze()
+        settle()
         with trio.move_on_after(ADOPTION_PATIENCE) as patience:
             await engine.wait_adopted()
         if patience.cancelled_caught:
@@ -139,6 +138,8 @@ class Standing:
         self._log.info(
             "daemon ready", addresses=list(self._life.addresses), adopted=len(engine.awaited), pid=os.getpid()
         )
+        await _in_thread(import_later)
+        settle()
         if patience.cancelled_caught:
             await engine.wait_adopted()
             self._life.enter(Phase.READY)
@@ -255,6 +256,16 @@ class Standing:
         with trio.move_on_after(timeout):
             await first(drain, overruled)
         return drained
+
+
+async def _in_thread(work: Callable[[], None]) -> None:
+    """Do it beside other things, if the machine has a thread for it; else in their way."""
+    try:
+        await trio.to_thread.run_sync(work, abandon_on_cancel=True)
+    except RuntimeError as error:
+        if not is_no_thread(error):
+            raise
+        work()
 
 
 def _farewell(departure: Departure, *, drained: bool) -> str:

@@ -7,8 +7,6 @@ import os
 import stat
 from collections.abc import Callable
 
-from kasmos.cli.render.junit import junit
-from kasmos.cli.render.summary import summary
 from kasmos.model.view import World
 
 
@@ -47,8 +45,12 @@ def write_reports(
     """
     problems = []
     if junit_file is not None:
+        from kasmos.cli.render.junit import junit
+
         problems += _written(junit_file, "wb", lambda: junit(world, run_id, tail_of))
     if summary_file is not None:
+        from kasmos.cli.render.summary import summary
+
         problems += _written(summary_file, "ab", lambda: summary(world, run_id).encode())
     return problems
 

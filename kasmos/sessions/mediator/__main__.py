@@ -1,4 +1,6 @@
-"""`PYTHON -I .../mediator/__main__.py PROTOCOL MAILBOX CONVERSATION -- PROGRAM...`, with the prompt as standard input.
+"""`PYTHON -I .../mediator/__main__.py PROTOCOL MAILBOX CONVERSATION LIMIT -- PROGRAM...`; the prompt is standard input.
+
+LIMIT are the seconds a program may keep silent until it has opened its session.
 
 Exits 0 when the program says that its turn is done, else 1, or as the program did. A signal is passed on as the wish
 that the turn may end; then it ends us as well.
@@ -20,11 +22,12 @@ from kasmos.sessions.mediator.link import Link, Speaker
 from kasmos.sessions.mediator.mediation import Mediation
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
+_NAMES = {"acp": "the Agent Client Protocol", "app_server": "the protocol of codex's app server"}
 
 
 def main(words: list[str]) -> int:
     """Mediate; see `Mediation.run`."""
-    protocol, mailbox, conversation, _, *command = words
+    protocol, mailbox, conversation, limit, _, *command = words
     prompt = sys.stdin.buffer.read().decode("utf-8", "replace")
     cwd = os.getcwd()
 
@@ -34,7 +37,9 @@ def main(words: list[str]) -> int:
         return AppServer(link, prompt, conversation, cwd, command)
 
     try:
-        return Mediation(command, Letterbox(mailbox), speaker).run()
+        return Mediation(
+            command, Letterbox(mailbox), speaker, protocol=_NAMES[protocol], opening_limit=float(limit)
+        ).run()
     except OSError as error:
         sys.stdout.write(f"kasmos: {error.filename or command[0]}: {error.strerror}\n")
         sys.stdout.flush()

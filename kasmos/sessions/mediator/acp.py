@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+from kasmos.sessions.mediator.books import Books, Tally, find_books
 from kasmos.sessions.mediator.link import (
     METHOD_NOT_FOUND,
     MOST_KEPT,
@@ -18,6 +19,7 @@ from kasmos.sessions.mediator.link import (
     dict_of,
     list_of,
     text_of,
+    told_of_no,
 )
 
 _VERSION = 1
@@ -49,9 +51,14 @@ class AgentClient:
         self._session = ""
         self._calls: dict[str, Message] = {}
         """What was told of each tool call, by its id: what is asked may say less."""
-        self._asked: dict[Any, list[Any]] = {}
-        """What the supervisor is asked: the options, by the request's id."""
+        self._asked: dict[Any, tuple[list[Any], Message]] = {}
+        """What the supervisor is asked: the options and the question, by the request's id."""
+        self._reasons: list[str] = []
+        """What is to be told when the turn is over: the protocol has no place for a reason in its answer."""
         self._cancelled = False
+        self._books = Books()
+        self._used: Tally | None = Tally()
+        """By the program's own books; None once they were not to be believed."""
 
     def begin(self) -> None:
         """Introduce ourselves."""
@@ -73,10 +80,12 @@ class AgentClient:
             if type(key) in (int, str) and self._asked.pop(key, None) is not None:
                 self._link.withdraw(key)
 
-    def answer(self, key: Any, allowed: bool) -> None:
-        """Pass on what the supervisor says, by the option that means it."""
-        option = _option(self._asked.pop(key, []), "allow_once" if allowed else "reject_once")
-        self._select(key, option)
+    def answer(self, key: Any, allowed: bool, words: str = "") -> None:
+        """Pass on what the supervisor says, by the option that means it; a reason is told after the turn."""
+        options, question = self._asked.pop(key, ([], {}))
+        if words and not allowed:
+            self._reasons.append(told_of_no(question, words))
+        self._select(key, _option(options, "allow_once" if allowed else "reject_once"))
 
     def interrupt(self) -> bool:
         """Ask for the turn's end; what is still asked is cancelled, as the protocol wants it."""
@@ -100,13 +109,21 @@ class AgentClient:
     def _initialized(self, message: Message) -> None:
         if self._failed(message):
             return
-        capabilities = dict_of(dict_of(message.get("result")).get("agentCapabilities"))
+        result = dict_of(message.get("result"))
+        name = text_of(dict_of(result.get("agentInfo")).get("name"))
+        self._books = find_books(name, self._link.pid)
         if not self._conversation:
             self._request("session/new", self._place, self._opened)
-        elif capabilities.get("loadSession") is True:
-            self._request("session/load", {"sessionId": self._conversation, **self._place}, self._opened)
-        else:
+        elif dict_of(result.get("agentCapabilities")).get("loadSession") is not True:
             self._link.end(1, "the program cannot go on with a conversation: it loads no sessions")
+        elif pause := self._books.pause(self._conversation):
+            why = f"{name} cannot load a conversation in the minute in which it began: waiting {pause:.0f} s"
+            self._link.wait(pause, why, self._load)
+        else:
+            self._load()
+
+    def _load(self) -> None:
+        self._request("session/load", {"sessionId": self._conversation, **self._place}, self._opened)
 
     def _opened(self, message: Message) -> None:
         if self._failed(message):
@@ -120,8 +137,14 @@ class AgentClient:
 
     def _start(self, session: str) -> None:
         self._session = session
-        said = [{"type": "text", "text": self._prompt}]
-        self._request("session/prompt", {"sessionId": self._session, "prompt": said}, self._done, hidden="prompt")
+        if self._conversation:
+            self._books.open(session)
+        self._link.opened()
+        self._say(self._prompt, hidden="prompt")
+
+    def _say(self, text: str, *, hidden: str = "") -> None:
+        said = [{"type": "text", "text": text}]
+        self._request("session/prompt", {"sessionId": self._session, "prompt": said}, self._done, hidden=hidden)
 
     def _failed(self, message: Message) -> bool:
         if "error" in message:
@@ -129,8 +152,18 @@ class AgentClient:
         return "error" in message
 
     def _done(self, message: Message) -> None:
-        if not self._failed(message):
-            self._link.end(0 if dict_of(message.get("result")).get("stopReason") in _DONE else 1)
+        if self._failed(message):
+            return
+        result = dict_of(message.get("result"))
+        used = self._books.close(self._session, result)
+        self._used = None if used is None or self._used is None else self._used.plus(used)
+        if self._reasons and not self._cancelled:
+            text, self._reasons = "\n".join(self._reasons), []
+            self._say(text)
+            return
+        if self._used is not None:
+            self._link.remark({"usage": self._used._asdict()})
+        self._link.end(0 if result.get("stopReason") in _DONE else 1)
 
     # -- during the turn ---------------------------------------------------------------------------------
 
@@ -157,11 +190,12 @@ class AgentClient:
         if self._cancelled:
             self._select(key, None)
             return
-        self._asked[key] = options
         call = dict_of(params.get("toolCall"))
         known = self._calls.get(text_of(call.get("toolCallId")), {})
         told = {key: value for key, value in call.items() if value}
-        self._link.ask(key, _question({**known, **told}, options))
+        question = _question({**known, **told}, options)
+        self._asked[key] = options, question
+        self._link.ask(key, question)
 
     def _select(self, key: Any, option: str | None) -> None:
         outcome = {"outcome": "cancelled"} if option is None else {"outcome": "selected", "optionId": option}
@@ -199,4 +233,5 @@ def _question(call: Message, options: list[Any]) -> Message:
         "choices": [*(["allow_once"] if _option(options, "allow_once") is not None else []), "deny"],
         "tool_use_id": text_of(call.get("toolCallId")),
         "evidence": "agent client protocol",
+        "reason": "turn",
     }

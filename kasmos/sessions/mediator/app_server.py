@@ -22,6 +22,7 @@ from kasmos.sessions.mediator.link import (
     dict_of,
     list_of,
     text_of,
+    told_of_no,
 )
 
 _SHELLS = frozenset(("sh", "bash", "zsh", "dash"))
@@ -55,8 +56,8 @@ class AppServer:
         self._thread = self._turn = ""
         self._changes: dict[str, list[Any]] = {}
         """What each change of files is about that may be asked about, by its item."""
-        self._asked: dict[Any, tuple[str, Message]] = {}
-        """What the supervisor is asked: its kind and the request's parameters, by the request's id."""
+        self._asked: dict[Any, tuple[str, Message, Message]] = {}
+        """What the supervisor is asked: its kind, the request's parameters and the question, by the request's id."""
 
     def begin(self) -> None:
         """Introduce ourselves."""
@@ -73,9 +74,14 @@ class AppServer:
         else:
             self._take_notice(method, dict_of(message.get("params")))
 
-    def answer(self, key: Any, allowed: bool) -> None:
+    def answer(self, key: Any, allowed: bool, words: str = "") -> None:
         """Pass on what the supervisor says."""
-        kind, params = self._asked.pop(key, ("", {}))
+        kind, params, question = self._asked.pop(key, ("", {}, {}))
+        if words and not allowed and self._turn:
+            # Before the answer: once that is there, codex asks its model on, and what is steered then comes too late.
+            said = [{"type": "text", "text": told_of_no(question, words)}]
+            steered = {"threadId": self._thread, "expectedTurnId": self._turn, "input": said}
+            self._request("turn/steer", steered, lambda message: None)
         result: Any
         if kind == "permissions":
             result = {"permissions": params.get("permissions") if allowed else {}, "scope": "turn"}
@@ -114,6 +120,7 @@ class AppServer:
             return
         self._thread = text_of(dict_of(dict_of(message.get("result")).get("thread")).get("id"))
         said = [{"type": "text", "text": self._prompt}]
+        self._link.opened()
         self._request("turn/start", {"threadId": self._thread, "input": said}, self._turned, hidden="input")
 
     def _turned(self, message: Message) -> None:
@@ -158,14 +165,16 @@ class AppServer:
             words = f"kasmos does not answer {method}"
             self._link.send({"id": key, "error": {"code": METHOD_NOT_FOUND, "message": words}})
             return
-        self._asked[key] = kind, params
         question = {
             "command": _of_command,
             "files": lambda params: _of_files(params, self._changes.get(text_of(params.get("itemId")))),
             "permissions": _of_permissions,
             "elicitation": _of_elicitation,
         }[kind](params)
-        self._link.ask(key, {**question, "tool_use_id": text_of(params.get("itemId")), "evidence": "app server"})
+        id_ = text_of(params.get("itemId"))
+        question = {**question, "tool_use_id": id_, "evidence": "app server", "reason": "message"}
+        self._asked[key] = kind, params, question
+        self._link.ask(key, question)
 
 
 def _of_command(params: Message) -> Message:

@@ -28,6 +28,19 @@ class Link(Protocol):
     def when_silent(self, seconds: float, then: Callable[[], None]) -> None:
         """Call *then* once, when the program has said nothing for so long."""
 
+    def wait(self, seconds: float, why: str, then: Callable[[], None]) -> None:
+        """Call *then* once, after so long, whatever the program says; the log says *why*."""
+
+    def opened(self) -> None:
+        """The program speaks the protocol, and is about to get its prompt: it may be silent from now on."""
+
+    def remark(self, said: Message) -> None:
+        """Log what we have to say ourselves; who reads the log knows it by that."""
+
+    @property
+    def pid(self) -> int:
+        """The program's process."""
+
     def end(self, code: int, words: str = "") -> None:
         """The turn is over: the exit code that says how, and words for the log where nobody else has any."""
 
@@ -41,11 +54,18 @@ class Speaker(Protocol):
     def take(self, message: Message) -> None:
         """The program said something."""
 
-    def answer(self, key: Any, allowed: bool) -> None:
-        """The supervisor has answered."""
+    def answer(self, key: Any, allowed: bool, words: str = "") -> None:
+        """The supervisor has answered; *words* are a person's, for a no."""
 
     def interrupt(self) -> bool:
         """Ask the program to end its turn; False if there is none that could be asked for."""
+
+
+def told_of_no(question: Mapping[str, Any], words: str) -> str:
+    """What a program is told of a person's reason for a no, where its protocol has no place for one in the answer."""
+    given = dict_of(question.get("input"))
+    what = text_of(given.get("command")) or ", ".join(list_of(question.get("paths")))
+    return f"The person who was asked about {text_of(question.get('tool_name'))} ({what}) said no: {words}"
 
 
 class Requests:

@@ -28,6 +28,10 @@ CLOSE_GRACE = 5.0
 HURRIED_GRACE = 1.0
 """The same when somebody wants us gone, and until SIGKILL."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+OPENING_LIMIT = 120.0
+"""Seconds a program may keep silent before its turn; starting the servers of its tools is a part of that."""
+MOST_WORDS = 500
+"""Characters that are kept of the last line that was no message."""
 
 
 class Mediation:
@@ -37,10 +41,30 @@ class Mediation:
         command: the program's command line.
         letterbox: where questions go.
         speaker: makes the speaker for a link.
+        protocol: what it speaks, for people.
+        opening_limit: seconds a program may keep silent until it has opened its session.
     """
 
-    def __init__(self, command: Sequence[str], letterbox: Letterbox, speaker: Callable[[Link], Speaker]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        letterbox: Letterbox,
+        speaker: Callable[[Link], Speaker],
+        *,
+        protocol: str,
+        opening_limit: float = OPENING_LIMIT,
+    ) -> None:
         self._command = command
+        self._protocol = protocol
+        self._opening_limit = opening_limit
+        self._mute_at: float | None = time.monotonic() + opening_limit
+        """When it has kept silent for too long; None once it has opened its session."""
+        self._understood = False
+        """Whether any message has come."""
+        self._requested = ""
+        """The method of our last request."""
+        self._last_words = ""
+        """The last line that was no message."""
         self._letterbox = letterbox
         self._speaker = speaker(self)
         self._log = Log(1)
@@ -52,8 +76,8 @@ class Mediation:
         """What could not be put into the mailbox yet."""
         self._keys: dict[str, Any] = {}
         """Keys of what is asked, by the question's name in the mailbox."""
-        self._silence: tuple[float, float, Callable[[], None]] | None = None
-        """What is to be called when it has been silent: after so long, at this time, and what."""
+        self._silence: tuple[float | None, float, Callable[[], None]] | None = None
+        """What is to be called: after so much silence, or whatever is said; at this time; and what."""
         self._code: int | None = None
         self._signal: int | None = None
         self._deadline: float | None = None
@@ -112,6 +136,7 @@ class Mediation:
             self._retry()
             self._flush()
             self._notice_silence()
+            self._notice_muteness()
             if gone in ready:
                 process.wait()
             if self._deadline is not None and time.monotonic() >= self._deadline:
@@ -134,6 +159,7 @@ class Mediation:
         if self._unsent and stdin is not None and not stdin.closed:
             poll.register(stdin.fileno(), select.POLLOUT)
         times = [self._deadline, None if self._silence is None else self._silence[1]]
+        times += [self._mute_at] if self._deadline is None else []
         waits = [max(0.0, at - time.monotonic()) for at in times if at is not None]
         waits += [RETRY_INTERVAL] if self._log.is_behind or self._unasked else []
         return poll.poll(min(waits) * 1000 + 1 if waits else None)
@@ -142,7 +168,10 @@ class Mediation:
         """Take what a stream has; False at its end."""
         data = os.read(fd, CHUNK)
         if fd != self._stdout:
-            self._log_own(self._errors.feed(data)[0])
+            logged, lines = self._errors.feed(data)
+            self._log_own(logged)
+            for line in lines:
+                self._overhear(line)
             return bool(data)
         logged, lines = self._lines.feed(data)
         self._log.write(logged)
@@ -166,15 +195,33 @@ class Mediation:
             self._silence = None
             then()
 
+    def _notice_muteness(self) -> None:
+        if self._mute_at is None or time.monotonic() < self._mute_at or self._deadline is not None:
+            return
+        after = self._requested if self._understood else ""
+        words = of_the_mute(self._protocol, self._opening_limit, after, self._last_words)
+        self.remark({"error": words})
+        self.end(1)
+        self._deadline = time.monotonic() + HURRIED_GRACE  # who says nothing has nothing to put away
+
     def _hear(self, line: bytes) -> None:
-        if self._silence is not None:
+        if self._silence is not None and self._silence[0] is not None:
             self.when_silent(self._silence[0], self._silence[2])
         try:
             message = json.loads(line)
             if type(message) is dict:
+                self._understood = True
+                if self._mute_at is not None:
+                    self._mute_at = time.monotonic() + self._opening_limit
                 self._speaker.take(message)
+                return
         except (ValueError, RecursionError):
-            return  # it is for those who read the log
+            pass  # it is for those who read the log
+        self._overhear(line)
+
+    def _overhear(self, line: bytes) -> None:
+        """Keep a line that is no message: it may say why there is none."""
+        self._last_words = line.decode("utf-8", "replace").strip()[:MOST_WORDS] or self._last_words
 
     def _answered(self, name: str, text: str) -> None:
         key = self._keys.pop(name)
@@ -182,7 +229,7 @@ class Mediation:
             answer = json.loads(text)
         except ValueError:
             answer = {}
-        self._speaker.answer(key, answer.get("behavior") == "allow")
+        self._speaker.answer(key, answer.get("behavior") == "allow", str(answer.get("reason", "")))
 
     def _signalled(self, number: int) -> None:
         if number not in SIGNALS:
@@ -207,7 +254,8 @@ class Mediation:
         """The program is gone."""
         if self._code is None and self._signal is None:
             how = f"was killed by signal {-status}" if status < 0 else f"exited {status}"
-            self._log_own(f"kasmos: the program {how} in the middle of its turn\n".encode())
+            when = "before its turn began" if self._mute_at is not None else "in the middle of its turn"
+            self._log_own(f"kasmos: the program {how} {when}\n".encode())
             self._code = 128 - status if status < 0 else status or 1
         while self._log.is_behind and self._signal is None:
             time.sleep(RETRY_INTERVAL)  # the disk is full, and nothing else is left to do
@@ -217,6 +265,7 @@ class Mediation:
 
     def send(self, message: Message, shown: Message | None = None) -> None:
         """See `Link`."""
+        self._requested = str(message.get("method") or self._requested)
         self._unsent += json.dumps(message).encode() + b"\n"
         self._log_own(json.dumps({"dir": ">", "msg": shown or message}).encode() + b"\n")
         self._flush()
@@ -236,6 +285,26 @@ class Mediation:
     def when_silent(self, seconds: float, then: Callable[[], None]) -> None:
         """See `Link`."""
         self._silence = seconds, time.monotonic() + seconds, then
+
+    def wait(self, seconds: float, why: str, then: Callable[[], None]) -> None:
+        """See `Link`."""
+        self._log_own(f"kasmos: {why}\n".encode())
+        self._silence = None, time.monotonic() + seconds, then
+        if self._mute_at is not None:
+            self._mute_at = self._silence[1] + self._opening_limit
+
+    def opened(self) -> None:
+        """See `Link`."""
+        self._mute_at = None
+
+    def remark(self, said: Message) -> None:
+        """See `Link`."""
+        self._log_own(json.dumps({"dir": "=", "msg": said}).encode() + b"\n")
+
+    @property
+    def pid(self) -> int:
+        """See `Link`."""
+        return self._process.pid
 
     def end(self, code: int, words: str = "") -> None:
         """See `Link`."""
@@ -292,3 +361,19 @@ class Mediation:
         if self._lines.is_between:
             self._log.write(b"".join(self._unlogged))
             self._unlogged.clear()
+
+
+def of_the_mute(protocol: str, limit: float, after: str, last_words: str) -> str:
+    """What is to be said of a program that keeps silent before its turn.
+
+    Args:
+        protocol: what it should speak.
+        limit: seconds of silence.
+        after: the request that it left without an answer; empty if it has never said anything.
+        last_words: its last line that was no message.
+    """
+    words = f"it does not speak {protocol}: nothing came within {limit:g} s"
+    if after:
+        words = f"it left {after} without an answer: it said nothing for {limit:g} s"
+    words += " (handshake_timeout)"
+    return f"{words}; its last words: {last_words}" if last_words else f"{words}; it wrote nothing else"

@@ -1,0 +1,41 @@
+"""A no at a terminal, and why: no program's dialog has a place for a reason, so it is typed into the input after it."""
+
+from __future__ import annotations
+
+from kasmos.exceptions import DeliveryError, SessionClosedError, SessionError
+from kasmos.model import event as ev
+from kasmos.model.approval import Answer, AnswerKind, Ask
+from kasmos.supervision.delivery import Order
+from kasmos.supervision.terminal import Terminal
+from kasmos.supervision.typist import Typist
+
+INPUT_PATIENCE = 10.0
+"""Seconds in which a program has to take a text again after a no: those that end their turn with it do so at once."""
+
+
+class Retort:
+    """A terminal as a source of asks whose program is also told why a person said no; see `AskSource`."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+
+    async def wait_ask(self, seen: str | None) -> Ask | None:
+        """See `AskSource.wait_ask`."""
+        return await self._terminal.wait_ask(seen)
+
+    async def answer(self, ask: Ask, answer: Answer) -> None:
+        """Give the answer, and the reason after it; a reason that could not be typed is told, and no reason to fail."""
+        await self._terminal.answer(ask, answer)
+        if answer.kind is not AnswerKind.DENY or not answer.own_words:
+            return
+        text = f"The answer was no: {answer.text}"
+        try:
+            await Typist(self._terminal).deliver(Order(text, patience=INPUT_PATIENCE))
+        except (DeliveryError, SessionClosedError):
+            return  # told by who typed, or by the end
+        except SessionError as error:
+            self._terminal.tell(_untold(self._terminal, str(error)))
+
+
+def _untold(terminal: Terminal, why: str) -> ev.DeliveryFailed:
+    return ev.DeliveryFailed(terminal.session.spec.id, f"the reason for a no was not told: {why}", "", prompt=False)

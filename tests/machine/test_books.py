@@ -1,0 +1,173 @@
+"""The books of the programs: what they add to a protocol that tells less, and when they are not believed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kasmos.harnesses.facts import load_facts
+from kasmos.harnesses.parser import TranscriptParser
+from kasmos.model.session import ExitStatus
+from kasmos.sessions.mediator.books import GeminiBooks, OpencodeBooks, Tally, find_books
+
+SESSION = "dc72b9f0-4d3f-4347-8320-dcf59da0c36e"
+SERVER = """
+    import http.server, json, sys
+    class Server(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            with open(sys.argv[1]) as file:
+                said = json.load(file).get(self.path)
+            self.send_response(404 if said is None else 200)
+            self.end_headers()
+            self.wfile.write(json.dumps(said).encode())
+        def log_message(self, *words):
+            pass
+    server = http.server.HTTPServer(("127.0.0.1", 0), Server)
+    print("ready", flush=True)
+    server.serve_forever()
+"""
+
+
+def answer(id_: str, read: int, out: int, *, cached: int = 0, thought: int = 0, **more: Any) -> dict[str, Any]:
+    """An answer as opencode's server has it."""
+    tokens = {"input": read, "output": out, "reasoning": thought, "cache": {"read": cached, "write": 0}}
+    return {"info": {"id": id_, "role": "assistant", "tokens": tokens, **more}, "parts": []}
+
+
+class Kept:
+    """What an opencode has in its books, and a server that shows them."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = directory / "books.json"
+        self.say({})
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(SERVER), str(self._file)],
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == b"ready\n"
+
+    def say(self, said: dict[str, Any]) -> None:
+        draft = self._file.with_suffix(".new")
+        draft.write_text(json.dumps(said))
+        draft.rename(self._file)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Kept]:
+    made = Kept(tmp_path)
+    yield made
+    made.process.kill()
+    made.process.wait()
+    assert made.process.stdout is not None
+    made.process.stdout.close()
+
+
+def told(read: int, out: int) -> dict[str, Any]:
+    """The answer to a prompt, of opencode and of gemini."""
+    quota = {"token_count": {"input_tokens": read, "output_tokens": out}}
+    return {"usage": {"inputTokens": read, "outputTokens": out}, "_meta": {"quota": quota}}
+
+
+def test_opencode(kept: Kept) -> None:
+    """Of opencode every answer since the prompt counts, and every one of its helpers; earlier ones do not."""
+    user = {"info": {"id": "u", "role": "user"}}
+    old = answer("m1", 7, 7)
+    kept.say({"/session/s/message": [user, old], "/session/s/children": []})
+    books = find_books("OpenCode", kept.process.pid)
+    books.open("s")
+    new = [answer("m2", 10, 3, cached=5, cost=0.25), answer("m3", 20, 4, thought=2, cost=0.5)]
+    kept.say({
+        "/session/s/message": [user, old, *new],
+        "/session/s/children": [{"id": "h"}, {}],
+        "/session/h/message": [answer("h1", 100, 50)],
+        "/session/h/children": [],
+    })  # fmt: skip
+    assert books.close("s", told(20, 4)) == Tally(135, 59, 5, 2, 0.75)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"/session/s/message": {"data": []}, "/session/s/children": []},
+        {
+            "/session/s/message": [
+                None,
+                {"info": 5},
+                {"info": {"role": "assistant", "tokens": {"input": "x"}, "id": "m"}},
+            ]
+        },
+        {"/session/s/message": [answer("m", 21, 4)], "/session/s/children": []},
+    ],
+    ids=["none", "another-shape", "nonsense", "other-numbers"],
+)
+def test_opencode_is_not_believed(kept: Kept, said: dict[str, Any]) -> None:
+    """Books of another shape, or that do not agree with what the protocol tells, are no books."""
+    kept.say(said)
+    books = OpencodeBooks(kept.process.pid)
+    books.open("s")
+    assert books.close("s", told(20, 4)) is None
+
+
+def test_nobody_listens() -> None:
+    """A program without a server has no books."""
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as process:
+        assert OpencodeBooks(process.pid).close("s", told(1, 1)) is None
+        process.kill()
+
+
+def write(home: Path, name: str, *records: Any) -> None:
+    path = home / ".gemini" / "tmp" / "work" / "chats" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def gemini_answer(id_: str, read: int, out: int, thought: int = 0) -> dict[str, Any]:
+    tokens = {"input": read, "output": out, "cached": 1, "thoughts": thought, "tool": 0}
+    return {"id": id_, "type": "gemini", "tokens": tokens}
+
+
+def test_gemini(tmp_path: Path) -> None:
+    """Of gemini every answer since the prompt counts, as it was recorded last, with what was thought; helpers' too."""
+    name = "session-2026-11-26T04-53-dc72b9f0.jsonl"
+    write(tmp_path, name, {"sessionId": SESSION}, gemini_answer("a", 5, 5))
+    books = GeminiBooks(str(tmp_path))
+    books.open(SESSION)
+    again = [{"id": "b", "type": "gemini", "content": "early"}, gemini_answer("b", 10, 3, 4), gemini_answer("c", 20, 2)]
+    write(tmp_path, name, {"sessionId": SESSION}, gemini_answer("a", 5, 5), {"$set": {}}, "text", *again)
+    write(tmp_path, f"{SESSION}/helper.jsonl", gemini_answer("h", 100, 10))
+    assert books.close(SESSION, told(30, 5)) == Tally(130, 19, 3, 4)
+    assert books.close(SESSION, told(30, 5)) is None
+
+
+def test_gemini_is_not_believed(tmp_path: Path) -> None:
+    """Where an answer is missing in the file, nothing in it is a total."""
+    write(tmp_path, "session-2026-11-26T04-53-dc72b9f0.jsonl", gemini_answer("a", 10, 3, 4))
+    assert GeminiBooks(str(tmp_path)).close(SESSION, told(30, 5)) is None
+
+
+@pytest.mark.parametrize(("now", "seconds"), [(1795582385.0, 55.5), (1795582439.0, 1.5), (1795582440.0, 0.0)])
+def test_gemini_waits(tmp_path: Path, now: float, seconds: float) -> None:
+    """A session of gemini may not be loaded in the minute by which its file is named: it would be written over."""
+    write(tmp_path, "session-2026-11-25T04-53-dc72b9f0.jsonl", {})
+    assert GeminiBooks(str(tmp_path), lambda: now).pause(SESSION) == seconds
+
+
+def test_booked_usage() -> None:
+    """What the mediator has read in a program's books is its usage, and not what its protocol told of it."""
+    parser = TranscriptParser(load_facts("opencode"))
+    used = Tally(135, 59, 5, 2, 0.75)._asdict()
+    last = {"jsonrpc": "2.0", "id": 3, "result": {"stopReason": "end_turn", "usage": {"inputTokens": 20}}}
+    parser.feed(json.dumps(last).encode() + b"\n" + json.dumps({"dir": "=", "msg": {"usage": used}}).encode() + b"\n")
+    usage = parser.finish(ExitStatus(code=0)).usage
+    assert (usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens) == (135, 59, 5, 2)
+    assert (usage.source.value, usage.cost_usd, usage.cost_source.value) == ("reported", 0.75, "priced")
