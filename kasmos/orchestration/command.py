@@ -12,7 +12,7 @@ from kasmos.model.view import RunView, TaskView, World
 from kasmos.orchestration.driver import Driver
 
 COMMIT_TIMEOUT = 5.0
-"""Seconds that who gave a command waits for it to be recorded before they are told that it cannot be."""
+"""Seconds that who gives a command waits for their turn, then for its record, until they are told that it cannot be."""
 
 
 class Command:
@@ -35,11 +35,18 @@ class Command:
             SupervisionError: there is no such run; or nothing can be recorded.
         """
         self.run(run_id)
-        async with self._driver.lock(run_id):
-            # Bounded, since a full disk must not keep anybody from leaving.
+        lock = self._driver.lock(run_id)
+        # Bounded, both: a full disk must not keep anybody from leaving, and who has the lock may be waiting for it.
+        with trio.move_on_after(COMMIT_TIMEOUT) as turn:
+            await lock.acquire()
+        if turn.cancelled_caught:
+            raise SupervisionError("nothing can be recorded at present; ask again when it can")
+        try:
             commit = trio.CancelScope(shield=True, deadline=trio.current_time() + COMMIT_TIMEOUT)
             with commit:
                 yield
+        finally:
+            lock.release()
         if commit.cancelled_caught:
             await trio.lowlevel.checkpoint_if_cancelled()
             raise SupervisionError("nothing can be recorded at present; what was asked for may still come to pass")

@@ -309,6 +309,12 @@ class Orchestrator:
         Raises:
             SupervisionError: unknown, or not under way.
         """
+        self._command.task(run_id, task_id)
+        child = self._supervisor.children(run_id).get(task_id)
+        if child is not None:
+            # Without waiting for a turn: it may be what fills the disk that others wait for.
+            child.request_stop(StopReason.REQUESTED)
+            return
         async with self._command.over(run_id):
             task = self._command.task(run_id, task_id)
             if self.is_driven(run_id) and is_under_way(task) and task_id not in self._supervisor.children(run_id):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
+from kasmos.exceptions import SupervisionError
 from kasmos.model import event as ev
 from kasmos.model.budget import Budgets, Limit
 from kasmos.model.event import Event
 from kasmos.model.plan import Plan, RunSettings
 from kasmos.model.task import Outcome
 from kasmos.model.view import Pending, RunState
+from kasmos.orchestration.command import COMMIT_TIMEOUT
 from kasmos.orchestration.orchestrator import Accepted
 from kasmos.sessions.script import Script
 from tests.simulation import Life, Town, plan, profile, task, town
@@ -125,6 +129,23 @@ async def test_killed_with_the_commit_of_a_step(durable: bool, autojump_clock: M
 async def _submit_and_wait(life: Life, document: Plan) -> None:
     await life.submit(document)
     await trio.sleep_forever()
+
+
+async def test_a_stop_waits_for_no_step(autojump_clock: MockClock) -> None:
+    """While a step cannot be recorded, what runs can be stopped, and who asks for more is told so within a bound."""
+    here = town({"1": Script(duration=1.0), "2": Script(duration=math.inf)}, write_times=(*[0.01] * 4, math.inf))
+    async with here.life() as life:
+        await life.submit(plan(task(1), task(2), task(3, wave=2)))
+        while len(life.backend.machine.programs) < 2:
+            await life.journal.committed.wait()
+        await trio.sleep(2.0)
+        assert life.task("1").outcome is None
+        await life.orchestrator.stop_task("run1", "2")
+        await trio.sleep(COMMIT_TIMEOUT + 1.0)
+        assert not life.backend.machine.live
+        with pytest.raises(SupervisionError, match="nothing can be recorded"):
+            await life.orchestrator.cancel_run("run1")
+        life.crash()
 
 
 async def test_nothing_is_begun_ahead_without_room(autojump_clock: MockClock) -> None:
