@@ -133,9 +133,10 @@ async def _submit_and_wait(life: Life, document: Plan) -> None:
 
 async def test_a_stop_waits_for_no_step(autojump_clock: MockClock) -> None:
     """While a step cannot be recorded, what runs can be stopped, and who asks for more is told so within a bound."""
-    here = town({"1": Script(duration=1.0), "2": Script(duration=math.inf)}, write_times=(*[0.01] * 4, math.inf))
+    scripts = {"1": Script(duration=1.0), "2": Script(duration=math.inf)}
+    here = town(scripts, max_concurrent=2, write_times=(*[0.01] * 4, math.inf))
     async with here.life() as life:
-        await life.submit(plan(task(1), task(2), task(3, wave=2)))
+        await life.submit(plan(task(1), task(2), task(3)))
         while len(life.backend.machine.programs) < 2:
             await life.journal.committed.wait()
         await trio.sleep(2.0)
