@@ -420,18 +420,21 @@ async def open_journal(
         if lost := journal._lost(close_timeout):
             raise StoreError(lost)
     finally:
-        await _close(opened, journal, note)
+        with trio.move_on_after(CLOSE_TIMEOUT, shield=True) as patience:
+            await _close(opened, journal)
+        if patience.cancelled_caught:
+            note(f"the journal is left open: its disk has not answered for {CLOSE_TIMEOUT:g} s")
 
 
-async def _close(opened: Opened, journal: Journal | None, note: Callable[[str], None]) -> None:
-    """Close the database, which writes at most one log's worth; a disk that hangs is not waited for."""
+async def _close(opened: Opened, journal: Journal | None) -> None:
+    """Close the database, which writes at most one log's worth.
+
+    Cancellation: leaves the thread behind that does it: a disk that hangs is not waited for.
+    """
     limiter = journal._thread if journal is not None else None
-    with trio.move_on_after(CLOSE_TIMEOUT, shield=True) as patience:
-        try:
-            await trio.to_thread.run_sync(opened.database.close, limiter=limiter, abandon_on_cancel=True)
-        except RuntimeError as error:
-            if not is_no_thread(error):
-                raise
-            opened.database.close()
-    if patience.cancelled_caught:
-        note(f"the journal is left open: its disk has not answered for {CLOSE_TIMEOUT:g} s")
+    try:
+        await trio.to_thread.run_sync(opened.database.close, limiter=limiter, abandon_on_cancel=True)
+    except RuntimeError as error:
+        if not is_no_thread(error):
+            raise
+        opened.database.close()
