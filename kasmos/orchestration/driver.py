@@ -125,11 +125,15 @@ class Driver:
         return self._locks.setdefault(run_id, trio.Lock())
 
     def drive(self, run_id: str) -> None:
-        """Be at work on a run; one that is driven already looks for news. Never blocks."""
+        """Be at work on a run; one that is driven already looks for news. Never blocks.
+
+        It lines up for slots behind those that came before it, whichever of them gets to look first.
+        """
         if self.is_driven(run_id):
             self.wake(run_id)
             return
         drive = self._drives[run_id] = _Drive()
+        self._slots.queue(run_id, served=False)
         if self.world.runs[run_id].origin is Origin.TASK:
             self._singles.add(run_id)
         self._stir()

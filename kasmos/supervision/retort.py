@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kasmos.exceptions import DeliveryError, SessionClosedError, SessionError
 from kasmos.model import event as ev
 from kasmos.model.approval import Answer, AnswerKind, Ask
-from kasmos.supervision.delivery import Order
-from kasmos.supervision.terminal import Terminal
-from kasmos.supervision.typist import Typist
+
+if TYPE_CHECKING:
+    from kasmos.supervision.terminal import Terminal
 
 INPUT_PATIENCE = 10.0
 """Seconds in which a program has to take a text again after a no: those that end their turn with it do so at once."""
@@ -28,6 +30,10 @@ class Retort:
         await self._terminal.answer(ask, answer)
         if answer.kind is not AnswerKind.DENY or not answer.own_words:
             return
+        # Late: without a terminal there is none of this (`kasmos.serve.later`).
+        from kasmos.supervision.delivery import Order
+        from kasmos.supervision.typist import Typist
+
         text = f"The answer was no: {answer.text}"
         try:
             await Typist(self._terminal).deliver(Order(text, patience=INPUT_PATIENCE))

@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 import trio
 
-from kasmos.daemon import terminals
 from kasmos.model import event as ev
 from kasmos.model.session import StopReason
 from kasmos.model.task import Outcome
 from kasmos.sessions import tmux
 from kasmos.sessions.tmux_launch import tmux_name
-from kasmos.supervision import delivery
+from kasmos.supervision import delivery, typist
 from tests.e2e.player_world import LIMIT, PROGRAMS, Stand, make_stand
 from tests.e2e.supervisor_world import Live
 
@@ -62,7 +61,7 @@ async def post(live: Live, session: str, verb: str, **body: Any) -> tuple[int, d
 async def refused(live: Live, session: str, text: str) -> str:
     """A text that is refused, by who does not wait for long; why."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(terminals, "BUSY_PATIENCE", 0.5)
+        patched.setattr(typist, "BUSY_PATIENCE", 0.5)
         code, said = await post(live, session, "input", text=text)
     assert (code, said["code"]) == (409, "session_busy")
     return str(said["detail"])

@@ -247,6 +247,19 @@ async def test_max_concurrent_holds_over_all_runs(runs: int, autojump_clock: Moc
     assert trio.current_time() - start == pytest.approx(5.0 * math.ceil(4 * runs / 3), abs=0.2)
 
 
+async def test_who_came_first_starts_first_after_a_restart(autojump_clock: MockClock) -> None:
+    """Runs that the next supervisor takes up begin in the order in which they were accepted."""
+    here = Town(lambda spec: Script(duration=5.0), {"a": profile()}, max_concurrent=1)
+    async with here.life() as life:
+        for index in range(6):
+            await life.submit(plan(task(1)), key=f"/{index}")
+        life.crash()
+    async with here.life() as life:
+        await life.orchestrator.wait_idle()
+        started = [event.run_id for event in here.events if isinstance(event, ev.SessionStarting)]
+        assert started == list(life.world.runs)
+
+
 async def test_a_run_has_a_limit_of_its_own(autojump_clock: MockClock) -> None:
     """A run keeps its own limit where the supervisor's would allow more."""
     here = Town(lambda spec: Script(duration=5.0), {"a": profile()}, max_concurrent=9)
