@@ -95,8 +95,9 @@ def test_every_rule_has_a_near_miss() -> None:
 
 
 def test_drawings_stand_for_what_is_not_recorded() -> None:
-    """A rule that has a recording needs no drawing, but for one that shows something else of it."""
+    """What is drawn of a rule without a recording says why it is; of others only what shows something else is drawn."""
     seen = {(program, rule) for program, verdicts in VERDICTS.items() for _, rule in verdicts.values()}
+    assert all(bool(e.get("why")) == ((e["program"], e["rule"]) not in seen) for e in DRAWN)
     assert not {(e["program"], e["rule"]) for e in DRAWN if e["program"] not in HOSTS} & seen
 
 
@@ -262,6 +263,25 @@ def test_request(program: str, name: str, tool: str, command: str | None, path: 
     assert [choice and choice.keys for choice in chosen] == [(key,) for key in keys.split()]
 
 
+@pytest.mark.parametrize(
+    ("program", "name"),
+    [("gemini", "permission_tall-1"), ("gemini", "permission_tall-2"), ("qwen", "permission_tall-1")],
+)
+def test_request_that_is_not_wholly_shown_is_not_exact(program: str, name: str) -> None:
+    """A command of which lines are left out, or that is higher than the screen, is not known to the letter."""
+    verdict = detect(recorded(program, name), load_rules(program))
+    assert verdict.state is ScreenState.PERMISSION
+    assert verdict.request is not None
+    assert not verdict.request.exact
+
+
+def test_plan_is_turned_down() -> None:
+    """Approving a plan offers a no: by Escape, for the option that says it asks for an explanation."""
+    verdict = detect(recorded("claude", "plan_approval-1"), load_rules("claude"))
+    chosen = [verdict.choice(meaning) for meaning in (Meaning.ALLOW_ONCE, Meaning.ALLOW_ALWAYS, Meaning.DENY)]
+    assert [choice and choice.keys for choice in chosen] == [("2",), ("1",), ("Escape",)]
+
+
 def test_request_with_a_description_is_exact_only_if_the_transcript_shows_the_command() -> None:
     """Of a command with a line below it, only what the transcript calls the command is taken for it."""
     text = text_of("claude", "permission_bash-1")
@@ -335,6 +355,7 @@ def test_limit_says_when_it_ends() -> None:
         ("No, and tell Codex what to do differently (esc)", Meaning.DENY),
         ("Don't trust", Meaning.DENY),
         ("Reject", Meaning.DENY),
+        ("Tell Claude what to change", Meaning.DENY),
         ("Modify with external editor", Meaning.OTHER),
         ("Nothing of this", Meaning.OTHER),
     ],
