@@ -38,6 +38,8 @@ _WIDE = re.compile(
     r"|from now on|turn off|disable|trust|whole|entire|similar|future|similar commands|yolo|full access)\b",
     re.I,
 )
+_TURNED_DOWN = re.compile(r"tell \w+ what to (change|do differently)\b", re.I)
+"""A no with an explanation. The option opens an input for it; Escape is the no alone."""
 _TAKES_TEXT = re.compile(
     r"(type something|type your own|enter a custom|other\b|none of the above|something else)", re.I
 )
@@ -71,7 +73,7 @@ class Menu:
 def meaning_of(text: str) -> Meaning:
     """What an option means, by its words."""
     words = text.strip().lstrip("[]✓✔x ").strip()
-    if _DENY.match(words):
+    if _DENY.match(words) or _TURNED_DOWN.match(words):
         return Meaning.DENY
     if not _ALLOW.match(words):
         return Meaning.OTHER
@@ -193,6 +195,8 @@ def choices_of(menu: Menu, keys: Keys, *, answers: bool = False) -> tuple[Choice
         text = option.text
         if menu.buttons:
             pressed = ("Escape",) if meaning is Meaning.DENY else _along(at - (marked or 0), "Right", "Left")
+        elif not answers and _TURNED_DOWN.match(text):
+            pressed = ("Escape",)
         elif answers or keys is Keys.ARROWS:
             pressed = _along(at - (marked or 0), "Down", "Up")
         else:

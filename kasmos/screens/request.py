@@ -16,6 +16,8 @@ _MARGIN = 6
 """Columns that a frame and its padding may take at the right edge."""
 _EDGE = " \t│┃|"
 _CUT_OFF = ("…", "...")
+_LEFT_OUT = re.compile(r"^[ ]*(?:…|\.\.\.)|\blines? hidden\b|\bmore lines?\b", re.MULTILINE)
+"""Programs say of a long command that a part of it is not shown; what is shown is the agent's choice."""
 _BLANKS = re.compile(r"\s+")
 
 
@@ -55,7 +57,8 @@ def _field(rule: Rule, name: str, sources: list[Region], regions: Regions) -> tu
             matches = list(pattern.finditer(region.text))
             if matches:
                 text, whole = _unwrapped(region, matches[0], regions)
-                return text, whole and len(matches) == 1 and not text.endswith(_CUT_OFF)
+                certain = whole and len(matches) == 1 and not text.endswith(_CUT_OFF)
+                return text, certain and _LEFT_OUT.search(text) is None
     return None, True
 
 

@@ -33,6 +33,9 @@ LIVE = [
 ]
 WORKING_BY_TITLE = [("codex", "working-1")]
 """Nothing but the title tells that these work."""
+KNOWN = [(program, name) for program, name in LIVE if VERDICTS[program][name][0] != "unknown"]
+"""Not those that are unknown for what is out of sight above."""
+RULES = {(program, rule.name) for program in known_programs() for rule in load_rules(program).rules}
 
 
 @pytest.mark.parametrize(("program", "name"), list(all_recordings()))
@@ -57,13 +60,10 @@ def test_drawn_screen(entry: dict[str, str]) -> None:
 
 
 def test_every_rule_has_a_screen() -> None:
-    """Every shipped rule decides at least one screen here: recorded, or drawn where none is."""
-    seen = {(program, verdicts[name][1]) for program, verdicts in VERDICTS.items() for name in verdicts}
-    seen |= {(entry["program"], entry["rule"]) for entry in DRAWN}
-    for program, name in all_recordings():
-        seen.add((program, detect(Screen.from_text(text_of(program, name)), load_rules(program)).rule))
-    rules = {(program, rule.name) for program in known_programs() for rule in load_rules(program).rules}
-    assert rules - seen == set()
+    """Every shipped rule decides a recorded screen, or a drawn one that says why there is no recording."""
+    seen = {(program, rule) for program, verdicts in VERDICTS.items() for _, rule in verdicts.values()}
+    seen |= {(entry["program"], entry["rule"]) for entry in DRAWN if entry.get("why")}
+    assert RULES - seen == set()
 
 
 DEAD = [(program, name) for program, name in all_recordings() if program in HOSTS and (program, name) not in LIVE]
@@ -86,17 +86,16 @@ def test_recorded_near_miss(program: str, rule: str) -> None:
 
 
 def test_every_rule_has_a_near_miss() -> None:
-    """Every shipped rule of every program has a near miss: recorded, or its own screen in a reply and in a draft."""
-    quoted = {(program, detect(recorded(program, name), load_rules(program)).rule) for program, name in LIVE}
-    quoted |= {(entry["program"], entry["rule"]) for entry in DRAWN if entry["program"] in PROGRAMS}
-    quoted |= {(program, detect(Screen.from_text(text), load_rules(program)).rule) for program, _, text in POSITIVES}
+    """Every shipped rule has a recorded near miss; one that has no recording, its drawing in a reply and in a draft."""
     near = {(program, rule) for program, rules in NEAR.items() for rule in rules}
-    assert near | quoted >= {(program, rule.name) for program in known_programs() for rule in load_rules(program).rules}
+    near |= {(entry["program"], entry["rule"]) for entry in DRAWN if entry["program"] in PROGRAMS and entry.get("why")}
+    assert RULES - near == set()
 
 
 def test_drawings_stand_for_what_is_not_recorded() -> None:
-    """A rule that has a recording needs no drawing, but for one that shows something else of it."""
+    """What is drawn of a rule without a recording says why it is; of others only what shows something else is drawn."""
     seen = {(program, rule) for program, verdicts in VERDICTS.items() for _, rule in verdicts.values()}
+    assert all(bool(e.get("why")) == ((e["program"], e["rule"]) not in seen) for e in DRAWN)
     assert not {(e["program"], e["rule"]) for e in DRAWN if e["program"] not in HOSTS} & seen
 
 
@@ -134,7 +133,7 @@ WORDS = st.text(alphabet="abcdefghij klmno.,", min_size=1, max_size=40).map(str.
 
 @settings(max_examples=60, deadline=None)
 @given(
-    recording=st.sampled_from([one for one in LIVE if one[0] in ("claude", "codex", "gemini")]),
+    recording=st.sampled_from([one for one in KNOWN if one[0] in ("claude", "codex", "gemini")]),
     above=st.sampled_from(LIVE),
     blanks=st.integers(0, 8),
 )
@@ -262,6 +261,25 @@ def test_request(program: str, name: str, tool: str, command: str | None, path: 
     assert [choice and choice.keys for choice in chosen] == [(key,) for key in keys.split()]
 
 
+@pytest.mark.parametrize(
+    ("program", "name"),
+    [("gemini", "permission_tall-1"), ("gemini", "permission_tall-2"), ("qwen", "permission_tall-1")],
+)
+def test_request_that_is_not_wholly_shown_is_not_exact(program: str, name: str) -> None:
+    """A command of which lines are left out, or that is higher than the screen, is not known to the letter."""
+    verdict = detect(recorded(program, name), load_rules(program))
+    assert verdict.state is ScreenState.PERMISSION
+    assert verdict.request is not None
+    assert not verdict.request.exact
+
+
+def test_plan_is_turned_down() -> None:
+    """Approving a plan offers a no: by Escape, for the option that says it asks for an explanation."""
+    verdict = detect(recorded("claude", "plan_approval-1"), load_rules("claude"))
+    chosen = [verdict.choice(meaning) for meaning in (Meaning.ALLOW_ONCE, Meaning.ALLOW_ALWAYS, Meaning.DENY)]
+    assert [choice and choice.keys for choice in chosen] == [("2",), ("1",), ("Escape",)]
+
+
 def test_request_with_a_description_is_exact_only_if_the_transcript_shows_the_command() -> None:
     """Of a command with a line below it, only what the transcript calls the command is taken for it."""
     text = text_of("claude", "permission_bash-1")
@@ -335,6 +353,7 @@ def test_limit_says_when_it_ends() -> None:
         ("No, and tell Codex what to do differently (esc)", Meaning.DENY),
         ("Don't trust", Meaning.DENY),
         ("Reject", Meaning.DENY),
+        ("Tell Claude what to change", Meaning.DENY),
         ("Modify with external editor", Meaning.OTHER),
         ("Nothing of this", Meaning.OTHER),
     ],
