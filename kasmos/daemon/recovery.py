@@ -19,7 +19,7 @@ from kasmos.model.session import SessionHandle, SessionKind, SessionSpec, StopRe
 from kasmos.model.view import RunState, SessionView, World
 from kasmos.sessions.protocol import Backend, SessionNeverStarted
 from kasmos.supervision.ledger import Ledger
-from kasmos.supervision.termination import stop
+from kasmos.supervision.termination import note, stop
 
 
 class Archive(Protocol):
@@ -126,7 +126,7 @@ async def end_stray(ledger: Ledger, backend: Backend, view: SessionView) -> None
     handle = SessionHandle(session_id=view.id, backend=view.backend, boot_id=view.boot_id)
 
     async def notify(event: Event) -> None:
-        await ledger.append(event)
+        await note(ledger.append, event)
 
     try:
         async with backend.adopt(spec, handle, notify=notify) as session:

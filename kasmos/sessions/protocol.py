@@ -42,7 +42,8 @@ from kasmos.model.session import (
 )
 
 Notify = Callable[[Event], Awaitable[None]]
-"""Makes a fact durable: returns once it is committed. Given to backends so that intent precedes signals."""
+"""Makes a fact durable: returns once it is committed, or queued on a disk that takes nothing. Given to backends so that
+intent precedes signals."""
 
 Terminate = Callable[["ExecutionSession"], Awaitable[None]]
 """The one stop ladder (`kasmos.supervision.termination`), given to every backend"""

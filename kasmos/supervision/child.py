@@ -36,6 +36,7 @@ from kasmos.supervision.desk import Desk, asks_left
 from kasmos.supervision.handover import Thread, spent_before
 from kasmos.supervision.recipe import Recipe, Surroundings
 from kasmos.supervision.stop_order import StopOrder
+from kasmos.supervision.termination import note
 
 if TYPE_CHECKING:
     from kasmos.screens import Ruleset
@@ -457,4 +458,4 @@ class Child:
         return (ev.TaskEnded(self.run_id, self.task_id, step.outcome, self._order.explain(step.cause)),)
 
     async def _notify(self, event: Event) -> None:
-        await self._ledger.append(event)
+        await note(self._ledger.append, event)

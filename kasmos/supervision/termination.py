@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 import trio
@@ -24,7 +25,7 @@ KEY_GAP = 0.4
 KEYS_GRACE = 4.0
 """Seconds a program has to leave after the last of them."""
 NOTE_LIMIT = 5.0
-"""Seconds a stop waits for its intent to be durable."""
+"""Seconds that a stop waits for its intent to be durable, and a session's end for what was found at it."""
 
 
 async def terminate(session: ExecutionSession) -> None:
@@ -66,7 +67,7 @@ async def stop(
     if session.exit is not None:
         return session.exit
     if not requested:
-        await _note(session, ev.StopRequested(session.spec.id, reason))
+        await note(session.notify, ev.StopRequested(session.spec.id, reason))
         reach("session.stop-requested")
     if (status := await _leave_by_keys(session, keys, hurry)) is not None:
         return status
@@ -76,7 +77,7 @@ async def stop(
     status = await _wait_within(session, policy.stop_grace if grace is None else grace, hurry)
     if status is not None:
         return status
-    await _note(session, ev.KillSent(session.spec.id))
+    await note(session.notify, ev.KillSent(session.spec.id))
     reach("session.kill-requested")
     await session.kill()
     reach("session.killed")
@@ -97,14 +98,15 @@ async def _leave_by_keys(
     return None
 
 
-async def _note(session: ExecutionSession, event: ev.Event) -> None:
-    """Make the intent durable before the signal, if the disk lets us within a bound.
+async def note(record: Callable[[ev.Event], Awaitable[object]], event: ev.Event) -> None:
+    """Make an intent, or what was found at an end, durable before what follows from it, if the disk lets us in time.
 
-    A journal that cannot be written must not protect the program that fills the disk. What is given up after the
-    bound is only that the intent is durable first: it is queued, in order, for when there is space.
+    A journal that cannot be written must not protect the program that fills the disk, nor keep a session from ending.
+    What is given up after the bound is only that the event is durable first: it is queued, in order, for when there
+    is space.
     """
     with trio.move_on_after(NOTE_LIMIT):
-        await session.notify(event)
+        await record(event)
 
 
 async def _wait_within(session: ExecutionSession, seconds: float, hurry: trio.Event | None) -> ExitStatus | None:
