@@ -170,8 +170,12 @@ async def test_server_killed_while_nobody_watched(desk: Desk) -> None:
 
 
 async def test_server_that_stands_still(desk: Desk) -> None:
-    """A server that is stopped for seconds is slow and not dead: nothing is lost, and what ended meanwhile is exact."""
-    notify, much = desk.ground.notify, r"until [ -e go ]; do sleep 0.02; done; head -c 12000 /dev/zero | tr '\000' %"
+    """A server that is stopped for seconds is slow and not dead: sessions go on, and their ends are exact.
+
+    What a terminal still holds when its last process ends, 12 KiB at the most, the kernel may throw away before a
+    server that has just been continued has read it: docs/tmux.md says so.
+    """
+    notify, much = desk.ground.notify, r"until [ -e go ]; do sleep 0.02; done; head -c 40000 /dev/zero | tr '\000' %"
     async with (
         desk.backend() as backend,
         backend.open(desk.sh("echo ready; read x; echo got $x; exit 7"), notify=notify) as one,
@@ -194,10 +198,8 @@ async def test_server_that_stands_still(desk: Desk) -> None:
         assert await ended(one) == ExitStatus(code=7)
         assert await ended(other) == ExitStatus(code=8)
         assert b"got hello" in await everything(one)
-        said = await everything(other)
-        assert b"last words" in said
-        # More than the terminal's own buffer holds.
-        assert said.count(b"%") == 12_000
+        # More than the terminal's own buffers hold: the program could not end before the server went on.
+        assert 40_000 - 12_288 <= (await everything(other)).count(b"%") <= 40_000
 
 
 async def test_control_connection_killed(desk: Desk) -> None:
