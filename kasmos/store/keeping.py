@@ -15,7 +15,6 @@ from pathlib import Path
 import attrs
 import trio
 
-from kasmos.model.view import UsageLedger, World
 from kasmos.store.kept_fold import Folded, path_of, write_kept
 
 LEAST = 2_000
@@ -109,7 +108,7 @@ class Keeper:
 
     async def _keep(self, pause: Callable[[], None]) -> None:
         async with self.steady:
-            world, footing = _still(self._world), self._footing
+            world, footing = self._world.copy(), self._footing
         self._due = trio.Event()
         before = self._kept_events, self._stale
         self._kept_events, self._stale = footing.events, False
@@ -137,18 +136,3 @@ class Keeper:
 def _hurry(deadline: float) -> None:
     if time.monotonic() > deadline:
         raise _GivenUpError
-
-
-def _still(world: World) -> World:
-    """The same as it is now. Views are frozen, so that the tables are all that needs a copy."""
-    ledger = world.ledger
-    return attrs.evolve(
-        world,
-        runs=dict(world.runs),
-        sessions=dict(world.sessions),
-        approvals=dict(world.approvals),
-        accounts=dict(world.accounts),
-        ledger=UsageLedger(
-            {day: dict(sums) for day, sums in ledger.days.items()}, dict(ledger.runs), dict(ledger.conversations)
-        ),
-    )
