@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Collection, Container, Iterable
 
 import attrs
 
-from kasmos.sessions.processes import ProcessEntry, is_exhaustion, read_entry, read_markers, read_once
+from kasmos.sessions.processes import ProcessEntry, is_exhaustion, listed, read_entry, read_markers, read_once
 
 
 class ProcessTable:
@@ -42,18 +41,14 @@ class ProcessTable:
         look = _Look(settled, since)
         seen: dict[int, tuple[int, int]] = {}
         newest = _newest_if_told()
-        with os.scandir("/proc") as directory:
-            for one in directory:
-                if not one.name.isdigit():
-                    continue
-                pid, inode = int(one.name), one.inode()
-                known = self._seen.get(pid)
-                if known is not None and known[0] == inode and known[1] < since:
-                    seen[pid] = known
-                    continue
-                entry = look.take(pid)
-                if entry is not None:
-                    seen[pid] = (inode, -1 if _is_kernel(entry) else entry.id.start)
+        for pid, inode in listed():
+            known = self._seen.get(pid)
+            if known is not None and known[0] == inode and known[1] < since:
+                seen[pid] = known
+                continue
+            entry = look.take(pid)
+            if entry is not None:
+                seen[pid] = (inode, -1 if _is_kernel(entry) else entry.id.start)
         self._seen = seen
         self.complete = look.take_newborn(newest, seen)
         self.reads = look.reads
@@ -111,7 +106,7 @@ class _Look:
             if self.reads > bound:
                 return False
             few = newest < last <= newest + MANY_BORN
-            for pid in range(newest + 1, last + 1) if few else _listed():
+            for pid in range(newest + 1, last + 1) if few else [pid for pid, _ in listed()]:
                 if pid not in seen and pid not in taken and self.take(pid, listed=not few) is not None:
                     taken.add(pid)
             newest = last
@@ -137,10 +132,6 @@ def _newest_if_told() -> int | None:
         if is_exhaustion(error):
             raise
         return None
-
-
-def _listed() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def _is_kernel(entry: ProcessEntry) -> bool:

@@ -15,7 +15,7 @@ import os
 import signal
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import attrs
 
@@ -93,6 +93,14 @@ def read_entry(pid: int) -> ProcessEntry | None:
         if is_exhaustion(error):
             raise
         return None
+
+
+def listed() -> Iterator[tuple[int, int]]:
+    """Every pid there is, with the inode of its directory in /proc: a pid that is used anew has another one."""
+    with os.scandir("/proc") as directory:
+        for one in directory:
+            if one.name.isdigit():
+                yield int(one.name), one.inode()
 
 
 def read_once(path: str, limit: int) -> bytes:

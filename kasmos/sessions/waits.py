@@ -106,19 +106,15 @@ class Family:
         began = time.thread_time()
         seen: dict[int, tuple[int, int]] = {}
         children: dict[int, list[int]] = {}
-        with os.scandir("/proc") as directory:
-            for one in directory:
-                if not one.name.isdigit():
+        for pid, inode in processes.listed():
+            known = self._seen.get(pid)
+            if known is None or known[0] != inode:
+                entry = processes.read_entry(pid)
+                if entry is None:
                     continue
-                pid, inode = int(one.name), one.inode()
-                known = self._seen.get(pid)
-                if known is None or known[0] != inode:
-                    entry = processes.read_entry(pid)
-                    if entry is None:
-                        continue
-                    known = (inode, entry.ppid)
-                seen[pid] = known
-                children.setdefault(known[1], []).append(pid)
+                known = (inode, entry.ppid)
+            seen[pid] = known
+            children.setdefault(known[1], []).append(pid)
         self._seen, self._children = seen, children
         spent = time.thread_time() - began
         self._look_at = time.monotonic() + min(STALE, max(FRESH, spent / SHARE))
