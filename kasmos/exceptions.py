@@ -168,8 +168,3 @@ class ClientError(KasmosError):
 
 class KasmosInternalError(Exception):
     """We have a bug. Please report it with the text of this error."""
-
-
-def is_no_thread(error: RuntimeError) -> bool:
-    """Whether Python says that the kernel gave no thread (a limit on processes); no class tells it."""
-    return "can't start new thread" in str(error)

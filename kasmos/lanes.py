@@ -1,10 +1,13 @@
-"""Room for so many threads: a limiter that costs no turn of the event loop while there is room."""
+"""Threads: room for so many of them, without a turn of the event loop while there is room; and where there is none."""
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable
+from typing import TypeVar, cast
 
 import trio
+
+T = TypeVar("T")
 
 
 class Lanes:
@@ -37,3 +40,21 @@ class Lanes:
     def release_on_behalf_of(self, borrower: object) -> None:
         """Make room."""
         self._limiter.release_on_behalf_of(borrower)
+
+
+async def in_thread_or_here(work: Callable[[], T], limiter: trio.CapacityLimiter | None = None) -> T:
+    """Do something in a thread; in everybody's way where the kernel gives none.
+
+    Cancellation: leaves the thread behind.
+    """
+    try:
+        return await trio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=True)
+    except RuntimeError as error:
+        if not is_no_thread(error):
+            raise
+        return work()
+
+
+def is_no_thread(error: RuntimeError) -> bool:
+    """Whether Python says that the kernel gave no thread (a limit on processes); no class tells it."""
+    return "can't start new thread" in str(error)

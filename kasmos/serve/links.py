@@ -8,7 +8,8 @@ from functools import partial
 
 import trio
 
-from kasmos.exceptions import StoreError, is_no_thread
+from kasmos.exceptions import StoreError
+from kasmos.lanes import in_thread_or_here
 from kasmos.store.stateroot import StateRoot
 
 FINISH_TIMEOUT = 2.0
@@ -58,14 +59,7 @@ class LogLinks:
 
     async def _make_wanted(self) -> None:
         wanted, self._wanted = self._wanted, {}
-        make = partial(self._make, wanted)
-        try:
-            problems = await trio.to_thread.run_sync(make, limiter=self._thread, abandon_on_cancel=True)
-        except RuntimeError as error:
-            if not is_no_thread(error):
-                raise
-            problems = make()
-        for problem in problems:
+        for problem in await in_thread_or_here(partial(self._make, wanted), self._thread):
             self._announce(problem)
 
     def _make(self, wanted: Mapping[str, str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TypeVar, TypeVarTuple
 
 import trio
 
-from kasmos.exceptions import is_no_thread
+from kasmos.lanes import is_no_thread
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

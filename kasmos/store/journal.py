@@ -19,8 +19,8 @@ from pathlib import Path
 import attrs
 import trio
 
-from kasmos.exceptions import StoreError, is_no_thread
-from kasmos.lanes import Lanes
+from kasmos.exceptions import StoreError
+from kasmos.lanes import Lanes, in_thread_or_here, is_no_thread
 from kasmos.model.clock import Clock
 from kasmos.model.codec import encode_event, event_kind
 from kasmos.model.event import Event, Record, SessionStarting
@@ -421,20 +421,7 @@ async def open_journal(
             raise StoreError(lost)
     finally:
         with trio.move_on_after(CLOSE_TIMEOUT, shield=True) as patience:
-            await _close(opened, journal)
+            # It writes at most one log's worth.
+            await in_thread_or_here(opened.database.close, journal._thread if journal is not None else None)
         if patience.cancelled_caught:
             note(f"the journal is left open: its disk has not answered for {CLOSE_TIMEOUT:g} s")
-
-
-async def _close(opened: Opened, journal: Journal | None) -> None:
-    """Close the database, which writes at most one log's worth.
-
-    Cancellation: leaves the thread behind that does it: a disk that hangs is not waited for.
-    """
-    limiter = journal._thread if journal is not None else None
-    try:
-        await trio.to_thread.run_sync(opened.database.close, limiter=limiter, abandon_on_cancel=True)
-    except RuntimeError as error:
-        if not is_no_thread(error):
-            raise
-        opened.database.close()

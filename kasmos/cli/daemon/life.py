@@ -176,8 +176,9 @@ def stop(ctx: click.Context, *, drain: bool, timeout: str | None, stop_them: boo
 
 def _stop(place: Place, pid: int, handle: int, order: dict[str, Any]) -> int:
     before = _newest(place)
-    problems = place.reach().get("/v1/daemon")["problems"]
-    answer = place.reach().post("/v1/daemon/stop", {name: value for name, value in order.items() if value is not None})
+    supervisor = place.reach()
+    problems = supervisor.get("/v1/daemon")["problems"]
+    answer = supervisor.post("/v1/daemon/stop", {name: value for name, value in order.items() if value is not None})
     if answer["pid"] != pid:
         raise StoreError(f"the lock names process {pid} and process {answer['pid']} answers: look with `kas doctor`")
     if order["drain"]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from functools import partial
 
 import trio
@@ -24,7 +23,8 @@ from kasmos.config.schema import OnStop
 from kasmos.daemon.held import Held
 from kasmos.daemon.leaving import Departure
 from kasmos.daemon.life import Exposition, Life, Phase, Reloaded, StopOrder
-from kasmos.exceptions import ConfigError, is_no_thread
+from kasmos.exceptions import ConfigError
+from kasmos.lanes import in_thread_or_here
 from kasmos.serve import Engine, Options, import_later, import_web_stack, listen, open_engine
 from kasmos.telemetry.logs import Log
 from kasmos.telemetry.metrics import CONTENT_TYPE, LoopWatch, Metrics
@@ -138,7 +138,7 @@ class Standing:
         self._log.info(
             "daemon ready", addresses=list(self._life.addresses), adopted=len(engine.awaited), pid=os.getpid()
         )
-        await _in_thread(import_later)
+        await in_thread_or_here(import_later)
         settle()
         if patience.cancelled_caught:
             await engine.wait_adopted()
@@ -256,16 +256,6 @@ class Standing:
         with trio.move_on_after(timeout):
             await first(drain, overruled)
         return drained
-
-
-async def _in_thread(work: Callable[[], None]) -> None:
-    """Do it beside other things, if the machine has a thread for it; else in their way."""
-    try:
-        await trio.to_thread.run_sync(work, abandon_on_cancel=True)
-    except RuntimeError as error:
-        if not is_no_thread(error):
-            raise
-        work()
 
 
 def _farewell(departure: Departure, *, drained: bool) -> str:
