@@ -217,12 +217,7 @@ def task_waits(here: Ground) -> None:
 
 def leaves(here: Ground) -> None:
     """A daemon that is told to stop leaves what runs running, says what is not recorded, and exits 4."""
-    daemon = here.start_daemon()
-    name = daemon.post("/v1/tasks", {"prompt": "echo start >>$BOOK/ledger; until [ -e $BOOK/go ]; do sleep 0.1; done"})
-    here.until(lambda: here.count("start") == 1)
-    here.until(lambda: daemon.get(f"/v1/tasks/{name['task_id']}")["status"] == "running")
-    here.fill()
-    _exhaust(here, daemon)
+    name = _have_one_run(here)
     before = here.events()
     assert here.end() == 4, here.text()
     assert "left running" in here.text()
@@ -231,10 +226,10 @@ def leaves(here: Ground) -> None:
     assert here.events() == before, "what could not be recorded is there"
     here.make_room()
     daemon = here.start_daemon()
-    task = daemon.get(f"/v1/tasks/{name['task_id']}")
+    task = daemon.get(f"/v1/tasks/{name}")
     assert task["status"] == "running", task
     (here.book / "go").touch()
-    here.until(lambda: daemon.get(f"/v1/tasks/{name['task_id']}")["status"] == "succeeded")
+    here.until(lambda: daemon.get(f"/v1/tasks/{name}")["status"] == "succeeded")
     assert here.count("start") == 1
     assert here.end() == 0, here.text()
 
@@ -252,12 +247,7 @@ def hurries(here: Ground) -> None:
 
 def stops(here: Ground) -> None:
     """What is stopped by order although nothing can be recorded is begun anew by the next daemon, as is promised."""
-    daemon = here.start_daemon()
-    name = daemon.post("/v1/tasks", {"prompt": "echo start >>$BOOK/ledger; until [ -e $BOOK/go ]; do sleep 0.1; done"})
-    here.until(lambda: here.count("start") == 1)
-    here.until(lambda: daemon.get(f"/v1/tasks/{name['task_id']}")["status"] == "running")
-    here.fill()
-    _exhaust(here, daemon)
+    name = _have_one_run(here)
     stopped = here.kas("daemon", "stop", "--stop")
     assert stopped.returncode == 0, stopped
     assert "it could not record what it did" in stopped.stdout, stopped
@@ -266,9 +256,21 @@ def stops(here: Ground) -> None:
     here.make_room()
     (here.book / "go").touch()
     daemon = here.start_daemon()
-    here.until(lambda: daemon.get(f"/v1/tasks/{name['task_id']}")["status"] == "succeeded")
+    here.until(lambda: daemon.get(f"/v1/tasks/{name}")["status"] == "succeeded")
     assert here.count("start") == 2
     assert here.end() == 0, here.text()
+
+
+def _have_one_run(here: Ground) -> str:
+    """Start a daemon, hand in a task that runs until the book says `go`, and leave its disk no room; the task's id."""
+    daemon = here.start_daemon()
+    prompt = "echo start >>$BOOK/ledger; until [ -e $BOOK/go ]; do sleep 0.1; done"
+    name: str = daemon.post("/v1/tasks", {"prompt": prompt})["task_id"]
+    here.until(lambda: here.count("start") == 1)
+    here.until(lambda: daemon.get(f"/v1/tasks/{name}")["status"] == "running")
+    here.fill()
+    _exhaust(here, daemon)
+    return name
 
 
 def _exhaust(here: Ground, daemon: Supervisor) -> None:

@@ -133,12 +133,18 @@ def test_every_verb_is_where_the_table_says(name: str) -> None:
     assert command.get_short_help_str()
 
 
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What is said to a command line that is wrong."""
+    with pytest.raises(SystemExit) as exited:
+        entry.main(arguments)
+    assert exited.value.code == 2
+    return capsys.readouterr().err
+
+
 def test_an_unknown_verb_is_answered_with_what_is_near(capsys: pytest.CaptureFixture[str]) -> None:
     """A slip of the finger is answered with the verb that was meant."""
-    with pytest.raises(SystemExit) as exited:
-        entry.main(["stauts"])
-    assert exited.value.code == 2
-    assert "Did you mean 'status'?" in capsys.readouterr().err
+    err = refused(["stauts"], capsys)
+    assert "Did you mean 'status'?" in err
 
 
 @pytest.mark.parametrize(
@@ -154,10 +160,7 @@ def test_a_slip_is_answered_with_what_is_near(
     arguments: list[str], meant: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Options and the verbs of groups are guessed as verbs are."""
-    with pytest.raises(SystemExit) as exited:
-        entry.main(arguments)
-    assert exited.value.code == 2
-    err = capsys.readouterr().err
+    err = refused(arguments, capsys)
     assert "Did you mean" in err
     assert f"'{meant}'" in err
 
@@ -173,10 +176,8 @@ def test_an_option_behind_its_verb_is_told_its_place(
     arguments: list[str], meant: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Who writes an option of kas behind the verb is told that it stands before it."""
-    with pytest.raises(SystemExit) as exited:
-        entry.main(arguments)
-    assert exited.value.code == 2
-    assert f"It stands before the verb: {meant}\n" in capsys.readouterr().err
+    err = refused(arguments, capsys)
+    assert f"It stands before the verb: {meant}\n" in err
 
 
 def test_a_wrong_key_is_told_in_words_of_the_command_line(
@@ -191,10 +192,8 @@ def test_a_wrong_key_is_told_in_words_of_the_command_line(
 
     monkeypatch.setattr(terminal, "_session", lambda place, name: None)
     monkeypatch.setattr(terminal, "_post", refuse)
-    with pytest.raises(SystemExit) as exited:
-        entry.main(["keys", "w1t1", "Entr"])
-    assert exited.value.code == 2
-    assert capsys.readouterr().err == "kas: nothing was pressed\nkas: KEY: 'Entr' is no key (Enter)\n"
+    err = refused(["keys", "w1t1", "Entr"], capsys)
+    assert err == "kas: nothing was pressed\nkas: KEY: 'Entr' is no key (Enter)\n"
 
 
 def test_a_wrong_configuration_does_not_keep_anybody_from_looking(
@@ -213,7 +212,5 @@ def test_a_wrong_configuration_does_not_keep_anybody_from_looking(
         assert exited.value.code == 0, err
         assert "warning: the configuration has 2 mistakes: kas config check\n" in err
     (tmp_path / ".kasmos" / "config.toml").write_text("state_root = 1\n")
-    with pytest.raises(SystemExit) as exited:
-        entry.main(["-C", str(tmp_path), "status"])
-    assert exited.value.code == 2
-    assert "state_root" in capsys.readouterr().err
+    err = refused(["-C", str(tmp_path), "status"], capsys)
+    assert "state_root" in err
