@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import attrs
@@ -137,8 +137,8 @@ class Story:
             yield f"  {self._attempt(session)}"
             yield from self._asked(session)
         yield from self._used(task_tally(world, task))
-        decisive = world.sessions.get(cause.session_id or "") if cause is not None else None
-        yield from self._tail(decisive, facts.tail_lines(world, task, TAIL_LINES))
+        decisive = facts.cause_session(world, task)
+        yield from self._tail(decisive, facts.tail_of(world, task))
         yield from self._consequences(run, task)
         if decisive is not None or sessions:
             yield from self._where(decisive or sessions[-1])
@@ -153,7 +153,7 @@ class Story:
         if session.reason:
             yield f"  {clean(session.reason)}"
         yield from self._used(session.tally)
-        yield from self._tail(session, facts.meant_lines(session, session.tail, TAIL_LINES))
+        yield from self._tail(session, session.tail)
         yield from self._where(session)
         if session.run_id and session.task_id:
             yield f"  kas why {session.run_id}.{session.task_id}"
@@ -205,11 +205,12 @@ class Story:
         if said:
             yield f"  used {said}"
 
-    def _tail(self, session: SessionView | None, lines: Sequence[str]) -> Iterator[str]:
-        title = "last lines of the output"
+    def _tail(self, session: SessionView | None, text: str) -> Iterator[str]:
         if screen := self._last_screen(session):
             # What a terminal was told says little without the terminal.
             title, lines = "what its terminal showed last", screen
+        else:
+            title, lines = "last lines of the output", facts.meant_lines(session, text, TAIL_LINES)
         if lines:
             yield f"  {title}:"
             bar = self.look.paint("│" if self.look.unicode else "|", "dim")
@@ -232,15 +233,12 @@ class Story:
             for other in led_to:
                 yield f"    {facts.task_label(other)}: {self._word(task_status(other))}"
 
-    def _checked(self, check: SessionView) -> list[SessionView]:
-        """The session whose work a check was for."""
+    def _checked(self, check: SessionView) -> SessionView | None:
+        """The session whose work a check was for, if it is known."""
         attempt = (check.run_id, check.task_id, check.attempt)
-        of_it = [
-            one
-            for one in self.world.sessions.values()
-            if one.kind is SessionKind.AGENT and (one.run_id, one.task_id, one.attempt) == attempt
-        ]
-        return of_it[-1:]
+        newest_first = reversed(self.world.sessions.values())
+        agents = (one for one in newest_first if one.kind is SessionKind.AGENT)
+        return next((one for one in agents if (one.run_id, one.task_id, one.attempt) == attempt), None)
 
     def _where(self, session: SessionView) -> Iterator[str]:
         directory = self.place.root.session_dir(session.id)
@@ -248,8 +246,8 @@ class Story:
         yield f"    kas logs {log_name(self.world, session)}"
         if session.backend is ExecutionMode.TMUX and not session.state.live:
             yield f"    kas capture {log_name(self.world, session)}"
-        if session.kind is SessionKind.CHECK:
-            yield from (f"    kas logs {log_name(self.world, one)}" for one in self._checked(session))
+        if session.kind is SessionKind.CHECK and (checked := self._checked(session)) is not None:
+            yield f"    kas logs {log_name(self.world, checked)}"
         run = self.world.runs.get(session.run_id or "")
         found = [(run.project, "where it worked")] if run is not None else []
         for name, what in _FILES:

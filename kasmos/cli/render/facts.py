@@ -177,20 +177,24 @@ def check_command(world: World, session: SessionView) -> str | None:
     return clean(task.spec.checks[session.check].command)
 
 
+def cause_session(world: World, task: TaskView) -> SessionView | None:
+    """The session that a task's cause is about, if it is about one that is known."""
+    cause = cause_of(task)
+    return world.sessions.get(cause.session_id or "") if cause is not None else None
+
+
 def tail_of(world: World, task: TaskView) -> str:
     """The last output that belongs to a task's cause."""
     cause = cause_of(task)
     if cause is None:
         return ""
-    session = world.sessions.get(cause.session_id or "")
+    session = cause_session(world, task)
     return cause.tail or (session.tail if session is not None else "")
 
 
 def tail_lines(world: World, task: TaskView, most: int) -> list[str]:
     """The last lines of the output that belongs to a task's cause, as its agent means them where that is known."""
-    cause = cause_of(task)
-    session = world.sessions.get(cause.session_id or "") if cause is not None else None
-    return meant_lines(session, tail_of(world, task), most)
+    return meant_lines(cause_session(world, task), tail_of(world, task), most)
 
 
 def meant_lines(session: SessionView | None, text: str, most: int) -> list[str]:

@@ -140,8 +140,7 @@ def _advice(world: World, run: RunView) -> Iterator[str]:
         yield f"kas why {run.id}    all that went wrong"
     for task in wrong[:MAX_HINTS]:
         yield f"kas why {task.id}"
-        cause = facts.cause_of(task)
-        session = world.sessions.get(cause.session_id or "") if cause is not None else None
+        session = facts.cause_session(world, task)
         if session is not None and session.state not in _WITHOUT_OUTPUT:
             yield f"kas logs {log_name(world, session)}"
     if len(wrong) > MAX_HINTS:
