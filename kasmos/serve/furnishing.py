@@ -31,12 +31,6 @@ if TYPE_CHECKING:
 
 def make_kitchen(options: Options, present: Callable[[], Config], backends: Mapping[ExecutionMode, Backend]) -> Kitchen:
     config = present()
-
-    def screen_rules(program: tuple[str, ...]) -> Ruleset:
-        from kasmos.screens import PROJECT_RULES, rules_for
-
-        return rules_for(program, directories=(options.project / PROJECT_RULES,))
-
     return Kitchen(
         profiles=lambda: present().agents,
         environ=options.environ,
@@ -45,7 +39,7 @@ def make_kitchen(options: Options, present: Callable[[], Config], backends: Mapp
         new_suffix=lambda: random_letters(5),
         buffer_bytes=config.logs.buffer_bytes,
         max_log_bytes=config.logs.max_bytes,
-        screen_rules=screen_rules,
+        screen_rules=partial(_screen_rules, options),
         context_path=lambda session_id: str(options.root.session_dir(session_id) / layout.CONTEXT),
         treasury=Treasury(
             budgets=lambda: present().budgets,
@@ -58,10 +52,15 @@ def make_kitchen(options: Options, present: Callable[[], Config], backends: Mapp
 
 def find_recogniser(options: Options, argv: tuple[str, ...]) -> Recognise:
     """How the screens of the program are read that a command line runs: by its rules, as its asks are found."""
-    from kasmos.screens import PROJECT_RULES, rules_for
     from kasmos.supervision.terminal import waits_for_person
 
-    return partial(waits_for_person, rules_for(argv, (options.project / PROJECT_RULES,)))
+    return partial(waits_for_person, _screen_rules(options, argv))
+
+
+def _screen_rules(options: Options, program: tuple[str, ...]) -> Ruleset:
+    from kasmos.screens import PROJECT_RULES, rules_for
+
+    return rules_for(program, directories=(options.project / PROJECT_RULES,))
 
 
 def service_surroundings(
