@@ -185,8 +185,7 @@ def _placed(error: click.ClickException) -> click.ClickException:
     """The error; of an option of `kas` that follows its verb, with the place where it stands."""
     if not isinstance(error, click.exceptions.NoSuchOption) or error.ctx is None or error.ctx.parent is None:
         return error
-    values = {name: option.metavar for option in cli.params for name in option.opts if isinstance(option, click.Option)}
-    metavar = values.get(error.option_name)
+    metavar = next((option.metavar for option in cli.params if error.option_name in option.opts), None)
     if not metavar:
         return error
     usage = f"kas {error.option_name} {metavar} {error.ctx.command_path.removeprefix('kas ')}"

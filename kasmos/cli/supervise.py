@@ -111,7 +111,6 @@ class Supervising:
                 await first(engine.orchestrator.leave_when_idle, errand.signals.first.wait)
             if errand.signals.received:
                 await self._leave(engine)
-            if errand.signals.received:
                 await engine.leaving.wait_unless_stuck(engine.journal.flush)
             else:
                 await engine.journal.flush()
