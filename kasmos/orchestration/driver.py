@@ -5,7 +5,7 @@ It keeps nothing that a new supervisor would miss.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -254,17 +254,17 @@ class Driver:
         """Make *told*, and what was decided, durable; then act."""
         run_id, decision = step.run.id, step.decision
         # Only where something is to be committed anyway: of itself, each child does that beside the others.
-        intended = self._intend(step) if told or decision.events else {}
-        promised = max(0, len(intended) - step.ending)
+        begun, intents = self._intend(step) if told or decision.events else ({}, [])
+        promised = max(0, len(begun) - step.ending)
         self._slots.promised += promised
         try:
-            await self._commit(decision, told, [intent for _, intent in intended.values()])
+            await self._commit(decision, told, intents)
         finally:
             self._slots.promised -= promised
         started = [
             task_id
             for task_id in decision.start
-            if self._start_if_may(run_id, task_id, *intended.get(task_id, ()), ending=step.ending)
+            if self._start_if_may(run_id, task_id, begun.get(task_id), step.ending)
         ]
         if len(started) < len(decision.start) or step.wants_slots:
             self._slots.queue(run_id, served=bool(started))
@@ -307,17 +307,19 @@ class Driver:
                 apply(after, Record(run.last_seq, 0.0, 0.0, event))
         return after.runs[run.id]
 
-    def _intend(self, step: _Step) -> Mapping[str, tuple[Child, ev.Event]]:
+    def _intend(self, step: _Step) -> tuple[dict[str, Child], list[ev.Event]]:
         """Children, by task, for the first of those that are to be started, and the intents that they begin with."""
-        intended = {}
+        begun: dict[str, Child] = {}
+        intents: list[ev.Event] = []
         for task_id in step.decision.start[:MOST_INTENDED]:
             task = step.run.tasks[task_id]
             if is_pending(task):
                 child = self._make_child(step.run, task)
                 intent = child.intend()
                 if intent is not None:
-                    intended[task_id] = (child, intent)
-        return intended
+                    begun[task_id] = child
+                    intents.append(intent)
+        return begun, intents
 
     def _spending_decides(self) -> bool:
         """Whether what may start depends on what was spent, or on the accounts that are parked."""
@@ -380,9 +382,7 @@ class Driver:
             self._dependents.setdefault(parts_of_task_id(name)[0], set()).add(run.id)
         return bool(outer.waiting_for)
 
-    async def _commit(
-        self, decision: RunDecision, told: tuple[ev.Event, ...] = (), intents: Iterable[ev.Event] = ()
-    ) -> None:
+    async def _commit(self, decision: RunDecision, told: tuple[ev.Event, ...], intents: Iterable[ev.Event]) -> None:
         events = (*told, *decision.events, *intents)
         if not events:
             return
@@ -396,9 +396,7 @@ class Driver:
                 case ev.RunEnded():
                     reach("run.ended")
 
-    def _start_if_may(
-        self, run_id: str, task_id: str, child: Child | None = None, intent: ev.Event | None = None, *, ending: int = 0
-    ) -> bool:
+    def _start_if_may(self, run_id: str, task_id: str, child: Child | None, ending: int) -> bool:
         """Give a task its child, unless that may not be any more now that the decision has been committed."""
         # 0. It has been begun with the commit, so it is to be seen to its end; while we leave, that is to put it back.
         if child is not None:

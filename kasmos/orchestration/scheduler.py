@@ -265,27 +265,23 @@ def _ready(draft: _Draft, limit: int) -> list[str]:
     """The first *limit* tasks that may start now, in document order."""
     ready: list[str] = []
     barrier_open = True
-    held = False
     for wave in draft.run.plan.waves:
-        if held:
-            break
-        if draft.has_ended(wave):
-            held = _holds(draft, wave)
-            continue
-        for task in draft.idle(wave):
-            if draft.needs_met(task.spec) if task.spec.needs else barrier_open:
-                if draft.is_closed(task.spec):
-                    draft.held = True
-                    continue
-                ready.append(task.spec.id)
-                if len(ready) == limit:
-                    return ready
-        barrier_open = False
-        if not draft.run.plan.needy:
-            break
+        if not draft.has_ended(wave):
+            for task in draft.idle(wave):
+                if draft.needs_met(task.spec) if task.spec.needs else barrier_open:
+                    if draft.is_closed(task.spec):
+                        draft.held = True
+                        continue
+                    ready.append(task.spec.id)
+                    if len(ready) == limit:
+                        return ready
+            barrier_open = False
+            if not draft.run.plan.needy:
+                break
         # Needs override the barrier, not the person: what stands after a wave that has not been advanced past
         # waits for `advance`, or it would depend on the speed of siblings what is there to be looked at.
-        held = _holds(draft, wave)
+        if _holds(draft, wave):
+            break
     return ready
 
 
@@ -300,9 +296,9 @@ def _holds(draft: _Draft, wave: Wave) -> bool:
 
 def _gate(draft: _Draft) -> int | None:
     """The wave at which the run is to be parked: all is done up to it, idle tasks stand after it."""
-    gate = None
     if draft.run.settings.auto_advance_waves:
-        return gate
+        return None
+    gate = None
     for wave in draft.run.plan.waves:
         if not draft.has_ended(wave):
             break
