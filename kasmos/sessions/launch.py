@@ -189,8 +189,9 @@ class Records:
     def refused(self) -> bool:
         """Whether there was no room for the record of somebody who has gone, or would be none for one."""
         for name in (layout.SHIM, layout.PID, layout.COPIER):
+            content = self._content(name)
             # What was taken back, since the gate was shut, is no record either.
-            if os.path.exists(self._path(name)) and self._line(name) is None and not self._is_taken_back(name):
+            if content is not None and b"\n" not in content and content != b"no":
                 return True
         try:
             with tempfile.TemporaryFile(dir=self._directory, buffering=0) as file:
@@ -198,13 +199,6 @@ class Records:
         except OSError as error:
             return error.errno in NO_ROOM
         return False
-
-    def _is_taken_back(self, name: str) -> bool:
-        try:
-            with open(self._path(name), "rb") as file:
-                return file.read(3) == b"no"
-        except OSError:
-            return False
 
     def shim_log(self) -> str:
         """What the shell had to say."""
@@ -230,18 +224,20 @@ class Records:
         return entry
 
     def _line(self, name: str) -> bytes | None:
+        line, newline, _ = (self._content(name) or b"").partition(b"\n")
+        return line if newline else None
+
+    def _content(self, name: str) -> bytes | None:
         try:
             # Whatever somebody has put in its place: never wait for it.
             fd = os.open(self._path(name), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
-                data = os.read(fd, 4096)
+                return os.read(fd, 4096)
             finally:
                 os.close(fd)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             # Nothing else means "there is none", which is a fact of weight here.
             return None
-        line, newline, _ = data.partition(b"\n")
-        return line if newline else None
 
 
 @attrs.define(eq=False)

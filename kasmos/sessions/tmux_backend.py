@@ -39,7 +39,7 @@ class TmuxBackend:
         root: Path,
         headless: HeadlessBackend,
         environ: Mapping[str, str],
-        find_recogniser: FindRecogniser | None = None,
+        find_recogniser: FindRecogniser | None,
     ) -> None:
         self._root = root
         self._find_recogniser = find_recogniser

@@ -52,8 +52,6 @@ read -r s </proc/self/stat; { printf '%s\n' "$s" >copier; } 2>/dev/null || no "n
 exec "$2" -I -S "$3"
 """
 """Attached before the program may run; where it cannot be, it shuts the gate, so that nothing runs unheard."""
-NO_LOGGER = " is not there"
-"""What it says where it cannot be run: room on the disk would not help."""
 
 
 def pane_command(directory: str, spec: SessionSpec, soft_nofile: int) -> list[str]:
@@ -106,11 +104,14 @@ def make_gate(directory: str) -> int:
     """Make the gate and hold it open. Returns: the descriptor to open it by.
 
     Raises:
-        OSError: the file system has no FIFOs, or no descriptor is left.
+        SessionStartError: the file system has no FIFOs or no room, or no descriptor is left.
     """
     path = f"{directory}/{layout.GATE}"
-    os.mkfifo(path, 0o600)
-    return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.mkfifo(path, 0o600)
+        return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise launch.cannot(f"make the gate in {directory}", error) from error
 
 
 def _own_tool(name: str) -> str:

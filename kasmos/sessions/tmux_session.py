@@ -50,7 +50,7 @@ class TmuxSession(HeldSession):
         boot_id: str,
         status: ExitStatus | None,
         pane: Pane,
-        find_recogniser: FindRecogniser | None = None,
+        find_recogniser: FindRecogniser | None,
     ) -> None:
         self._pane = pane
         self._find_recogniser = find_recogniser

@@ -46,7 +46,7 @@ async def start(hold: Hold, host: Host, boot_id: str) -> Pane:
         gate: int | None = None
         try:
             reach("session.prepared")
-            gate = _make_gate(hold)
+            gate = tmux_launch.make_gate(hold.path)
             opened.callback(os.close, gate)
             command = tmux_launch.pane_command(hold.path, spec, services.soft_nofile)
             reach("session.spawning")
@@ -62,13 +62,6 @@ async def start(hold: Hold, host: Host, boot_id: str) -> Pane:
             await _undo(hold, pane, gate)  # noqa: ASYNC102  # it shields itself, within a bound
             raise
     return pane
-
-
-def _make_gate(hold: Hold) -> int:
-    try:
-        return tmux_launch.make_gate(hold.path)
-    except OSError as error:
-        raise launch.cannot(f"make the gate in {hold.path}", error) from error
 
 
 async def _spawn(hold: Hold, pane: Pane, command: list[str]) -> None:
@@ -104,10 +97,6 @@ async def _spawn(hold: Hold, pane: Pane, command: list[str]) -> None:
         otherwise = "its shell ended before it could run"
         if late is not None and late.cancelled_caught:
             otherwise = f"its shell and its logger were not there within {READY_LIMIT:.0f} s"
-        said = hold.records.shim_log()
-        if tmux_launch.NO_LOGGER in said:
-            # The program has taken its record back, as one does that finds the gate shut: it was not for want of room.
-            raise SessionStartError(f"cannot start {spec.name}: {said}")
         raise spawn.not_started(hold, otherwise)
     spawn.check_cgroup(hold)
 
