@@ -274,14 +274,15 @@ class Guard:
         if found is not None and now - found.since > WINDOW:
             del self._attempts[address]
             return 0.0
-        shut_out = found is not None and found.count >= ATTEMPTS
-        return max(1.0, found.since + WINDOW - now) if shut_out and found is not None else 0.0
+        if found is None or found.count < ATTEMPTS:
+            return 0.0
+        return max(1.0, found.since + WINDOW - now)
 
     def _failed(self, address: str, now: float, *, guessed: bool) -> None:
         """Count an attempt. Who brings no token guesses none, and shuts nobody at the same address out."""
         self.failures += 1
         first = address not in self._attempts
-        if address not in self._attempts and len(self._attempts) >= MAX_ADDRESSES:
+        if first and len(self._attempts) >= MAX_ADDRESSES:
             del self._attempts[next(iter(self._attempts))]
         attempts = self._attempts.setdefault(address, _Attempts(now))
         attempts.count += guessed

@@ -5,7 +5,7 @@ What has not begun stays queued in the journal in any case, and the next daemon 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import attrs
@@ -17,7 +17,7 @@ from kasmos.model.event import Event
 from kasmos.model.session import StopReason
 from kasmos.model.view import Active, BackingOff, RunState, TaskView, World
 from kasmos.orchestration.orchestrator import Orchestrator
-from kasmos.store.unwritten import what_becomes_of
+from kasmos.store.unwritten import some_of, what_becomes_of
 from kasmos.supervision.supervisor import Supervisor
 
 STUCK_TIMEOUT = 5.0
@@ -42,9 +42,9 @@ class Departure:
     def __str__(self) -> str:
         said = []
         if self.left:
-            said.append(f"left running: {_some(self.left)}")
+            said.append(f"left running: {some_of(self.left)}")
         if self.stopped:
-            said.append(f"stopped, to begin anew: {_some(self.stopped)}")
+            said.append(f"stopped, to begin anew: {some_of(self.stopped)}")
         if not said:
             said.append("nothing ran")
         if self.queued:
@@ -53,11 +53,6 @@ class Departure:
             said.append(f"the disk takes nothing: {len(self.unwritten)} events are not recorded")
             said += what_becomes_of(self.unwritten)
         return "; ".join(said)
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:10])
-    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"
 
 
 @attrs.frozen

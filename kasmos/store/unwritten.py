@@ -33,13 +33,13 @@ def what_becomes_of(events: Iterable[Event]) -> list[str]:
     said = []
     handed_in = [_name_of(event) for event in events if isinstance(event, ev.RunStarted)]
     if handed_in:
-        said.append(f"never accepted, to be handed in again: {_some(handed_in)}")
+        said.append(f"never accepted, to be handed in again: {some_of(handed_in)}")
     asked = [_name_of(event) for event in events if isinstance(event, _ASKED)]
     if asked:
-        said.append(f"asked for and not done, to be asked for again: {_some(asked)}")
+        said.append(f"asked for and not done, to be asked for again: {some_of(asked)}")
     sessions = list(dict.fromkeys(event.session_id for event in events if isinstance(event, _OF_SESSIONS)))
     if sessions:
-        said.append(f"found out by the next start from what they left on the disk: {_some(sessions)}")
+        said.append(f"found out by the next start from what they left on the disk: {some_of(sessions)}")
     if any(isinstance(event, _DECIDED) for event in events):
         said.append("what follows for tasks and runs is decided anew by the next start")
     return said
@@ -66,6 +66,7 @@ def _name_of(event: Event) -> str:
     return type(event).__name__
 
 
-def _some(names: Sequence[str]) -> str:
+def some_of(names: Sequence[str]) -> str:
+    """The first of these names, and how many more there are."""
     shown = ", ".join(names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
