@@ -61,11 +61,6 @@ class Table(Mapping[str, V]):
         kinds = kinds[:place] + bytes((kind,)) + kinds[place + 1 :]
         return Table(self._scheme, chunks, _replaced(self._kinds, number, kinds))
 
-    def count(self, kind: int, group: int | None = None) -> int:
-        """How many values are of this kind, in one group or in all."""
-        chosen = range(len(self._chunks)) if group is None else self._scheme.chunks_of.get(group, ())
-        return sum(self._kinds[number].count(kind) for number in chosen)
-
     def has(self, kind: int, group: int | None = None) -> bool:
         """Whether any value is of this kind, in one group or in all."""
         for number in range(len(self._chunks)) if group is None else self._scheme.chunks_of.get(group, ()):
