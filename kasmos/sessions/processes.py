@@ -7,7 +7,6 @@ through a pidfd whose process was proven after it was opened, and nothing is fou
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import functools
@@ -165,6 +164,8 @@ def is_our_child(pid: int) -> bool:
 @functools.cache
 def _inherits_orphans() -> bool:
     """Whether the kernel makes children of ours of those whose parents have ended: as init, or as a subreaper."""
+    import ctypes  # only of a supervisor, once
+
     answer = ctypes.c_int(1)
     told = ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0) == 0
     return os.getpid() == 1 or not told or bool(answer.value)

@@ -7,7 +7,6 @@ backends the same one to let a supervisor succeed another.
 
 from __future__ import annotations
 
-import math
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -219,8 +218,7 @@ class ScriptedSession:
             raise SessionClosedError(f"session {self.spec.id}: its scope has been left")
 
     async def _sleep(self, changed: trio.Event) -> None:
-        # Of a program that has ended nothing more comes by itself.
-        with trio.move_on_at(self._program.next_at if self._program.running else math.inf):
+        with trio.move_on_at(self._program.next_at):
             await changed.wait()
 
     async def _report(self, *, ended: bool) -> None:

@@ -93,6 +93,8 @@ class ScriptedProgram:
     @property
     def next_at(self) -> float:
         """Instant of Trio's clock at which it does the next thing by itself."""
+        if self._exit is not None or self._lost:
+            return math.inf  # of a program that has ended nothing more comes by itself
         if self._asking is not None:
             return min(self._gone_at, self._stop_at, self._lost_at)
         output_at = self._pending[0][0] if self._pending else math.inf
@@ -103,7 +105,7 @@ class ScriptedProgram:
     def advance(self) -> None:
         """Do what it has done by now. Safe from any thread."""
         with self._lock:
-            while self._exit is None and not self._lost and (at := self.next_at) <= self._clock.current_time():
+            while (at := self.next_at) <= self._clock.current_time():
                 self._do(at)
 
     def _do(self, at: float) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import platform
+import select
 import stat
 import struct
 import threading
@@ -42,7 +43,6 @@ _HARMLESS = ("anon_inode:[eventfd]", "anon_inode:[timerfd]", "anon_inode:[signal
 MOST_POLLED = 1024
 """Descriptors of one `poll` or `select` that are looked at."""
 _POLLED = struct.Struct("=ihh")
-_POLLOUT = 4
 
 
 @frozen
@@ -266,7 +266,7 @@ def _polled(pid: int, place: int, count: int) -> list[int]:
     asked = [_POLLED.unpack_from(data, at)[:2] for at in range(0, len(data) - size + 1, size)]
     # A negative one is passed over by the kernel as well.
     asked = [(fd, events) for fd, events in asked if fd >= 0]
-    return [] if any(events & _POLLOUT for _, events in asked) else [fd for fd, _ in asked]
+    return [] if any(events & select.POLLOUT for _, events in asked) else [fd for fd, _ in asked]
 
 
 def _selected(pid: int, count: int, readable: int, writable: int, others: int) -> list[int]:
@@ -276,8 +276,9 @@ def _selected(pid: int, count: int, readable: int, writable: int, others: int) -
     if count == 1:
         return [0]  # the highest descriptor and one more
     # Words of 64 bits; the lowest bit of the first is descriptor 0. All machines in the table are little-endian.
-    bits = int.from_bytes(_memory(pid, readable, min(count, MOST_POLLED) // 64 * 8 + 8), "little")
-    return [fd for fd in range(min(count, MOST_POLLED)) if bits >> fd & 1]
+    count = min(count, MOST_POLLED)
+    bits = int.from_bytes(_memory(pid, readable, count // 64 * 8 + 8), "little")
+    return [fd for fd in range(count) if bits >> fd & 1]
 
 
 def _memory(pid: int, place: int, size: int) -> bytes:

@@ -28,8 +28,6 @@ CLOSE_GRACE = 5.0
 HURRIED_GRACE = 1.0
 """The same when somebody wants us gone, and until SIGKILL."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-OPENING_LIMIT = 120.0
-"""Seconds a program may keep silent before its turn; starting the servers of its tools is a part of that."""
 MOST_WORDS = 500
 """Characters that are kept of the last line that was no message."""
 
@@ -42,7 +40,8 @@ class Mediation:
         letterbox: where questions go.
         speaker: makes the speaker for a link.
         protocol: what it speaks, for people.
-        opening_limit: seconds a program may keep silent until it has opened its session.
+        opening_limit: seconds a program may keep silent until it has opened its session; starting the servers of
+            its tools is a part of that.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class Mediation:
         speaker: Callable[[Link], Speaker],
         *,
         protocol: str,
-        opening_limit: float = OPENING_LIMIT,
+        opening_limit: float,
     ) -> None:
         self._command = command
         self._protocol = protocol
