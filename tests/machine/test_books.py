@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,29 @@ from kasmos.sessions.mediator.books import GeminiBooks, OpencodeBooks, Tally, fi
 
 SESSION = "dc72b9f0-4d3f-4347-8320-dcf59da0c36e"
 SERVER = """
-    import http.server, json, sys
+    import http.server, json, sys, threading
+    books, *others = sys.argv[1:]
+    asked = []
     class Server(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            with open(sys.argv[1]) as file:
+            asked.append(self.server)
+            with open(books) as file:
                 said = json.load(file).get(self.path)
-            self.send_response(404 if said is None else 200)
+            answer = None if said is None else json.dumps(said)
+            if others and self.server is asked[0]:
+                [answer] = others
+            self.send_response(404 if answer is None else 200)
             self.end_headers()
-            self.wfile.write(json.dumps(said).encode())
+            self.wfile.write((answer or "").encode())
         def log_message(self, *words):
             pass
-    server = http.server.HTTPServer(("127.0.0.1", 0), Server)
+    servers = [http.server.HTTPServer(("127.0.0.1", 0), Server) for _ in (books, *others)]
     print("ready", flush=True)
-    server.serve_forever()
+    for server in servers:
+        threading.Thread(target=server.serve_forever).start()
 """
+"""A server that shows the books in a file. With one more argument it has two ports: whichever is asked first is that of
+something else, which always answers this."""
 
 
 def answer(id_: str, read: int, out: int, *, cached: int = 0, thought: int = 0, **more: Any) -> dict[str, Any]:
@@ -44,11 +54,11 @@ def answer(id_: str, read: int, out: int, *, cached: int = 0, thought: int = 0, 
 class Kept:
     """What an opencode has in its books, and a server that shows them."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *beside: str) -> None:
         self._file = directory / "books.json"
         self.say({})
         self.process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(SERVER), str(self._file)],
+            [sys.executable, "-c", textwrap.dedent(SERVER), str(self._file), *beside],
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
@@ -61,14 +71,22 @@ class Kept:
         draft.rename(self._file)
 
 
+@contextmanager
+def keeping(directory: Path, *beside: str) -> Iterator[Kept]:
+    made = Kept(directory, *beside)
+    try:
+        yield made
+    finally:
+        made.process.kill()
+        made.process.wait()
+        assert made.process.stdout is not None
+        made.process.stdout.close()
+
+
 @pytest.fixture
 def kept(tmp_path: Path) -> Iterator[Kept]:
-    made = Kept(tmp_path)
-    yield made
-    made.process.kill()
-    made.process.wait()
-    assert made.process.stdout is not None
-    made.process.stdout.close()
+    with keeping(tmp_path) as made:
+        yield made
 
 
 def told(read: int, out: int) -> dict[str, Any]:
@@ -116,6 +134,16 @@ def test_opencode_is_not_believed(kept: Kept, said: dict[str, Any]) -> None:
     books = OpencodeBooks(kept.process.pid)
     books.open("s")
     assert books.close("s", told(20, 4)) is None
+
+
+@pytest.mark.parametrize("beside", ["<html></html>", '{"name": "another"}'], ids=["no-json", "another-shape"])
+def test_opencode_listens_elsewhere_too(tmp_path: Path, beside: str) -> None:
+    """Where a program listens on a port that is not its books' server, the next of its ports is asked."""
+    with keeping(tmp_path, beside) as kept:
+        books = OpencodeBooks(kept.process.pid)
+        books.open("s")
+        kept.say({"/session/s/message": [answer("m", 20, 4)], "/session/s/children": []})
+        assert books.close("s", told(20, 4)) == Tally(20, 4)
 
 
 def test_nobody_listens() -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from kasmos.sessions.mediator.link import Message, dict_of, list_of, text_of
+from kasmos.sessions.mediator.link import Message, dict_of, text_of
 
 PATIENCE = 5.0
 """Seconds that opencode's server has for an answer."""
@@ -111,22 +111,26 @@ class OpencodeBooks(Books):
         self._pid = pid
 
     def _read(self, session: str) -> dict[str, Entry]:
-        found: dict[str, Entry] = {}
-        with suppress(_NoBooksError):
-            for port in _ports_of(self._pid):
-                sessions = [session]
-                for at, one in enumerate(sessions):  # grows as helpers are found
-                    for message in list_of(_ask(port, f"/session/{one}/message")):
-                        _note(dict_of(dict_of(message).get("info")), found, is_own=at == 0)
-                    helpers = map(dict_of, list_of(_ask(port, f"/session/{one}/children")))
-                    sessions += list(filter(None, (text_of(helper.get("id")) for helper in helpers)))
-                    del sessions[_MOST_SESSIONS:]
-                return found
+        for port in _ports_of(self._pid):
+            with suppress(_NoBooksError):  # what else the program listens on answers something else
+                return _read_server(port, session)
         return {}
 
     def _agrees(self, told: list[tuple[int, int]], response: Message) -> bool:
         usage = dict_of(response.get("usage"))
         return told[-1:] == [(usage.get("inputTokens"), usage.get("outputTokens"))]
+
+
+def _read_server(port: int, session: str) -> dict[str, Entry]:
+    found: dict[str, Entry] = {}
+    sessions = [session]
+    for at, one in enumerate(sessions):  # grows as helpers are found
+        for message in _ask(port, f"/session/{one}/message"):
+            _note(dict_of(dict_of(message).get("info")), found, is_own=at == 0)
+        helpers = map(dict_of, _ask(port, f"/session/{one}/children"))
+        sessions += list(filter(None, (text_of(helper.get("id")) for helper in helpers)))
+        del sessions[_MOST_SESSIONS:]
+    return found
 
 
 def _note(info: Message, found: dict[str, Entry], *, is_own: bool) -> None:
@@ -144,7 +148,7 @@ class _NoBooksError(Exception):
     """The server cannot be asked, or is another one."""
 
 
-def _ask(port: int, target: str) -> Any:
+def _ask(port: int, target: str) -> list[Any]:
     import http.client  # only of opencode, and only when its turn is over
 
     user, password = os.environ.get("OPENCODE_SERVER_USERNAME", "opencode"), os.environ.get("OPENCODE_SERVER_PASSWORD")
@@ -155,13 +159,14 @@ def _ask(port: int, target: str) -> Any:
     try:
         server.request("GET", target, headers=headers)
         answer = server.getresponse()
-        if answer.status != 200:
-            raise _NoBooksError
-        return json.loads(answer.read(_MOST))
+        said = json.loads(answer.read(_MOST)) if answer.status == 200 else None
     except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:
         raise _NoBooksError from error
     finally:
         server.close()
+    if not isinstance(said, list):
+        raise _NoBooksError
+    return said
 
 
 def _ports_of(pid: int) -> Iterator[int]:
