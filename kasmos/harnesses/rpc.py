@@ -179,35 +179,32 @@ class AgentProtocol:
         if told.input_tokens is None and told.output_tokens is None and money is None:
             return []
         source = UsageSource.UNKNOWN if money is None else UsageSource.REPORTED
-        self._usage = attrs.evolve(
-            told,
-            input_tokens=added(self._earlier.input_tokens, told.input_tokens),
-            output_tokens=added(self._earlier.output_tokens, told.output_tokens),
-            cached_tokens=added(self._earlier.cached_tokens, told.cached_tokens),
-            reasoning_tokens=added(self._earlier.reasoning_tokens, told.reasoning_tokens),
-            cost_usd=money,
-            cost_source=source,
-        )
+        self._usage = attrs.evolve(_sum(self._earlier, told), cost_usd=money, cost_source=source)
         return [UsageReport(told.input_tokens, told.output_tokens, told.cached_tokens, cost_usd=money)]
 
     def _count_step(self, found: dict[str, Any]) -> list[AgentEvent]:
-        step, whole = _usage(found), self._usage
+        step = _usage(found)
         if step.source is UsageSource.UNKNOWN:
             return []
         self.evidence.go_on()
-        self._usage = attrs.evolve(
-            step,
-            input_tokens=added(whole.input_tokens, step.input_tokens),
-            output_tokens=added(whole.output_tokens, step.output_tokens),
-            cached_tokens=added(whole.cached_tokens, step.cached_tokens),
-            reasoning_tokens=added(whole.reasoning_tokens, step.reasoning_tokens),
-        )
+        self._usage = _sum(self._usage, step)
         return [UsageReport(step.input_tokens, step.output_tokens, step.cached_tokens, scope="step")]
 
 
 def _input(call: dict[str, Any]) -> Any:
     title = word_of(call.get("title"))
     return call.get("rawInput") or (title and {"title": title})
+
+
+def _sum(before: Usage, told: Usage) -> Usage:
+    """All tokens together; what else is known of them is as *told*."""
+    return attrs.evolve(
+        told,
+        input_tokens=added(before.input_tokens, told.input_tokens),
+        output_tokens=added(before.output_tokens, told.output_tokens),
+        cached_tokens=added(before.cached_tokens, told.cached_tokens),
+        reasoning_tokens=added(before.reasoning_tokens, told.reasoning_tokens),
+    )
 
 
 def _usage(found: dict[str, Any]) -> Usage:

@@ -54,9 +54,9 @@ class Mailbox:
         await trio.lowlevel.checkpoint()
         while True:
             changed = self._watch()
-            asked = self._oldest()
-            if (asked.identity if asked is not None else None) != seen:
-                return asked
+            name = self._oldest()
+            if name != seen:
+                return None if name is None else read_ask(name, self._read(name))
             if self._over.is_set():
                 raise SessionClosedError("its session has ended")
             await either(changed, self._over)
@@ -103,12 +103,12 @@ class Mailbox:
         ended = (place / f"{name}.answer").exists() or (place / f"{name}.gone").exists()
         return not ended and (place / f"{name}.ask").exists()
 
-    def _oldest(self) -> Ask | None:
+    def _oldest(self) -> str | None:
         with suppress(OSError):
             names = sorted(name.removesuffix(".ask") for name in os.listdir(self._directory) if name.endswith(".ask"))
             for name in names:
                 if not name.startswith(".") and self._stands(name):
-                    return read_ask(name, self._read(name))
+                    return name
         return None
 
     def _read(self, name: str) -> dict[str, Any]:

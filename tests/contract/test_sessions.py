@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -187,10 +188,8 @@ async def test_signal_ends_polite_program(stage: Stage) -> None:
         await wrote(session, b"ready\n")
         if session.pid is not None:
             # A shell that is about to become another program may still take this signal for itself, to no end.
-            comm = trio.Path(f"/proc/{session.pid}/comm")
-            with trio.fail_after(LIMIT):
-                while await comm.read_text() != "sleep\n":  # noqa: ASYNC110  # nobody tells of an exec
-                    await trio.sleep(0.01)
+            comm = Path(f"/proc/{session.pid}/comm")
+            await until(lambda: comm.read_text() == "sleep\n")
         await session.signal(signal.SIGINT)
         assert await ended(session) == ExitStatus(signal=signal.SIGINT)
 

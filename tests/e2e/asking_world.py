@@ -1,23 +1,42 @@
-"""What tests of headless agents that ask look at: approvals that wait, and marks that approved commands leave."""
+"""What tests of agents look at: a terminal, approvals that wait, and marks that approved commands leave."""
 
 from __future__ import annotations
 
 import re
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..conftest import Kas
+from ..faults.test_signals import Terminal, terminal
 
 LIMIT = 60.0
 
 
 def wait_for(what: Callable[[], Any]) -> Any:
+    """Wait until there is something that tells nobody when it comes; it."""
     deadline = time.monotonic() + LIMIT
     while not (found := what()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return found
+
+
+@contextmanager
+def shown(kas: Kas, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], Terminal]]:
+    """Run `kas ARGUMENTS` beside the block, at a terminal; it is killed if it outlives the block."""
+    with (
+        terminal() as tty,
+        subprocess.Popen(
+            kas.command(*arguments), cwd=kas.cwd, stdin=subprocess.DEVNULL, stdout=tty.slave, stderr=tty.slave
+        ) as process,
+    ):
+        try:
+            yield process, tty
+        finally:
+            process.kill()
 
 
 def asked(kas: Kas, words: str) -> str:

@@ -24,7 +24,7 @@ SCENES = {
     "loser": ("lost-paste",),
     "wary": ("trust",),
     "insister": ("again=1",),
-    "mute": ("again=1", "mute"),
+    "mute": ("mute",),
     "ticking": ("ticking",),
 }
 LIMIT = 60.0

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ..conftest import Kas
-from ..faults.test_signals import terminal
+from .asking_world import LIMIT, shown, wait_for
 
 HERE = Path(__file__).parents[1]
 RECORDED = HERE / "data" / "transcripts"
-LIMIT = 60.0
 
 
 def configure(kas: Kas, transcript: str, keys: str = "", **env: Any) -> None:
@@ -30,13 +26,6 @@ def configure(kas: Kas, transcript: str, keys: str = "", **env: Any) -> None:
         f'harness = "claude"\n{keys}\n[agents.coder.env]\n' + "\n".join(lines) + "\n"
     )
     (kas.cwd / "plan.md").write_text("## Wave 1\n### Task 1: Work\nDo it.\n")
-
-
-def wait_for(what: Any) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_arguments_of_a_known_program(kas: Kas) -> None:
@@ -107,18 +96,11 @@ def test_the_live_view_tells_what_an_agent_says(kas: Kas) -> None:
     """On a terminal, a run shows what its agent says or does now, and not the JSON in which it says so."""
     gate = kas.cwd / "gate"
     configure(kas, "claude/task.out", REPLAY_GATE=gate)
-    with terminal() as tty:
-        with subprocess.Popen(
-            kas.command("run", "plan.md"), cwd=kas.cwd, env={**os.environ, "TERM": "xterm-256color"},
-            stdin=subprocess.DEVNULL, stdout=tty.slave, stderr=tty.slave,
-        ) as process:  # fmt: skip
-            try:
-                wait_for(lambda: "DONE-task" in tty.text or process.poll() is not None)
-                assert process.poll() is None, tty.text
-                gate.touch()
-                assert process.wait(LIMIT) == 0, tty.text
-            finally:
-                process.kill()
+    with shown(kas, "run", "plan.md") as (process, tty):
+        wait_for(lambda: "DONE-task" in tty.text or process.poll() is not None)
+        assert process.poll() is None, tty.text
+        gate.touch()
+        assert process.wait(LIMIT) == 0, tty.text
         assert '{"type"' not in tty.text
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..conftest import Kas
-from ..faults.test_signals import terminal
+from .asking_world import LIMIT, shown, wait_for
 
-LIMIT = 60.0
 PLAN = """\
 # Ask
 
@@ -77,27 +74,12 @@ def test_approve(kas: Kas) -> None:
 def test_at_a_terminal(kas: Kas) -> None:
     """On a terminal a run shows that it waits for a person, and how to answer."""
     prepare(kas, RM)
-    with (
-        terminal() as tty,
-        subprocess.Popen(
-            kas.command("run", "plan.md", "--agent", "coder"),
-            cwd=kas.cwd,
-            env={**os.environ, "TERM": "xterm-256color"},
-            stdin=subprocess.DEVNULL,
-            stdout=tty.slave,
-            stderr=tty.slave,
-        ) as process,
-    ):
-        try:
-            limit = time.monotonic() + 60
-            while not (found := re.search(r"waiting for you: kas approve ([a-z]{4})", tty.text)):
-                assert process.poll() is None, tty.text
-                assert time.monotonic() < limit, tty.text
-                time.sleep(0.05)
-            assert kas("approve", found[1]).code == 0
-            assert process.wait(60) == 0, tty.text
-        finally:
-            process.kill()
+    words = r"waiting for you: kas approve ([a-z]{4})"
+    with shown(kas, "run", "plan.md", "--agent", "coder") as (process, tty):
+        found = wait_for(lambda: re.search(words, tty.text) or process.poll() is not None)
+        assert process.poll() is None, tty.text
+        assert kas("approve", found[1]).code == 0
+        assert process.wait(LIMIT) == 0, tty.text
 
 
 def test_deny(kas: Kas) -> None:

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from kasmos.model.session import ExitStatus
 from kasmos.store.journal import open_journal
 from kasmos.store.stateroot import StateRoot, find_state_root
 from tests.conftest import Kas
+from tests.e2e.asking_world import wait_for
 from tests.unit.histories import History, failed_run, make_plan
 
 LIMIT = 60.0
@@ -365,15 +366,7 @@ def test_completion_is_silent_about_errors(kas: Kas, project: Path) -> None:
 
 def await_file(path: Path) -> None:
     """Wait until an agent has made a file."""
-    await_that(path.exists)
-
-
-def await_that(holds: Callable[[], object]) -> None:
-    """Wait until something holds."""
-    give_up = time.monotonic() + LIMIT
-    while not holds():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
+    wait_for(path.exists)
 
 
 def test_a_run_is_watched_and_its_session_followed(kas: Kas, project: Path) -> None:
@@ -384,7 +377,7 @@ def test_a_run_is_watched_and_its_session_followed(kas: Kas, project: Path) -> N
         await_file(project / "up")
         assert "supervisor: running (pid" in kas("status").stdout
         # That it runs is recorded a moment after it does.
-        await_that(lambda: re.search(r"w1t1-job +running", kas("ps").stdout))
+        wait_for(lambda: re.search(r"w1t1-job +running", kas("ps").stdout))
         with kas.running("status", "--watch", "--json") as watch, kas.running("logs", "-f", "1") as follower:
             assert follower.stdout is not None
             assert follower.stdout.readline() == "hello\n"
@@ -433,7 +426,7 @@ def test_a_failed_task_is_tried_again_beside_the_run(kas: Kas, project: Path) ->
     with kas.running("run", plan) as run:
         await_file(project / "up")
         await_file(project / "failed")
-        await_that(lambda: "1 failed" in kas("status").stdout)
+        wait_for(lambda: "1 failed" in kas("status").stdout)
         (project / "mended").touch()
         again = kas("retry", "2")
         assert again.code == 0, again.stderr

@@ -13,7 +13,7 @@ import pytest
 
 from kasmos.store.stateroot import find_state_root
 from tests.conftest import Kas
-from tests.e2e.test_cli_read import await_that
+from tests.e2e.asking_world import wait_for
 
 CONFIG = """\
 [orchestration]
@@ -44,7 +44,7 @@ def project(kas: Kas) -> Path:
 def supervisor(kas: Kas, project: Path) -> Iterator[Callable[[], None]]:
     """A `kas run` that is under way; call it to kill it, and have another one take over."""
     with kas.running("run", "plan.md") as first:
-        await_that(find_state_root(project, environ=os.environ).socket.exists)
+        wait_for(find_state_root(project, environ=os.environ).socket.exists)
         with kas.running("run", "plan.md") as second:
 
             def kill() -> None:

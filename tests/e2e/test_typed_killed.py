@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from kasmos.model import event as ev
 from kasmos.store.journal import read_records
 from tests.conftest import Kas
+from tests.e2e.asking_world import wait_for
 from tests.e2e.player_world import LIMIT, PROGRAMS, make_stand
 
 PLAN = "# Plan\n\n**Goal:** try\n\n## Wave 1\n\n### Task 1: Play\n\nquit 0\n"
@@ -49,11 +49,8 @@ def test_killed_while_typing(root: Path, kas: Kas, point: str) -> None:
     killed = kas(*state, "run", plan, cwd=stand.site.project, env={"KASMOS_FAILPOINTS": f"{point}=kill"})
     assert killed.code == -signal.SIGKILL
     with kas.running(*state, "run", plan, cwd=stand.site.project):
-        give_up = time.monotonic() + LIMIT
         ends = (ev.PromptDelivered, ev.DeliveryFailed)
-        while not any(isinstance(record.event, ends) for record in read_records(stand.site.root.db)):
-            assert time.monotonic() < give_up
-            time.sleep(0.05)
+        wait_for(lambda: any(isinstance(record.event, ends) for record in read_records(stand.site.root.db)))
     kas(*state, "stop", "--all", cwd=stand.site.project)
     events = [record.event for record in read_records(stand.site.root.db)]
     assert sum(isinstance(event, ev.PromptDelivering) for event in events) == 1
@@ -75,15 +72,15 @@ def test_second_dialog_keeps_its_approval(root: Path, kas: Kas) -> None:
         return [one.event.approval_id for one in records if isinstance(one.event, ev.ApprovalRequested)]
 
     with kas.running(*state, "run", plan, cwd=stand.site.project):
-        _until(lambda: len(asked()) == 1)
+        wait_for(lambda: len(asked()) == 1)
         assert kas(*state, "keys", "w1t1", "1", cwd=stand.site.project).code == 0
-        _until(lambda: len(asked()) == 2)
+        wait_for(lambda: len(asked()) == 2)
     # It was killed.
     with kas.running(*state, "run", plan, cwd=stand.site.project):
-        _until(lambda: any(isinstance(one.event, ev.SessionAdopted) for one in read_records(stand.site.root.db)))
+        wait_for(lambda: any(isinstance(one.event, ev.SessionAdopted) for one in read_records(stand.site.root.db)))
         denied = kas(*state, "deny", asked()[1], cwd=stand.site.project)
         assert denied.code == 0, denied.stderr
-        _until(lambda: "answered no same" in stand.log())
+        wait_for(lambda: "answered no same" in stand.log())
         assert len(asked()) == 2
     kas(*state, "stop", "--all", cwd=stand.site.project)
 
@@ -95,7 +92,7 @@ def test_keep(root: Path, kas: Kas) -> None:
     plan.write_text(PLAN.replace("quit 0", "work 60"))
     state = ("--state-root", stand.site.root.path)
     with kas.running(*state, "run", "--keep", plan, cwd=stand.site.project) as first:
-        _until(lambda: any(line.startswith("took") for line in stand.log()))
+        wait_for(lambda: any(line.startswith("took") for line in stand.log()))
         first.send_signal(signal.SIGINT)
         assert first.wait(LIMIT) == 130
     pid = next(r.event.pid for r in read_records(stand.site.root.db) if isinstance(r.event, ev.SessionStarted))
@@ -126,10 +123,3 @@ def test_mixed_plan(root: Path, kas: Kas) -> None:
 def _stand(root: Path, kas: Kas):  # type: ignore[no-untyped-def]  # it is `make_stand`, where `kas` has made the project
     kas.cwd.rmdir()
     return make_stand(root)
-
-
-def _until(holds):  # type: ignore[no-untyped-def]  # a condition
-    give_up = time.monotonic() + LIMIT
-    while not holds():
-        assert time.monotonic() < give_up
-        time.sleep(0.05)

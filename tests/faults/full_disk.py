@@ -80,12 +80,12 @@ class Ground:
         except FileNotFoundError:
             return 0
 
-    def until(self, holds: Callable[[], Any], *, gone: bool = False) -> None:
-        """Wait until something holds; the supervisor lives meanwhile, unless it may be *gone*."""
+    def until(self, holds: Callable[[], Any]) -> None:
+        """Wait until something holds; the supervisor lives meanwhile."""
         give_up = time.monotonic() + LIMIT
         while not holds():
             assert time.monotonic() < give_up, self.text()
-            assert gone or self.process is None or self.process.poll() is None, self.text()
+            assert self.process is None or self.process.poll() is None, self.text()
             time.sleep(0.01)
 
     @property
@@ -241,7 +241,7 @@ def hurries(here: Ground) -> None:
     _exhaust(here, daemon)
     assert here.process is not None
     here.process.send_signal(signal.SIGTERM)
-    here.until(lambda: '"event":"leaving"' in here.text() or "leaving" in here.text())
+    here.until(lambda: "leaving" in here.text())
     assert here.end() == 4, here.text()
 
 

@@ -821,15 +821,20 @@ async def test_change_is_told(desk: Desk) -> None:
 # --- under systemd -------------------------------------------------------------------
 
 
-async def test_systemd_gives_no_scope(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where systemd has started us and gives no scope, the server starts without one, and that is said once."""
+def systemd_run(desk: Desk, monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    """As if systemd had started us, with these lines of shell as its `systemd-run`."""
     monkeypatch.setattr(tmux, "_has_manager", lambda: True)
     monkeypatch.setenv("INVOCATION_ID", "x")
-    refusing = desk.ground.root / "bin"
-    refusing.mkdir()
-    (refusing / "systemd-run").write_text("#!/bin/sh\necho 'Failed to connect to bus: No medium found' >&2\nexit 1\n")
-    (refusing / "systemd-run").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{refusing}:{os.environ['PATH']}")
+    place = desk.ground.root / "bin"
+    place.mkdir()
+    (place / "systemd-run").write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    (place / "systemd-run").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+
+
+async def test_systemd_gives_no_scope(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where systemd has started us and gives no scope, the server starts without one, and that is said once."""
+    systemd_run(desk, monkeypatch, "echo 'Failed to connect to bus: No medium found' >&2", "exit 1")
     async with desk.backend() as backend:
         for _ in range(2):
             async with backend.open(desk.sh("echo hello"), notify=desk.ground.notify) as session:
@@ -841,14 +846,9 @@ async def test_systemd_gives_no_scope(desk: Desk, monkeypatch: pytest.MonkeyPatc
 
 async def test_systemd_gives_a_scope(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where systemd has started us, the server is started by what `systemd-run` is told to run, and by nothing else."""
-    monkeypatch.setattr(tmux, "_has_manager", lambda: True)
-    monkeypatch.setenv("INVOCATION_ID", "x")
-    giving, told = desk.ground.root / "bin", desk.ground.root / "told"
-    giving.mkdir()
-    lines = ["#!/bin/sh", f'echo "$*" >>{told}', 'while [ "$1" != -- ]; do shift; done', "shift", 'exec "$@"']
-    (giving / "systemd-run").write_text("\n".join(lines) + "\n")
-    (giving / "systemd-run").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{giving}:{os.environ['PATH']}")
+    told = desk.ground.root / "told"
+    lines = (f'echo "$*" >>{told}', 'while [ "$1" != -- ]; do shift; done', "shift", 'exec "$@"')
+    systemd_run(desk, monkeypatch, *lines)
     async with desk.opened(desk.sh("echo hello")) as session:
         assert await ended(session) == ExitStatus(code=0)
     (line,) = told.read_text().splitlines()
