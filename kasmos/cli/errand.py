@@ -22,6 +22,7 @@ from kasmos.model import event as ev
 from kasmos.model.event import Record
 from kasmos.model.plan import Origin
 from kasmos.model.task import Outcome
+from kasmos.model.value import define
 from kasmos.model.view import RunState, RunView, World
 from kasmos.orchestration.retry import tasks_to_retry
 from kasmos.sessions.output import LogFile
@@ -59,7 +60,7 @@ class Signals:
         return EXIT_OF_SIGNAL[self.received[0]] if self.received else None
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Errand:
     """What was asked for, and how far it is."""
 

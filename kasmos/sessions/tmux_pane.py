@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-import attrs
 import trio
 
 from kasmos.exceptions import SessionError
+from kasmos.model.value import define
 from kasmos.sessions import tmux
 from kasmos.sessions.last_screen import shown
 from kasmos.sessions.tmux_control import ControlError, ControlLost
@@ -18,7 +18,7 @@ PANE_LIMIT = 5.0
 """Seconds a terminal has to be given up by everybody after its program's end."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Pane:
     """Where in tmux a session is."""
 

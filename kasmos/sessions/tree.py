@@ -17,6 +17,7 @@ import trio
 
 from kasmos.model.profile import LeftoverPolicy, Leftovers
 from kasmos.model.session import Leftover
+from kasmos.model.value import define, frozen
 from kasmos.sessions import births, cgroups, processes
 from kasmos.sessions.processes import ProcessEntry, ProcessId
 from kasmos.sessions.reserve import RETRY_INTERVAL, Reserve
@@ -42,7 +43,7 @@ KILL_INTERVAL = 0.5
 """Seconds between two rounds of SIGKILL."""
 
 
-@attrs.frozen
+@frozen
 class Member:
     """A process of a session, and how that is known."""
 
@@ -51,7 +52,7 @@ class Member:
     """`session`, `cgroup`, `marker` or `lease`."""
 
 
-@attrs.define
+@define
 class Kin:
     """What is known of a session's own processes; filled in as the records appear."""
 
