@@ -123,6 +123,16 @@ def test_what_is_imported_late_is_imported_when_a_daemon_has_come_up() -> None:
     assert late - given == {"kasmos.telemetry.traces"}
 
 
+def test_when_a_daemon_has_come_up_no_class_is_left_unfinished() -> None:
+    """What attrs generates for a class of values is there before work comes, and is not made in the loop."""
+    before, after = told_by(
+        "import json\nfrom kasmos.model import value\nfrom kasmos.serve import import_later, import_web_stack\n"
+        "import_web_stack()\nbefore = len(value._drawn)\nimport_later()\nprint(json.dumps([before, len(value._drawn)]))"
+    )
+    assert before > 0
+    assert after == 0
+
+
 ROOMS = ("api", "daemon", "orchestration", "supervision", "sessions", "store", "screens", "plans", "harnesses", "serve")
 WEB = {"kasmos.api", "kasmos.api.app", "kasmos.api.metrics", "kasmos.api.server"}
 """What `import_web_stack` imports, and the routes with it."""
