@@ -115,6 +115,15 @@ def test_a_daemon_comes_up_without_what_only_work_needs(tmp_path: Path) -> None:
     assert unused == {}
 
 
+def test_a_daemon_without_readers_does_not_wait_for_the_grace_that_is_theirs(tmp_path: Path) -> None:
+    """Where nobody reads, a daemon that is told to stop is gone: the readers' grace may be an hour."""
+    (tmp_path / ".kasmos").mkdir()
+    environ = {**os.environ, "KASMOS_STATE_ROOT": str(tmp_path / "r")}
+    code = COMES_UP.replace("\nmain(", "\nfrom kasmos.cli.daemon import stand\nstand.LEAVE_GRACE = 3600\nmain(")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_is_imported_late_is_imported_when_a_daemon_has_come_up() -> None:
     """Whatever a daemon's rooms import inside a function is there before anybody waits for it."""
     rooms = [Path(kasmos.__file__).parent / room for room in ROOMS]
