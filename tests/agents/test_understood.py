@@ -122,18 +122,19 @@ def test_a_stop_of_the_spoken_to(shop: Workshop, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["codex", "opencode", "gemini", "qwen"])
 def test_a_spoken_conversation_goes_on(shop: Workshop, name: str) -> None:
-    """A program that is spoken to takes up an earlier conversation, and its model is told what was said."""
+    """A program that is spoken to takes up a conversation time and again, and its model is told what was said."""
     let_ask(shop, name)
     shop.write_tasks({name: "say first"}, settings='checks = ["test -e go"]')
     assert shop.kas("run", "plan.md", timeout=LIMIT).code == 1
+    assert shop.kas("retry", "--resume", timeout=LIMIT).code == 1
     (shop.kas.cwd / "go").touch()
     again = shop.kas("retry", "--resume", timeout=LIMIT)
     assert again.code == 0, f"{again.stdout}{again.stderr}\n{shop.output()}"
-    first, second = (one for one in shop.told(ev.SessionConcluded) if isinstance(one, ev.SessionConcluded))
+    first, second, third = (one for one in shop.told(ev.SessionConcluded) if isinstance(one, ev.SessionConcluded))
     assert first.conversation
-    assert second.conversation == first.conversation
+    assert second.conversation == third.conversation == first.conversation
     # The script stands in the first prompt: who asks by it again was told of that one.
-    assert len(shop.asked(name)) == 2
+    assert len(shop.asked(name)) == 3
 
 
 @pytest.mark.parametrize("name", ["claude", "codex"])

@@ -16,7 +16,7 @@ import pytest
 from kasmos.harnesses.facts import load_facts
 from kasmos.harnesses.parser import TranscriptParser
 from kasmos.model.session import ExitStatus
-from kasmos.sessions.mediator.books import GeminiBooks, OpencodeBooks, Tally, find_books
+from kasmos.sessions.mediator.books import GeminiBooks, OpencodeBooks, Tally, find_books, make_ready
 
 SESSION = "dc72b9f0-4d3f-4347-8320-dcf59da0c36e"
 SERVER = """
@@ -188,6 +188,38 @@ def test_gemini_waits(tmp_path: Path, now: float, seconds: float) -> None:
     """A session of gemini may not be loaded in the minute by which its file is named: it would be written over."""
     write(tmp_path, "session-2026-11-25T04-53-dc72b9f0.jsonl", {})
     assert GeminiBooks(str(tmp_path), lambda: now).pause(SESSION) == seconds
+
+
+def context(session: str) -> list[Any]:
+    """What gemini begins a session's file with."""
+    message = {"id": "c", "type": "user", "content": [{"text": "<session_context>\nThis is the Gemini CLI."}]}
+    return [{"sessionId": session, "kind": "main"}, {"$set": {"messages": [message]}}]
+
+
+def test_gemini_keeps_what_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What gemini has begun when it loaded a session is removed, or its next start would remove the conversation."""
+    asked = {"id": "q", "type": "user", "content": [{"text": "What is the answer?"}]}
+    other = f"{SESSION[:8]}-another"
+    for at, records in enumerate(
+        [[*context(SESSION), asked], context(SESSION), context(other), [*context(SESSION), "no record", asked]]
+    ):
+        write(tmp_path, f"session-2026-11-26T04-5{at}-dc72b9f0.jsonl", *records)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    make_ready(SESSION)
+    kept = sorted(path.name[19:24] for path in tmp_path.glob(".gemini/tmp/*/chats/*"))
+    assert kept == ["04-50", "04-52", "04-53"]
+
+
+def test_gemini_keeps_what_has_yet_to_be_said(tmp_path: Path) -> None:
+    """The only file of a session stays, whatever is in it; a file that was left is removed when another is opened."""
+    write(tmp_path, "session-2026-11-26T04-51-dc72b9f0.jsonl", *context(SESSION))
+    books = GeminiBooks(str(tmp_path))
+    books.open(SESSION)
+    assert len(list(tmp_path.glob(".gemini/tmp/*/chats/*"))) == 1
+    write(tmp_path, "session-2026-11-26T04-50-dc72b9f0.jsonl", *context(SESSION), gemini_answer("a", 1, 1))
+    books.open(SESSION)
+    (path,) = tmp_path.glob(".gemini/tmp/*/chats/*")
+    assert path.name == "session-2026-11-26T04-50-dc72b9f0.jsonl"
 
 
 def test_booked_usage() -> None:

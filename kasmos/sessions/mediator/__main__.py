@@ -18,6 +18,7 @@ sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(
 from kasmos.sessions.letterbox import Letterbox
 from kasmos.sessions.mediator.acp import AgentClient
 from kasmos.sessions.mediator.app_server import AppServer
+from kasmos.sessions.mediator.books import make_ready
 from kasmos.sessions.mediator.link import Link, Speaker
 from kasmos.sessions.mediator.mediation import Mediation
 
@@ -36,6 +37,8 @@ def main(words: list[str]) -> int:
             return AgentClient(link, prompt, conversation, cwd)
         return AppServer(link, prompt, conversation, cwd, command)
 
+    if protocol == "acp" and conversation:
+        make_ready(conversation)
     try:
         return Mediation(
             command, Letterbox(mailbox), speaker, protocol=_NAMES[protocol], opening_limit=float(limit)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from kasmos.sessions.mediator.link import Message, dict_of, text_of
+from kasmos.sessions.mediator.link import Message, dict_of, list_of, text_of
 
 PATIENCE = 5.0
 """Seconds that opencode's server has for an answer."""
@@ -30,6 +30,10 @@ _MOST_SESSIONS = 100
 _LISTENING, _LOOPBACK = "0A", "0100007F"
 _MARGIN = 0.5
 """Seconds that are waited on when a minute should be over."""
+_FEW = 20
+"""Lines by which a file is told that says nothing: it has two to four."""
+_CONTEXT = "<session_context>"
+"""What gemini tells its model of the place begins so."""
 
 
 class Tally(NamedTuple):
@@ -213,6 +217,24 @@ class GeminiBooks(Books):
         begun = glob.glob(f"{self._chats}/session-{minute}-{glob.escape(session[:8])}.jsonl")
         return 60 - now % 60 + _MARGIN if begun else 0.0
 
+    def open(self, session: str) -> None:
+        """As all books; it has loaded the session, and left the file that it began for that."""
+        super().open(session)
+        self.clear(session)
+
+    def clear(self, session: str) -> None:
+        """Remove the files that gemini has begun for a session in which nothing is said, beside the one that it uses.
+
+        It leaves one whenever it loads a session. Its next start takes that for damaged, and removes *all* files of the
+        session: the conversation would be gone.
+        """
+        paths = glob.glob(f"{self._chats}/session-*-{glob.escape(session[:8])}.jsonl")
+        empty = [path for path in paths if _says_nothing(path, session)]
+        if len(empty) < len(paths):
+            for path in empty:
+                with suppress(OSError):
+                    os.unlink(path)
+
     def _read(self, session: str) -> dict[str, Entry]:
         found: dict[str, Entry] = {}
         name = glob.escape(session)
@@ -226,6 +248,25 @@ class GeminiBooks(Books):
         quota = dict_of(dict_of(dict_of(response.get("_meta")).get("quota")).get("token_count"))
         sums = (sum(read for read, _ in told), sum(out for _, out in told))
         return bool(told) and sums == (quota.get("input_tokens"), quota.get("output_tokens"))
+
+
+def _says_nothing(path: str, session: str) -> bool:
+    """Whether a file of this session has nothing but what gemini tells its model of the place by itself."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            records = [json.loads(line) for _, line in zip(range(_FEW), file, strict=False)]
+    except (OSError, ValueError, RecursionError):
+        return False
+    if len(records) == _FEW or not all(dict_of(one).get("sessionId", session) == session for one in records):
+        return False
+    changes = [dict_of(dict_of(one).get("$set")) for one in records]
+    messages = [*records, *(message for one in changes for message in list_of(one.get("messages")))]
+    return not any("type" in dict_of(one) and not _is_context(dict_of(one)) for one in messages)
+
+
+def _is_context(message: Message) -> bool:
+    texts = [text_of(dict_of(part).get("text")) for part in list_of(message.get("content"))]
+    return message["type"] == "user" and "".join(texts).startswith(_CONTEXT)
 
 
 def _read_file(path: str, found: dict[str, Entry], *, is_own: bool) -> None:
@@ -246,6 +287,15 @@ def _count(value: Any) -> int:
     return value if type(value) is int and value >= 0 else 0
 
 
+def make_ready(session: str) -> None:
+    """See to it that a program which is about to be started finds this session. Only gemini needs that."""
+    _gemini().clear(session)
+
+
+def _gemini() -> GeminiBooks:
+    return GeminiBooks(os.environ.get("GEMINI_CLI_HOME") or os.path.expanduser("~"))
+
+
 def find_books(name: str, pid: int) -> Books:
     """The books of a program.
 
@@ -256,5 +306,5 @@ def find_books(name: str, pid: int) -> Books:
     if name == "OpenCode":
         return OpencodeBooks(pid)
     if name == "gemini-cli":
-        return GeminiBooks(os.environ.get("GEMINI_CLI_HOME") or os.path.expanduser("~"))
+        return _gemini()
     return Books()
