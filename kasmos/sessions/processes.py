@@ -121,6 +121,18 @@ def is_alive(entry: ProcessEntry) -> bool:
     return now is not None and now.id == entry.id and now.state != "Z"
 
 
+def is_at_work(entry: ProcessEntry) -> bool:
+    """Whether exactly this process exists and has not begun to end: from then on its environment cannot be read."""
+    try:
+        # Whoever ends gives up its memory first, and may be held up before it is a zombie.
+        memory = read_once(f"/proc/{entry.id.pid}/statm", 256)
+    except OSError as error:
+        if is_exhaustion(error):
+            raise
+        return False
+    return not memory.startswith(b"0 ") and is_alive(entry)
+
+
 def read_markers(pid: int) -> frozenset[str] | None:
     """The kasmos session ids in a process's environment; empty when there are none or we may not look.
 

@@ -183,7 +183,7 @@ class Tree:
         self,
         members: Iterable[Member],
         entries: Sequence[ProcessEntry],
-        is_there: Callable[[ProcessEntry], bool] = processes.is_alive,
+        is_there: Callable[[ProcessEntry], bool] = processes.is_at_work,
     ) -> list[tuple[Member, Leftover]]:
         """What is to be done with each member that outlived its program.
 
@@ -236,7 +236,7 @@ class Tree:
         if member.known_by == "cgroup":
             return ""
         strangers = (one for one in line if one.id.pid not in ours and one.comm not in REAPERS)
-        # Of one that was about to end when it was looked at, nothing told whose it was; it is gone by now.
+        # Of one that was about to end when it was looked at, nothing told whose it was: it counts as gone.
         stranger = next(filter(is_there, strangers), None)
         if stranger is not None:
             return f"was started by {stranger.comm} (pid {stranger.id.pid}), which is not of this session"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from typing import cast
 
 import pytest
 
 from kasmos.model.profile import LeftoverPolicy, Leftovers
-from kasmos.sessions.processes import ProcessEntry, ProcessId, parse_stat
+from kasmos.sessions.processes import ProcessEntry, ProcessId, is_at_work, parse_stat, read_entry
 from kasmos.sessions.scanner import Scanner
 from kasmos.sessions.tree import Kin, Member, Tree
 
@@ -142,3 +143,14 @@ def test_parse_stat_torn(line: bytes) -> None:
     """Half a line is no process."""
     with pytest.raises((ValueError, IndexError)):
         parse_stat(line)
+
+
+def test_at_work() -> None:
+    """A process is at work until it has begun to end, whether or not it was waited for."""
+    us = read_entry(US)
+    assert us is not None and is_at_work(us)
+    with subprocess.Popen(["/bin/sh", "-c", "exit 3"]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        ended = read_entry(child.pid)
+        assert ended is not None and not is_at_work(ended)
+    assert not is_at_work(ended)
