@@ -148,9 +148,11 @@ def test_parse_stat_torn(line: bytes) -> None:
 def test_at_work() -> None:
     """A process is at work until it has begun to end, whether or not it was waited for."""
     us = read_entry(US)
-    assert us is not None and is_at_work(us)
+    assert us is not None
+    assert is_at_work(us)
     with subprocess.Popen(["/bin/sh", "-c", "exit 3"]) as child:
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         ended = read_entry(child.pid)
-        assert ended is not None and not is_at_work(ended)
+        assert ended is not None
+        assert not is_at_work(ended)
     assert not is_at_work(ended)
