@@ -9,7 +9,6 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-import attrs
 import trio
 from quart import Blueprint, Response, Websocket, request, websocket
 from quart.wrappers import Request
@@ -17,12 +16,13 @@ from quart_trio import QuartTrio
 
 from kasmos.daemon.access import Guard, Needs, Refusal
 from kasmos.exceptions import KasmosInternalError, RequestError
+from kasmos.model.value import frozen
 
 Handler = Callable[..., Awaitable[Any]]
 H = TypeVar("H", bound=Handler)
 
 
-@attrs.frozen
+@frozen
 class Operation:
     """One thing that can be asked."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import attrs
 from quart import Response, request
 
 from kasmos.exceptions import RequestError
 from kasmos.model.codec import encode
+from kasmos.model.value import frozen
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ def must_accept(*kinds: str) -> str:
     return best
 
 
-@attrs.frozen
+@frozen
 class Page:
     """What is asked of a list."""
 

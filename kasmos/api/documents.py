@@ -34,12 +34,13 @@ from kasmos.model.plan import OnFailure
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.task import Outcome
 from kasmos.model.units import DURATION_PATTERN
+from kasmos.model.value import frozen
 from kasmos.model.view import SessionState
 
 Schema = dict[str, Any]
 
 
-@attrs.frozen
+@frozen
 class Document:
     """What a route is asked with, and what it answers."""
 

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import attrs
 from quart import Response, current_app
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
@@ -29,6 +28,7 @@ from kasmos.exceptions import (
     SupervisionError,
 )
 from kasmos.model.codec import encode
+from kasmos.model.value import frozen
 
 if TYPE_CHECKING:
     from quart_trio import QuartTrio
@@ -68,7 +68,7 @@ RETRY_AFTER = 5
 """Seconds after which a refused client may ask again."""
 
 
-@attrs.frozen
+@frozen
 class Problem:
     """The body of every answer that is an error."""
 

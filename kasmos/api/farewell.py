@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
-
 from kasmos.model.codec import encode
+from kasmos.model.value import define
 
 REASON = "you have read nothing for too long; come back with the number of the last event you have"
 TRY_AGAIN_LATER = 1013
 """The code of WebSockets for it."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Farewell:
     """The last words of one connection."""
 

@@ -12,6 +12,7 @@ from quart import request
 from kasmos.api.answers import JSON, Page
 from kasmos.exceptions import Mistake, RequestError
 from kasmos.model.codec import CodecError, decode
+from kasmos.model.value import frozen
 
 Check = Callable[[Any], str]
 """Says what is wrong with a value and what would be right; an empty string means that all is well."""
@@ -20,7 +21,7 @@ DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
 
 
-@attrs.frozen
+@frozen
 class Query:
     """The parameters of a request's query, of which only the named ones are known.
 

@@ -30,7 +30,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import attrs
 import h11
 import hypercorn.trio.run
 import trio
@@ -45,6 +44,7 @@ from kasmos.api.farewell import Farewell
 from kasmos.config.addresses import split_address
 from kasmos.daemon.door import BACKLOG, Door
 from kasmos.exceptions import StoreError
+from kasmos.model.value import frozen
 
 if TYPE_CHECKING:
     from quart_trio import QuartTrio
@@ -73,7 +73,7 @@ WEBSOCKET_MESSAGE = 65_536
 """Bytes of one message that a client sends."""
 
 
-@attrs.frozen
+@frozen
 class Peer:
     """Who is at the other end of a Unix socket, as the kernel says."""
 

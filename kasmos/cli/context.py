@@ -18,6 +18,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from kasmos.exceptions import ClientError, KasmosError
+from kasmos.model.value import frozen
 from kasmos.model.view import World
 from kasmos.store.lock import read_holder
 from kasmos.store.stateroot import StateRoot, find_state_root
@@ -30,7 +31,7 @@ COMING_UP_TIMEOUT = 5.0
 _PAUSE = 0.05
 
 
-@attrs.frozen
+@frozen
 class Place:
     """A project and its state root."""
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import attrs
 import click
+
+from kasmos.model.value import frozen
 
 if TYPE_CHECKING:
     from kasmos.cli.probes import Finding
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _MARKS = {"fine": "ok     ", "note": "note   ", "problem": "PROBLEM"}
 
 
-@attrs.frozen
+@frozen
 class Diagnosis:
     """All that was found."""
 

@@ -22,6 +22,7 @@ from kasmos.model import event as ev
 from kasmos.model.event import Record
 from kasmos.model.plan import Origin
 from kasmos.model.task import Outcome
+from kasmos.model.value import define
 from kasmos.model.view import RunState, RunView, World
 from kasmos.orchestration.retry import tasks_to_retry
 from kasmos.sessions.output import LogFile
@@ -59,7 +60,7 @@ class Signals:
         return EXIT_OF_SIGNAL[self.received[0]] if self.received else None
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Errand:
     """What was asked for, and how far it is."""
 
@@ -74,13 +75,15 @@ class Errand:
     cancelled: tuple[str, ...] = ()
     """The runs that are to end for good."""
     world: World = attrs.field(factory=World)
-    """As far as it has been shown."""
+    """What the view is shown."""
+    shown: int = 0
+    """Number of the newest event that the view has seen, or that was there before."""
     begun: bool = False
     """Whether the view shows a run."""
     of_daemon: bool = False
     """Whether a daemon does it: nobody else takes over what is a daemon's."""
-    _fed: trio.Event = attrs.field(factory=trio.Event)
-    """Set, and replaced, each time the view has been shown something."""
+    _told: trio.Event = attrs.field(factory=trio.Event)
+    """Set, and replaced, each time the view has been shown something of what happened here."""
     _warned: set[str] = attrs.field(factory=set)
 
     def warn(self, warnings: Iterable[object]) -> None:
@@ -92,7 +95,7 @@ class Errand:
 
     def present(self, world: World, notice: str) -> None:
         """Show the run as it is in *world*, unless it begins only later; *notice* says what kind of beginning it is."""
-        self.world = world
+        self.world, self.shown = world, world.seq
         if self.begun:
             if notice:
                 self.view.message(notice)
@@ -101,14 +104,21 @@ class Errand:
             self.begun = True
 
     def feed(self, records: Iterable[Record]) -> None:
-        """Show what has happened."""
+        """Show what has happened elsewhere."""
         for record in records:
             fold.apply(self.world, record)
             self._show(record)
-        fed, self._fed = self._fed, trio.Event()
-        fed.set()
+
+    def tell(self, records: Iterable[Record], world: World) -> None:
+        """Show what has happened here; *world* has it all, and perhaps more: nothing is folded a second time."""
+        self.world = world
+        for record in records:
+            self._show(record)
+        told, self._told = self._told, trio.Event()
+        told.set()
 
     def _show(self, record: Record) -> None:
+        self.shown = record.seq
         if not self.begun:
             if not (isinstance(record.event, ev.RunStarted) and record.event.run_id == self.run_id):
                 return
@@ -118,8 +128,8 @@ class Errand:
 
     async def wait_shown(self, seq: int) -> None:
         """Wait until the view has seen the event with this number."""
-        while self.world.seq < seq:
-            await self._fed.wait()
+        while self.shown < seq:
+            await self._told.wait()
 
     def exit_code(self, world: World) -> int:
         """The exit status, as things are in *world*."""

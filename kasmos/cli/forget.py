@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import attrs
-
 from kasmos.exceptions import ConfigError, StateLockedError
+from kasmos.model.value import frozen
 
 if TYPE_CHECKING:
     from kasmos.cli.context import Place
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from kasmos.store.stateroot import StateRoot
 
 
-@attrs.frozen
+@frozen
 class Tally:
     """How much was forgotten."""
 

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import attrs
-
 from kasmos.model.session import ExitStatus
+from kasmos.model.value import frozen
 from kasmos.model.view import SessionView, World
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ _WORDS = {
 }
 
 
-@attrs.frozen
+@frozen
 class Found:
     """A session that the journal calls live, as a look has found it."""
 
@@ -109,7 +108,7 @@ def _look(directory: Path, session: SessionView, *, same_boot: bool) -> Found:
     return Found(session.id, Fate.GONE)
 
 
-@attrs.frozen
+@frozen
 class FoundWire:
     """A finding as JSON has it."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 
-IMPORTED = 50_000
+IMPORTED = 200_000
 """How many more objects there may be before they are looked at, while a command comes up."""
 _USUAL = gc.get_threshold()
 

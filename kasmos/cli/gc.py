@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 import attrs
 import click
 
+from kasmos.model.value import frozen
+
 if TYPE_CHECKING:
     from kasmos.model.view import World
     from kasmos.store.retention import Removal, StoredSession
@@ -28,7 +30,7 @@ TRASH = "trash"
 """Where directories go before they are emptied; what an interrupted `kas gc` left there, the next one removes."""
 
 
-@attrs.frozen
+@frozen
 class Collected:
     """What one `kas gc` did."""
 

@@ -16,6 +16,7 @@ import attrs
 import click
 
 from kasmos.cli.context import note, say
+from kasmos.model.value import frozen
 
 if TYPE_CHECKING:
     from kasmos.config.schema import Config
@@ -28,7 +29,7 @@ AT_ONCE = 8
 _VERSION = re.compile(r"\d+\.\d+(?:\.\d+)*\S*")
 
 
-@attrs.frozen
+@frozen
 class Installed:
     """A profile and what was found of its program."""
 

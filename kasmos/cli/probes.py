@@ -18,9 +18,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import attrs
-
 from kasmos.cli.gc import render_size
+from kasmos.model.value import frozen
 
 if TYPE_CHECKING:
     from kasmos.config.schema import Config
@@ -41,7 +40,7 @@ class Level(enum.StrEnum):
     PROBLEM = "problem"
 
 
-@attrs.frozen
+@frozen
 class Finding:
     """One thing that was looked at."""
 

@@ -13,11 +13,12 @@ from kasmos.config.load import load_config, locate_project, read_state_root
 from kasmos.config.schema import Config
 from kasmos.daemon.terms import RunOverrides
 from kasmos.exceptions import ConfigError
+from kasmos.model.value import frozen
 from kasmos.store.lock import read_holder
 from kasmos.store.stateroot import StateRoot, find_state_root
 
 
-@attrs.frozen
+@frozen
 class Request:
     """What the person asked for."""
 
@@ -41,7 +42,7 @@ class Request:
     """USD, as it was written; of the supervisor that this command becomes."""
 
 
-@attrs.frozen
+@frozen
 class Place:
     """Where the command works: project, configuration, state root."""
 
@@ -58,7 +59,7 @@ class Place:
         return load_config(self.project, environ=self.environ, flags=flags).config
 
 
-@attrs.frozen
+@frozen
 class Document:
     """A plan as it was read."""
 

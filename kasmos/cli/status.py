@@ -15,6 +15,7 @@ import attrs
 import click
 
 from kasmos.cli.context import Place, complete, place_of, run_ids, say
+from kasmos.model.value import frozen
 
 if TYPE_CHECKING:
     from kasmos.cli.found import Found
@@ -74,7 +75,7 @@ def choose(world: World, name: str | None) -> list[RunView]:
 # --- for programs -----------------------------------------------------------------
 
 
-@attrs.frozen
+@frozen
 class SupervisorWire:
     """The supervisor that runs here."""
 

@@ -165,7 +165,7 @@ class Supervising:
             if handed_in.unfinished and not engine.orchestrator.is_driven(handed_in.id):
                 await engine.orchestrator.continue_run(handed_in.id)
             if errand.begun:
-                return errand.world.seq
+                return errand.shown
             errand.present(before, continuing(handed_in))
             return after
         if errand.document is not None:
@@ -236,7 +236,7 @@ class Supervising:
                 nursery.start_soon(self._tick, engine, self._errand.view.interval)
             async with engine.bus.subscribe(after) as subscription:
                 async for records in subscription:
-                    self._errand.feed(records)
+                    self._errand.tell(records, engine.journal.world)
             nursery.cancel_scope.cancel()
 
     async def _tick(self, engine: Engine, interval: float) -> None:

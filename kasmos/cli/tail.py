@@ -8,11 +8,11 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import click
 
 from kasmos.cli.context import Place, complete, note, place_of, put, say, task_ids
 from kasmos.cli.render.text import clean
+from kasmos.model.value import define
 
 if TYPE_CHECKING:
     from kasmos.client.sync import Supervisor
@@ -54,7 +54,7 @@ def tail(ctx: click.Context, task: str, follow: bool, as_json: bool) -> None:
         offset, ended = piece.next_offset, not piece.data
 
 
-@attrs.define
+@define
 class _Place:
     """How far a stream has been read."""
 

@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import attrs
-
 from kasmos.cli.probes import Finding, Level
+from kasmos.model.value import frozen
 
 if TYPE_CHECKING:
     from kasmos.model.view import RunView, SessionView, World
     from kasmos.sessions.processes import ProcessEntry
 
 
-@attrs.frozen
+@frozen
 class ProcessNode:
     """A process and those it has started."""
 
@@ -26,7 +25,7 @@ class ProcessNode:
     children: tuple[ProcessNode, ...] = ()
 
 
-@attrs.frozen
+@frozen
 class SessionNode:
     """A live session and the processes that carry its mark."""
 
@@ -37,7 +36,7 @@ class SessionNode:
     processes: tuple[ProcessNode, ...]
 
 
-@attrs.frozen
+@frozen
 class TaskNode:
     """A task with live sessions."""
 
@@ -46,7 +45,7 @@ class TaskNode:
     sessions: tuple[SessionNode, ...]
 
 
-@attrs.frozen
+@frozen
 class RunNode:
     """An unfinished run."""
 
@@ -56,7 +55,7 @@ class RunNode:
     tasks: tuple[TaskNode, ...]
 
 
-@attrs.frozen
+@frozen
 class LiveTree:
     """All that is alive in one state root."""
 

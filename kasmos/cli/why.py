@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-import attrs
 import click
 
 from kasmos.cli.context import Place, all_ids, complete, place_of, say
@@ -20,6 +19,7 @@ from kasmos.daemon.wire import held_by, task_status
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import SessionKind
 from kasmos.model.usage import Tally
+from kasmos.model.value import frozen
 from kasmos.model.view import Active
 from kasmos.orchestration.budgets import task_tally
 from kasmos.sessions.last_screen import load_screen
@@ -53,7 +53,7 @@ def why(ctx: click.Context, name: str | None) -> None:
     say("\n".join(story.of(name)))
 
 
-@attrs.frozen
+@frozen
 class Story:
     """Tells why, from the journal."""
 

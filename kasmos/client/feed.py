@@ -29,6 +29,7 @@ from kasmos.client.shapes import FIRST_PAUSE, LONGEST_PAUSE, SILENCE, TIMEOUT, r
 from kasmos.exceptions import ClientError, RequestError
 from kasmos.model.codec import CodecError, decode, decode_record
 from kasmos.model.event import Record
+from kasmos.model.value import define, frozen
 
 MAX_MESSAGE = 64 * 1024 * 1024
 """Bytes; the event of a large plan is long."""
@@ -40,7 +41,7 @@ Connection = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 Item = Record | SessionOutput | AgentSaid | AgentEnded | Gap
 
 
-@attrs.frozen
+@frozen
 class Where:
     """Where the supervisor listens, and what lets us in."""
 
@@ -74,7 +75,7 @@ class Where:
         )
 
 
-@attrs.define
+@define
 class _Wanted:
     """Something of a session that is wanted."""
 

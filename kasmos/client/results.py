@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import attrs
-
 from kasmos.model.agent_event import AgentEvent
+from kasmos.model.value import frozen
 
 
-@attrs.frozen
+@frozen
 class Exit:
     """How a program ended: a code, a signal, or neither (unknown)."""
 
@@ -19,7 +18,7 @@ class Exit:
     text: str
 
 
-@attrs.frozen
+@frozen
 class Why:
     """Why a task ended as it did, or is tried again."""
 
@@ -31,7 +30,7 @@ class Why:
     tail: str = ""
 
 
-@attrs.frozen
+@frozen
 class Warned:
     """Something that is doubtful about what was asked."""
 
@@ -40,7 +39,7 @@ class Warned:
     cure: str = ""
 
 
-@attrs.frozen
+@frozen
 class Submission:
     """A task that was accepted."""
 
@@ -58,7 +57,7 @@ class Submission:
         return self.task_id
 
 
-@attrs.frozen
+@frozen
 class Takeover:
     """A person has a headless task's conversation, or is to have it."""
 
@@ -70,7 +69,7 @@ class Takeover:
     conversation: str = ""
 
 
-@attrs.frozen
+@frozen
 class Task:
     """A task as it stands."""
 
@@ -110,7 +109,7 @@ class Task:
         return self.status == "succeeded"
 
 
-@attrs.frozen
+@frozen
 class SessionOutput:
     """A piece of what a session wrote, in a feed."""
 
@@ -125,7 +124,7 @@ class SessionOutput:
     """Nothing will follow."""
 
 
-@attrs.frozen
+@frozen
 class AgentSaid:
     """What a session's agent says or does, and where that stands."""
 
@@ -137,7 +136,7 @@ class AgentSaid:
     event: AgentEvent
 
 
-@attrs.frozen
+@frozen
 class AgentEnded:
     """A session's agent says nothing any more."""
 
@@ -146,7 +145,7 @@ class AgentEnded:
     conclusion: Concluded | None = None
 
 
-@attrs.frozen
+@frozen
 class Failed:
     """What an agent's program failed by, in its own words."""
 
@@ -158,7 +157,7 @@ class Failed:
     status: int | None = None
 
 
-@attrs.frozen
+@frozen
 class Concluded:
     """What an agent's program said of its own end."""
 
@@ -168,7 +167,7 @@ class Concluded:
     model: str | None = None
 
 
-@attrs.frozen
+@frozen
 class Gap:
     """The events between two numbers are missing: they were pruned."""
 
@@ -176,7 +175,7 @@ class Gap:
     before: int
 
 
-@attrs.frozen
+@frozen
 class TaskOutput:
     """A piece of what a task's agent writes."""
 
@@ -188,7 +187,7 @@ class TaskOutput:
     text: str
 
 
-@attrs.frozen
+@frozen
 class Run:
     """A run as it stands."""
 
@@ -210,7 +209,7 @@ class Run:
         return self.run_id
 
 
-@attrs.frozen
+@frozen
 class Session:
     """A session as it stands."""
 
@@ -235,7 +234,7 @@ class Session:
         return self.session_id
 
 
-@attrs.frozen
+@frozen
 class Agent:
     """An agent profile."""
 
@@ -248,7 +247,7 @@ class Agent:
     default: bool = False
 
 
-@attrs.frozen
+@frozen
 class Page:
     """The body of a list's answer."""
 
@@ -259,7 +258,7 @@ class Page:
     agents: tuple[Agent, ...] = ()
 
 
-@attrs.frozen
+@frozen
 class RunDetail:
     """The body of the answer about one run."""
 

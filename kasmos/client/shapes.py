@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import attrs
-
 from kasmos.client.results import AgentEnded, AgentSaid
 from kasmos.exceptions import ClientError, Mistake, RequestError
 from kasmos.model.agent_event import agent_event_of
 from kasmos.model.codec import convert, decode
+from kasmos.model.value import frozen
 
 PROBLEM = "application/problem+json"
 
@@ -35,7 +34,7 @@ LONGEST_PAUSE = 1.0
 """Seconds."""
 
 
-@attrs.frozen
+@frozen
 class OutputPiece:
     """A piece of a session's output, and its place in the whole."""
 

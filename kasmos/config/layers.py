@@ -13,6 +13,7 @@ from kasmos.config.lookup import BY_PATH, TABLE_BY_PATH, children, pattern_of, r
 from kasmos.config.messages import show
 from kasmos.config.origin import Origin, OriginKind, Setting
 from kasmos.exceptions import Mistake
+from kasmos.model.value import define
 from kasmos.model.wording import did_you_mean, name_kind
 
 FOREIGN_VARIABLES = (
@@ -22,7 +23,7 @@ FOREIGN_VARIABLES = (
 """Variables of running sessions, scripts and tests: no part of the configuration."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Findings:
     """What was noted while layers were read; reading goes on after each."""
 
@@ -67,7 +68,7 @@ def read_table(values: Mapping[str, Any], locate: Callable[[Path], Origin], find
     return {**reader.moved, **reader.settings}
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _TableReader:
     locate: Callable[[Path], Origin]
     findings: Findings

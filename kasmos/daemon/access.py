@@ -22,7 +22,7 @@ import attrs
 from kasmos.config.addresses import split_address
 from kasmos.config.schema import AuthMode, Daemon
 from kasmos.exceptions import ConfigError, Mistake, RequestError
-from kasmos.model.value import frozen
+from kasmos.model.value import define, frozen
 
 ATTEMPTS = 10
 """Failed attempts of one address within `WINDOW` after which it is not listened to until the window is over."""
@@ -197,7 +197,7 @@ def _digest(token: str | None) -> bytes | None:
     return None if token is None else hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-@attrs.define
+@define
 class _Attempts:
     since: float
     count: int = 0

@@ -6,14 +6,13 @@ import os
 import shutil
 from collections.abc import Mapping
 
-import attrs
-
 from kasmos.config.schema import Config
 from kasmos.model.profile import AgentProfile
+from kasmos.model.value import frozen
 from kasmos.sessions.environment import child_environment
 
 
-@attrs.frozen
+@frozen
 class AgentWire:
     """An agent profile."""
 

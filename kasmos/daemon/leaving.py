@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-import attrs
 import trio
 
 from kasmos.daemon.bus import Bus
 from kasmos.model import event as ev
 from kasmos.model.event import Event
 from kasmos.model.session import StopReason
+from kasmos.model.value import frozen
 from kasmos.model.view import Active, BackingOff, RunState, TaskView, World
 from kasmos.orchestration.orchestrator import Orchestrator
 from kasmos.store.unwritten import some_of, what_becomes_of
@@ -26,7 +26,7 @@ HURRIED_TIMEOUT = 0.5
 """The same after a second signal."""
 
 
-@attrs.frozen
+@frozen
 class Departure:
     """What became of what ran."""
 
@@ -55,7 +55,7 @@ class Departure:
         return "; ".join(said)
 
 
-@attrs.frozen
+@frozen
 class Disk:
     """What is to be known of the journal's disk in order to leave."""
 

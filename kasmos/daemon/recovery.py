@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-import attrs
 import trio
 
 from kasmos.exceptions import SessionLostError
 from kasmos.model import event as ev
 from kasmos.model.event import Event, Record
 from kasmos.model.session import SessionHandle, SessionKind, SessionSpec, StopReason
+from kasmos.model.value import frozen
 from kasmos.model.view import RunState, SessionView, World
 from kasmos.sessions.protocol import Backend, SessionNeverStarted
 from kasmos.supervision.ledger import Ledger
@@ -35,7 +35,7 @@ class Archive(Protocol):
         """Remove what is stored."""
 
 
-@attrs.frozen
+@frozen
 class Findings:
     """What recovery found."""
 

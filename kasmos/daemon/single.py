@@ -14,11 +14,12 @@ from kasmos.exceptions import Mistake, PlanError
 from kasmos.model.codec import encode
 from kasmos.model.plan import Check, Plan, PlanTask, RunSettings, Wave
 from kasmos.model.profile import AgentProfile
+from kasmos.model.value import frozen
 
 TITLE_LENGTH = 80
 
 
-@attrs.frozen
+@frozen
 class TaskRequest:
     """What is asked for."""
 
@@ -49,7 +50,7 @@ class TaskRequest:
         return hashlib.sha256(encode(_sorted(said))).hexdigest()
 
 
-@attrs.frozen
+@frozen
 class Prepared:
     """A request that can be run."""
 

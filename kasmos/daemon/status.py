@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TypeVar
 
-import attrs
 import trio
 
 from kasmos import __version__
@@ -18,6 +17,7 @@ from kasmos.daemon.service import Service
 from kasmos.daemon.shapes import Attention, SessionWire, StatusWire
 from kasmos.model.codec import encode, format_instant
 from kasmos.model.plan import Origin
+from kasmos.model.value import frozen
 from kasmos.model.view import Pending, RunView, SessionView
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ FRESH_FOR = 0.25
 output can be that much behind, and a hundred pollers cost as much as one."""
 
 
-@attrs.frozen
+@frozen
 class _RunFacts:
     """What is told of an unfinished run, as long as it stands as it does."""
 
@@ -45,7 +45,7 @@ class _RunFacts:
     concerns: tuple[Attention, ...]
 
 
-@attrs.frozen
+@frozen
 class _SessionFacts:
     """What is told of a live session, as long as it stands as it does and writes nothing."""
 

@@ -12,6 +12,7 @@ from kasmos.daemon.terms import STDIN, RunOverrides
 from kasmos.exceptions import ConfigError, Mistake, PlanError
 from kasmos.model.plan import Plan, RunSettings
 from kasmos.model.profile import ExecutionMode
+from kasmos.model.value import frozen
 from kasmos.model.view import RunView
 
 _SETTINGS = {
@@ -24,7 +25,7 @@ _SETTINGS = {
 """Which setting of a run each of `RunOverrides` is."""
 
 
-@attrs.frozen
+@frozen
 class PreparedRun:
     """A document that has been found right."""
 

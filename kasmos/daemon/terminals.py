@@ -7,12 +7,12 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import attrs
 import trio
 
 from kasmos.daemon.terms import OrchestratorLike
 from kasmos.exceptions import InteractiveOnlyError, Mistake, RequestError, SessionClosedError
 from kasmos.model.profile import ExecutionMode
+from kasmos.model.value import frozen
 from kasmos.model.view import SessionView
 from kasmos.sessions.protocol import ExecutionSession, TerminalSession
 
@@ -62,7 +62,7 @@ _NAMED = [
 _KEY = re.compile(rf"(?:[CMS]-)*(?:{'|'.join(_NAMED)}|\S)|\^[@-_a-z]")
 
 
-@attrs.frozen
+@frozen
 class ScreenWire:
     """What a session's terminal shows; without a terminal, its last lines of output."""
 
@@ -80,7 +80,7 @@ class ScreenWire:
     """Whether it is the last one."""
 
 
-@attrs.frozen
+@frozen
 class SentWire:
     """What became of a text that was typed."""
 

@@ -11,13 +11,13 @@ import time
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
-import attrs
 import trio
 
 from kasmos.daemon.reading import OutputReader, ahead
 from kasmos.daemon.shapes import ConclusionWire, FailureWire
 from kasmos.exceptions import RequestError
 from kasmos.model.codec import format_instant
+from kasmos.model.value import frozen
 from kasmos.model.view import SessionView
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ KEPT = 8
 """Readers that are kept for those who come back."""
 
 
-@attrs.frozen
+@frozen
 class TranscriptPiece:
     """What comes next of a transcript."""
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import enum
 
-import attrs
-
 from kasmos.harnesses.conclusion import Failure, FailureKind
+from kasmos.model.value import frozen
 
 BACKOFF = 5.0
 """Seconds before the first try after a failure that is nobody's fault."""
@@ -32,7 +31,7 @@ class Step(enum.StrEnum):
     """The kind says nothing: the task's own policy decides."""
 
 
-@attrs.frozen
+@frozen
 class Aftermath:
     """A decision and its reason."""
 

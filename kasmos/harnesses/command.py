@@ -6,11 +6,10 @@ import enum
 import json
 from collections.abc import Mapping, Sequence
 
-import attrs
-
 from kasmos.exceptions import Mistake
 from kasmos.harnesses.facts import Facts
 from kasmos.model.approval import PermissionDefault
+from kasmos.model.value import frozen
 
 
 class Continuation(enum.StrEnum):
@@ -21,7 +20,7 @@ class Continuation(enum.StrEnum):
     FORK = "fork"
 
 
-@attrs.frozen
+@frozen
 class Wish:
     """What a turn should be; None and empty where the program's own default is wanted."""
 

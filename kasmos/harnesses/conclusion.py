@@ -9,6 +9,7 @@ import attrs
 from kasmos.model.codec import format_instant
 from kasmos.model.task import Outcome
 from kasmos.model.usage import Failure, FailureKind, Shortfall, Usage, UsageSource
+from kasmos.model.value import frozen
 
 __all__ = [
     "MAX_ANSWER",
@@ -22,7 +23,7 @@ __all__ = [
 ]
 
 
-@attrs.frozen
+@frozen
 class Conclusion:
     """The end of a transcript, judged."""
 

@@ -16,12 +16,13 @@ from kasmos.harnesses.catalog import find_harness, harness_names, recognise, wor
 from kasmos.harnesses.command import Continuation, Wish, build_arguments, judge_wish
 from kasmos.harnesses.facts import Facts
 from kasmos.model.profile import AgentProfile, ExecutionMode, PromptMode
+from kasmos.model.value import frozen
 
 SERVER = ("python3", "permission_server.py")
 _PROMPTS = ("{prompt}", "{prompt_file}")
 
 
-@attrs.frozen
+@frozen
 class Equipped:
     """A profile and what is known of its program."""
 

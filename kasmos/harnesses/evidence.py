@@ -9,6 +9,7 @@ import attrs
 from kasmos.harnesses.conclusion import MAX_ANSWER, FailureKind
 from kasmos.harnesses.facts import Facts
 from kasmos.harnesses.words import MAX_WORDS, Comeback, ZoneOf, classify, read_comeback, status_in
+from kasmos.model.value import define, frozen
 
 TAIL_LINES = 40
 """Lines that are kept of what is no event: where programs say why they stop."""
@@ -16,7 +17,7 @@ HEAD_LINES = 5
 MAX_DENIED = 100
 
 
-@attrs.frozen
+@frozen
 class Problem:
     """Something that went wrong, in the program's own words."""
 
@@ -28,7 +29,7 @@ class Problem:
     status: int | None = None
 
 
-@attrs.frozen
+@frozen
 class Verdict:
     """What the program itself says of its end."""
 
@@ -39,7 +40,7 @@ class Verdict:
     cut_off: bool = False
 
 
-@attrs.define
+@define
 class Evidence:
     """The facts of one transcript."""
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from kasmos.harnesses.conclusion import FailureKind
+from kasmos.model.value import frozen
 
 if TYPE_CHECKING:
     from kasmos.harnesses.dialect import Dialect
@@ -33,7 +34,7 @@ GO_ON_ALONE = (
 """What is said where a program wants nothing else to be said."""
 
 
-@attrs.frozen
+@frozen
 class Rule:
     """Words of an error, and what kind of failure they mean."""
 
@@ -41,7 +42,7 @@ class Rule:
     pattern: re.Pattern[str]
 
 
-@attrs.frozen
+@frozen
 class ExitMeaning:
     """What a program means by an exit code of its own."""
 
@@ -49,7 +50,7 @@ class ExitMeaning:
     message: str
 
 
-@attrs.frozen
+@frozen
 class Launch:
     """How a program is started. Each is a list of words with one placeholder; empty where there is no such thing."""
 
@@ -77,7 +78,7 @@ class Launch:
     """Words of a headless turn that mean nothing in a terminal: a flag, or `FLAG {}` where a value follows it."""
 
 
-@attrs.frozen
+@frozen
 class Conversation:
     """How a conversation's id is chosen, gone on with and forked."""
 
@@ -95,7 +96,7 @@ class Conversation:
     """Whether these are words below the headless verb, behind its flags."""
 
 
-@attrs.frozen
+@frozen
 class Permissions:
     """How a program is told what it may do."""
 
@@ -107,7 +108,7 @@ class Permissions:
     """An environment variable without which the program refuses the bypass to root."""
 
 
-@attrs.frozen
+@frozen
 class Asking:
     """How a program asks its supervisor without a terminal, and how it is started for that."""
 
@@ -141,7 +142,7 @@ PROTOCOLS = ("mcp", "app_server", "acp")
 """How programs ask."""
 
 
-@attrs.frozen
+@frozen
 class Facts:
     """Everything known of one program."""
 

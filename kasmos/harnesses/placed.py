@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple, Self
 
-import attrs
-
 from kasmos.harnesses.parser import TranscriptParser
 from kasmos.model.agent_event import AgentEvent
+from kasmos.model.value import frozen
 
 _WRITTEN = re.compile(r"(\d{1,18})(?:\.(\d{1,9}))?")
 
@@ -41,7 +40,7 @@ class Place(NamedTuple):
         return cls(int(match[1]), int(match[2] or 0))
 
 
-@attrs.frozen
+@frozen
 class PlacedEvent:
     """An event, and where it stands."""
 

@@ -6,10 +6,9 @@ import datetime
 import re
 from collections.abc import Callable, Iterable
 
-import attrs
-
 from kasmos.harnesses.conclusion import FailureKind
 from kasmos.harnesses.facts import Rule
+from kasmos.model.value import frozen
 
 ZoneOf = Callable[[str], datetime.tzinfo | None]
 """Looks a zone up by the name a program gives it; None if there is none."""
@@ -18,7 +17,7 @@ MAX_WORDS = 2000
 """Characters of an error that are kept and looked at."""
 
 
-@attrs.frozen
+@frozen
 class Comeback:
     """When a limit is over, as far as the words say it."""
 

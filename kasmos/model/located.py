@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from kasmos.model.value import frozen
+from kasmos.model.value import define, frozen
 
 Path = tuple[str | int, ...]
 
@@ -84,7 +84,7 @@ def read_toml(text: str, what: str = "document") -> LocatedTable:
     return LocatedTable(values, _Locator(text.replace("\r\n", "\n")).lines())
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Locator:
     """Walks over a text that tomllib has accepted; it need not be checked again."""
 

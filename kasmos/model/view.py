@@ -21,7 +21,7 @@ from kasmos.model.table import Table, table_of
 from kasmos.model.takeover import Takeover
 from kasmos.model.task import Cause, Outcome
 from kasmos.model.usage import DayTally, Failure, FailureKind, Tally, Usage
-from kasmos.model.value import frozen
+from kasmos.model.value import define, frozen
 
 # --- sessions ---------------------------------------------------------------------
 
@@ -178,7 +178,7 @@ class AccountView:
     """The boot that instant is of."""
 
 
-@attrs.define
+@define
 class UsageLedger:
     """What was used, in sums that outlive the sessions they are sums of."""
 
@@ -415,7 +415,7 @@ def find_task_view(runs: Mapping[str, RunView], public_id: str) -> TaskView | No
 # --- the whole --------------------------------------------------------------------
 
 
-@attrs.define
+@define
 class World:
     """Everything the journal tells, as of `seq`. Advanced in place by the fold only."""
 

@@ -19,6 +19,7 @@ from kasmos.model.event import Record
 from kasmos.model.plan import Origin
 from kasmos.model.session import StopReason
 from kasmos.model.task import CauseKind
+from kasmos.model.value import define, frozen
 from kasmos.model.view import RunState, RunView, TaskView, World, find_task_view, parts_of_task_id
 from kasmos.orchestration.budgets import Place
 from kasmos.orchestration.scheduler import RunDecision, decide_outer_needs, decide_run
@@ -40,7 +41,7 @@ STOP_REASONS = {
 }
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Drive:
     """A run that this supervisor is at work on."""
 
@@ -51,7 +52,7 @@ class _Drive:
     """Every agent its tasks name; None before the first look."""
 
 
-@attrs.frozen
+@frozen
 class _Step:
     """What a run does next."""
 

@@ -15,6 +15,7 @@ from kasmos.exceptions import StoreError
 from kasmos.failpoints import reach
 from kasmos.model import event as ev
 from kasmos.model.plan import Origin, Plan, PlanTask, RunSettings, Wave
+from kasmos.model.value import define, frozen
 from kasmos.orchestration.driver import Driver
 from kasmos.supervision.ledger import Ledger
 
@@ -22,7 +23,7 @@ ACCEPT_TIMEOUT = 5.0
 """Seconds that who hands something in over the API waits for it to be recorded."""
 
 
-@attrs.frozen
+@frozen
 class TaskSubmission:
     """A task as it is handed in."""
 
@@ -54,7 +55,7 @@ class TaskSubmission:
         )
 
 
-@attrs.frozen
+@frozen
 class TaskAccepted:
     """What became of a task that was handed in."""
 
@@ -65,7 +66,7 @@ class TaskAccepted:
     """Whether what was asked with that key was the same."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Claim:
     """A task or a run of a plan that is being recorded."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from kasmos.model.profile import AgentProfile, ExecutionMode
+from kasmos.model.value import frozen
 from kasmos.orchestration.treasury import Treasury
 from kasmos.sessions.protocol import Backend
 
@@ -22,7 +23,7 @@ def _rules_for(program: tuple[str, ...]) -> Ruleset:
     return rules_for(program)
 
 
-@attrs.frozen
+@frozen
 class Kitchen:
     """What sessions are made of, apart from the plan: profiles, environment, backends."""
 

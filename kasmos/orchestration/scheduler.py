@@ -18,7 +18,7 @@ from kasmos.model.event import RunEnded, RunEvent, RunParked, TaskEnded, WaveEnd
 from kasmos.model.plan import OnFailure, PlanTask, Wave
 from kasmos.model.table import Table
 from kasmos.model.task import Cause, CauseKind, Outcome
-from kasmos.model.value import frozen
+from kasmos.model.value import define, frozen
 from kasmos.model.view import BackingOff, Ended, Pending, RunState, RunView, TaskKind, TaskView
 from kasmos.store.fold import run_outcome
 
@@ -128,7 +128,7 @@ def parked_after(run: RunView) -> int | None:
 # --- the run as it is being decided -----------------------------------------------
 
 
-@attrs.define
+@define
 class _Draft:
     """The run with the decisions made so far.
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import attrs
-
 from kasmos.exceptions import SupervisionError
 from kasmos.model import event as ev
 from kasmos.model.plan import Plan, RunSettings
+from kasmos.model.value import frozen
 from kasmos.model.view import RunView, World
 
 
-@attrs.frozen
+@frozen
 class Accepted:
     """What became of a plan that was handed in."""
 
@@ -25,7 +24,7 @@ class Accepted:
     """That run had ended, and its supervisor was killed before it could say so."""
 
 
-@attrs.frozen
+@frozen
 class Submission:
     """A plan as it is handed in."""
 

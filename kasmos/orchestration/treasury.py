@@ -11,6 +11,7 @@ from kasmos.model.budget import Budgets
 from kasmos.model.profile import AgentProfile
 from kasmos.model.task import Cause, CauseKind
 from kasmos.model.usage import Price
+from kasmos.model.value import define
 from kasmos.model.view import World
 from kasmos.orchestration import budgets as purse
 from kasmos.orchestration.accounts import decide_start, next_opening, parked_now, told
@@ -27,7 +28,7 @@ def _no_prices() -> Mapping[str, Price]:
     return {}
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Treasury:
     """Answers by the present configuration and the present world. Never blocks."""
 

@@ -13,7 +13,7 @@ import attrs
 from kasmos.exceptions import Mistake, PlanError
 from kasmos.model.plan import PlanTask, Wave
 from kasmos.model.profile import AgentProfile
-from kasmos.model.value import frozen
+from kasmos.model.value import define, frozen
 from kasmos.model.wording import did_you_mean
 from kasmos.plans.command import compile_task, takes_model
 from kasmos.plans.findings import in_document_order, quote
@@ -165,7 +165,7 @@ def _some(tasks: Iterable[str]) -> str:
 # --- agents --------------------------------------------------------------------------------
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _AgentChecker:
     parsed: ParsedPlan
     agents: Mapping[str, AgentProfile]

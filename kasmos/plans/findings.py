@@ -7,9 +7,10 @@ from collections.abc import Iterable
 import attrs
 
 from kasmos.exceptions import Mistake
+from kasmos.model.value import define
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Findings:
     """The mistakes and warnings of one document; reading goes on after each."""
 

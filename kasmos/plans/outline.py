@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from kasmos.model.value import frozen
+from kasmos.model.value import define, frozen
 
 _FENCE = re.compile(r"(`{3,}|~{3,})(.*)")
 SCRIPT_LANGUAGES = ("sh", "bash", "shell")
@@ -109,7 +109,7 @@ class _OpenFence:
         return mark[0] == self.mark[0] and len(mark) >= len(self.mark) and indent <= self.indent + 3
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Reader:
     """The state of one pass."""
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-import attrs
-
+from kasmos.model.value import frozen
 from kasmos.screens.layout import ComposerKind, Layout
 from kasmos.screens.screen import Screen
 
@@ -19,7 +18,7 @@ _MODE_LINES = 3
 _BAR_END = re.compile(r"(\s*)╹▀{4,}")
 
 
-@attrs.frozen
+@frozen
 class Input:
     """A live input and the rows it takes."""
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-import attrs
-
+from kasmos.model.value import frozen
 from kasmos.screens.menu import choices_of
 from kasmos.screens.regions import Regions
 from kasmos.screens.request import read_request
@@ -22,7 +21,7 @@ _PANE_IS_DEAD = re.compile(r"Pane is dead \((?:status|signal) \d+, .*\)")
 _WIDE_DEFAULTS = (ScreenState.DIALOG, ScreenState.LIMIT)
 
 
-@attrs.frozen
+@frozen
 class Tried:
     """A rule and what came of it."""
 

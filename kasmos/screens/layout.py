@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import re
 
-import attrs
+from kasmos.model.value import frozen
 
 NEVER = re.compile(r"(?!)")
 """The pattern of what a program does not have."""
@@ -41,7 +41,7 @@ class Keys(enum.StrEnum):
     """By moving to it, then Enter."""
 
 
-@attrs.frozen
+@frozen
 class Layout:
     """The signs by which regions are found. Patterns are searched line by line; borders of boxes are kept in them."""
 

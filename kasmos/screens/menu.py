@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import attrs
 
+from kasmos.model.value import frozen
 from kasmos.screens.layout import Keys, Layout
 from kasmos.screens.screen import Screen
 from kasmos.screens.verdict import Choice, Meaning
@@ -45,7 +46,7 @@ _TAKES_TEXT = re.compile(
 )
 
 
-@attrs.frozen
+@frozen
 class Option:
     """An option as it stands on the screen."""
 
@@ -55,7 +56,7 @@ class Option:
     marked: bool
 
 
-@attrs.frozen
+@frozen
 class Menu:
     """A live menu: its options and the rows it takes."""
 

@@ -21,6 +21,7 @@ from functools import cached_property
 
 import attrs
 
+from kasmos.model.value import frozen
 from kasmos.screens.composer import Input, find_composer
 from kasmos.screens.layout import Layout
 from kasmos.screens.menu import Menu, find_menu
@@ -36,7 +37,7 @@ _EDGE = " \t│┃|"
 _RULE = re.compile(r"[─━▔]{8,}")
 
 
-@attrs.frozen
+@frozen
 class Region:
     """Some lines of a screen, with the row each stands in."""
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
+from kasmos.model.value import frozen
 from kasmos.screens.layout import Layout
 from kasmos.screens.menu import meaning_of
 from kasmos.screens.regions import Region, Regions
@@ -21,7 +22,7 @@ Patterns = Mapping[str, tuple[re.Pattern[str], ...]]
 """By region; within a region one match is enough."""
 
 
-@attrs.frozen
+@frozen
 class Rule:
     """One rule. All its conditions must hold; the first rule of a program that holds decides."""
 
@@ -47,7 +48,7 @@ class Rule:
     """The file it comes from."""
 
 
-@attrs.frozen
+@frozen
 class Ruleset:
     """The rules of one program, in the order in which they are asked."""
 
@@ -58,7 +59,7 @@ class Ruleset:
     """Further names by which the program is started."""
 
 
-@attrs.frozen
+@frozen
 class Seen:
     """Whether a rule held, what it saw, and what it missed."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-import attrs
+from kasmos.model.value import frozen
 
 _ESCAPE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])|[\x00-\x08\x0b-\x1f\x7f]"
@@ -17,7 +17,7 @@ _ESCAPE = re.compile(
 _SGR = re.compile(r"\x1b\[([0-9;:]*)m")
 
 
-@attrs.frozen
+@frozen
 class Cursor:
     """Where the terminal's cursor is; counted from 0."""
 
@@ -26,7 +26,7 @@ class Cursor:
     visible: bool
 
 
-@attrs.frozen
+@frozen
 class Style:
     """How one character is drawn, as far as it matters."""
 
@@ -34,7 +34,7 @@ class Style:
     background: str = ""
 
 
-@attrs.frozen
+@frozen
 class Screen:
     """The visible part of a terminal. Blank lines at the end do not matter."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-import attrs
+from kasmos.model.value import frozen
 
 
 class ScreenState(enum.StrEnum):
@@ -40,7 +40,7 @@ class Meaning(enum.StrEnum):
     OTHER = "other"
 
 
-@attrs.frozen
+@frozen
 class Choice:
     """One option of a menu."""
 
@@ -54,7 +54,7 @@ class Choice:
     """Choosing it opens a line for an answer of one's own."""
 
 
-@attrs.frozen
+@frozen
 class Request:
     """What a program asks for, parsed from its dialog."""
 
@@ -71,7 +71,7 @@ class Request:
     """What is shown of it, line by line: the dialog above its options, and the change where the transcript has it."""
 
 
-@attrs.frozen
+@frozen
 class Composer:
     """The program's input."""
 
@@ -82,7 +82,7 @@ class Composer:
     """First row of the input, counted from 0 at the top of the screen."""
 
 
-@attrs.frozen
+@frozen
 class Evidence:
     """One thing a rule saw."""
 
@@ -92,7 +92,7 @@ class Evidence:
     text: str
 
 
-@attrs.frozen
+@frozen
 class Verdict:
     """The state of a screen and why."""
 

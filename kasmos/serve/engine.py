@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-import attrs
 import trio
 
 from kasmos.daemon.bus import Bus
@@ -16,6 +15,7 @@ from kasmos.daemon.service import Service
 from kasmos.exceptions import StoreError
 from kasmos.model import event as ev
 from kasmos.model.approval import ApprovalState
+from kasmos.model.value import frozen
 from kasmos.model.view import World
 from kasmos.orchestration.orchestrator import Orchestrator
 from kasmos.serve.web import readers_dropped
@@ -43,7 +43,7 @@ _IN_HAND = (ev.SessionAdopted, ev.SessionEnded, ev.SessionLost, ev.SessionNeverS
 """What is recorded when a session that was left is in hand again."""
 
 
-@attrs.frozen
+@frozen
 class Engine:
     """A supervisor at work."""
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 
+from kasmos.model.value import finish_all
+
 MODULES = (
     "kasmos.orchestration.assembly",
     "kasmos.supervision.child",
@@ -31,6 +33,10 @@ MODULES = (
 
 
 def import_later() -> None:
-    """Import them. Blocks for some tenths of a second: in a thread, it is done beside other things."""
+    """Import them, and finish every class of values: no turn of the loop has to wait for one.
+
+    Blocks for some tenths of a second: in a thread, it is done beside other things.
+    """
     for name in MODULES:
         importlib.import_module(name)
+    finish_all()

@@ -12,13 +12,14 @@ from kasmos.config.schema import Config
 from kasmos.daemon.held import Reread
 from kasmos.daemon.life import Life
 from kasmos.model.clock import Clock
+from kasmos.model.value import frozen
 from kasmos.store.stateroot import StateRoot
 
 LOCK_WAIT = 2.0
 """Seconds to wait for the lock: a child of a killed supervisor holds it until its `exec`."""
 
 
-@attrs.frozen
+@frozen
 class Options:
     """What a supervisor is started with."""
 

@@ -17,8 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import attrs
-
+from kasmos.model.value import frozen
 from kasmos.sessions import layout
 from kasmos.sessions.processes import is_exhaustion, lease_is_held
 
@@ -26,7 +25,7 @@ PROCS = "cgroup.procs"
 _DELEGATED = ("user.delegate", "trusted.delegate")
 
 
-@attrs.frozen
+@frozen
 class NoCgroups:
     """Why sessions have no groups here."""
 
@@ -34,7 +33,7 @@ class NoCgroups:
     cure: str = ""
 
 
-@attrs.frozen
+@frozen
 class Cgroups:
     """Where the groups of one state root's sessions are."""
 

@@ -9,11 +9,12 @@ import attrs
 import trio
 
 from kasmos.model.session import ExitStatus
+from kasmos.model.value import define, frozen
 from kasmos.sessions.services import Services
 from kasmos.sessions.threads import no_thread_is_exhaustion
 
 
-@attrs.frozen
+@frozen
 class Descriptors:
     """What a doorman is given."""
 
@@ -24,7 +25,7 @@ class Descriptors:
     lease: int
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Begun:
     """Told by `trio.run_process` that there is a process; or why there is none."""
 
@@ -37,7 +38,7 @@ class _Begun:
         self.over.set()
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Doorman:
     """The process between us and the shim. It may end, and be ended, without any loss to the program."""
 

@@ -15,6 +15,7 @@ import trio
 
 from kasmos.model import event as ev
 from kasmos.model.session import SessionSpec
+from kasmos.model.value import define
 from kasmos.sessions import cgroups, layout, processes
 from kasmos.sessions.doorman import Doorman
 from kasmos.sessions.follow import FollowedLog
@@ -33,7 +34,7 @@ POLL_INTERVAL = 0.005
 """Seconds between two looks for a record where the kernel has no watch left for us."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Hold:
     """The things of one session, and the few verbs that need several of them."""
 

@@ -43,6 +43,7 @@ from kasmos.exceptions import NoRoomError, SessionStartError
 from kasmos.model import codec
 from kasmos.model.profile import Limits, OutputMode
 from kasmos.model.session import ExitStatus, SessionSpec, StopReason
+from kasmos.model.value import define, frozen
 from kasmos.sessions import layout
 from kasmos.sessions.processes import ProcessEntry, parse_stat
 
@@ -81,7 +82,7 @@ _RECORD_BYTES = 4096
 """What any record fits into."""
 
 
-@attrs.frozen
+@frozen
 class CopierLoss:
     """Output that a copier had to let go."""
 
@@ -240,7 +241,7 @@ class Records:
             return None
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Opened:
     """Descriptors of the files of a session's directory that was just made; whoever has it closes it."""
 

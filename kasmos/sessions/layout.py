@@ -14,11 +14,13 @@ SHIM_LOG = "shim.log"
 EXIT = "exit"
 LOST = "lost"
 GATE = "gate"
+HEARD = "heard"
 SCREEN = "screen"
 ASKS = "asks"
 """A directory: the mailbox of a session that asks without a terminal."""
 ALL = (
-    SPEC, PROMPT, SCRIPT, CONTEXT, LEASE, SHIM, PID, COPIER, OUTPUT, OUTPUT_BASE, SHIM_LOG, EXIT, LOST, GATE, SCREEN
+    SPEC, PROMPT, SCRIPT, CONTEXT, LEASE, SHIM, PID, COPIER, OUTPUT, OUTPUT_BASE, SHIM_LOG, EXIT, LOST,
+    GATE, HEARD, SCREEN,
 )  # fmt: skip
 
 EXIT_RECORD_BYTES = 32

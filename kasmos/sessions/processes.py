@@ -16,9 +16,8 @@ import struct
 import time
 from collections.abc import Iterable, Iterator
 
-import attrs
-
 from kasmos.model.session import ExitStatus
+from kasmos.model.value import frozen
 
 # include/uapi/linux/pidfd.h: _IOWR(0xFF, 11, struct pidfd_info), first published size (64 bytes).
 _PIDFD_GET_INFO = (3 << 30) | (64 << 16) | (0xFF << 8) | 11
@@ -29,7 +28,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _INFO = struct.Struct("=QQ11Ii")
 
 
-@attrs.frozen
+@frozen
 class ProcessId:
     """A process that cannot be mistaken for another one: pid and start time."""
 
@@ -38,7 +37,7 @@ class ProcessId:
     """Start time in clock ticks since boot, field 22 of `/proc/PID/stat` (proc(5))."""
 
 
-@attrs.frozen
+@frozen
 class ProcessEntry:
     """One line of the process table."""
 

@@ -27,8 +27,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
-import attrs
-
 from kasmos.exceptions import SessionError
 from kasmos.model.approval import Answer, Ask
 from kasmos.model.event import Event
@@ -40,6 +38,7 @@ from kasmos.model.session import (
     SessionHandle,
     SessionSpec,
 )
+from kasmos.model.value import frozen
 
 Notify = Callable[[Event], Awaitable[None]]
 """Makes a fact durable: returns once it is committed, or queued on a disk that takes nothing. Given to backends so that
@@ -49,7 +48,7 @@ Terminate = Callable[["ExecutionSession"], Awaitable[None]]
 """The one stop ladder (`kasmos.supervision.termination`), given to every backend"""
 
 
-@attrs.frozen
+@frozen
 class OutputChunk:
     """A piece of a session's output."""
 

@@ -11,6 +11,7 @@ from functools import partial
 import attrs
 import trio
 
+from kasmos.model.value import define
 from kasmos.sessions import process_table, processes
 from kasmos.sessions.processes import ProcessEntry
 from kasmos.sessions.reserve import RETRY_INTERVAL, Reserve
@@ -108,7 +109,7 @@ class Scanner:
         return await in_thread(look, limiter=self._limiter)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Look:
     since: int
     done: trio.Event = attrs.field(factory=trio.Event)

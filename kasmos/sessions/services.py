@@ -16,6 +16,7 @@ import trio
 
 from kasmos.exceptions import BackendUnavailableError
 from kasmos.lanes import Lanes
+from kasmos.model.value import define
 from kasmos.sessions.cgroups import Cgroups
 from kasmos.sessions.follow import LogFollower
 from kasmos.sessions.inotify import Inotify
@@ -29,7 +30,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Services:
     """What all sessions of the backend share."""
 

@@ -22,9 +22,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import attrs
-
 from kasmos.exceptions import BackendUnavailableError
+from kasmos.model.value import frozen
 from kasmos.sessions import layout
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ _OPTIONS = (
 )  # fmt: skip
 
 
-@attrs.frozen
+@frozen
 class Place:
     """Where the server of a state root is."""
 
@@ -297,7 +296,7 @@ def is_serving(place: Place) -> bool:
     return True
 
 
-@attrs.frozen
+@frozen
 class Found:
     """A tmux session on our socket."""
 

@@ -17,6 +17,7 @@ from functools import partial
 import attrs
 import trio
 
+from kasmos.model.value import define
 from kasmos.sessions.tmux_wire import Block, ControlParser, Notification, render_line
 
 HEALTH_INTERVAL = 30.0
@@ -35,7 +36,7 @@ class ControlLost(Exception):  # noqa: N818  # a finding, not an error
     """The connection broke, or the server ended, before the answer came: the command may have been run or not."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Waiting:
     """A line that was sent, and the answers it has had."""
 

@@ -10,6 +10,10 @@ The same recipe, records and claim as in `launch`; what differs, and why:
 * The output goes through the **logger** (`tmux_logger`), a copier that tmux feeds (`pipe-pane`). It is attached by the
   same line that makes the pane, so nothing can come between the two, and it belongs to the tmux server: it outlives
   the supervisor.
+* The doorman is the last to go, once the **logger has heard all**: tmux gives a terminal up when its first process has
+  ended, whether it has read it to the end or not. So the doorman writes a mark, which terminals ignore, behind all that
+  was written, and waits at a FIFO, `heard`, that the logger holds open until it meets the mark, or ends. No supervisor
+  is needed for that.
 * What the server has of an environment is none of the program's business: variables that tmux adds are taken away, but
   for TERM, which must be the pane's.
 """
@@ -42,14 +46,18 @@ _kas_group=$6; shift 6
     if [ -n "$_kas_shell" ]; then SHELL=$_kas_shell; else unset SHELL; fi
     exec "$@" 2>&1 ); _kas_c=$?
   set +C; printf '%s\n' "$_kas_c" 1<>exit; exit "$_kas_c" )
-exit $?"""
+_kas_c=$?; trap '' $_kas_t
+command exec 8<>heard && command exec 7<heard 8>&- &&
+printf '\030\033^kasmos %s\033\\' "${PWD##*/}" && read -r _kas_s <&7
+exit $_kas_c"""
 
 LOGGER = r"""cd "$1" || exit; trap '' HUP INT QUIT TERM USR1 USR2 ALRM PIPE TSTP
 exec 2>>shim.log
 no() { echo "the output log cannot be attached: $1" >&2; echo no >gate; exit 1; }
 [ -x "$2" ] && [ -r "$3" ] || no "$2 $3 is not there"
+command exec 3<>heard || no "it cannot tell what it has heard"
 read -r s </proc/self/stat; { printf '%s\n' "$s" >copier; } 2>/dev/null || no "no place for its record"
-exec "$2" -I -S "$3"
+exec "$2" -I -S "$3" "${1##*/}"
 """
 """Attached before the program may run; where it cannot be, it shuts the gate, so that nothing runs unheard."""
 
@@ -101,15 +109,16 @@ def _plain(text: str) -> str:
 
 
 def make_gate(directory: str) -> int:
-    """Make the gate and hold it open. Returns: the descriptor to open it by.
+    """Make the FIFOs, and hold the gate open. Returns: the descriptor to open it by.
 
     Raises:
         SessionStartError: the file system has no FIFOs or no room, or no descriptor is left.
     """
-    path = f"{directory}/{layout.GATE}"
+    gate = f"{directory}/{layout.GATE}"
     try:
-        os.mkfifo(path, 0o600)
-        return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        os.mkfifo(f"{directory}/{layout.HEARD}", 0o600)
+        os.mkfifo(gate, 0o600)
+        return os.open(gate, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise launch.cannot(f"make the gate in {directory}", error) from error
 

@@ -1,4 +1,6 @@
-"""The logger of one terminal: what tmux gives it goes to the log. A program of its own: `python -I -S tmux_logger.py`.
+"""The logger of one terminal: what tmux gives it goes to the log.
+
+A program of its own: `python -I -S tmux_logger.py SESSION_ID`.
 
 tmux keeps in its own memory, without a bound, what a logger does not take, and all sessions share that memory. So
 there are two processes here:
@@ -11,6 +13,9 @@ there are two processes here:
 It imports next to nothing, and what is built in rather than what is built on it, because one is started with each
 session in tmux. It begins in the session's directory,
 with standard input from tmux and signals ignored, and belongs to the tmux server: it outlives the supervisor.
+
+The last thing on the terminal is a mark, which is not logged: whoever writes it (`tmux_launch`) keeps the terminal open
+until the reader has met it.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from __future__ import annotations
 import _thread
 import os
 import select
+import sys
 from _queue import SimpleQueue
 
 WAITING_LIMIT = 64 * 1024 * 1024
@@ -29,6 +35,8 @@ PACE = 20
 """Milliseconds after a small piece in which no other is looked for: one write for many lines."""
 PAUSE = 1000
 """Milliseconds until another reader is tried, where one could not be had or has failed."""
+HEARD = 3
+"""Descriptor that is closed when the mark has been met: whoever waits for that waits for the end of this file."""
 RECORD = "lost"
 """A line: `lost` alone, or with how many bytes, and the size of the log when the first of them was dropped."""
 
@@ -118,12 +126,41 @@ def say(text: str) -> None:
         pass
 
 
-def read_all(writer: Writer) -> None:
+class Ear:
+    """Finds the mark that ends what session *name* writes, wherever it is cut into pieces.
+
+    CAN ends any sequence that the program has not finished; what follows is a privacy message, which terminals ignore
+    (PM of ECMA-48).
+    """
+
+    def __init__(self, name: str, *, tells: bool) -> None:
+        self._tells = tells
+        """Whether somebody waits to be told that the mark was met."""
+        self._mark = f"\x18\x1b^kasmos {name}\x1b\\".encode()
+        self.held = b""
+        """What may be the beginning of a mark."""
+
+    def hear(self, piece: bytes) -> bytes:
+        """What is to be logged of what was held and this piece."""
+        piece = self.held + piece
+        if self._mark in piece:
+            piece = piece.replace(self._mark, b"")
+            if self._tells:
+                self._tells = False
+                os.close(HEARD)
+        at = piece.rfind(self._mark[:1], -len(self._mark))
+        begins = at >= 0 and self._mark.startswith(piece[at:])
+        self.held = piece[at:] if begins else b""
+        return piece[:at] if begins else piece
+
+
+def read_all(writer: Writer, ear: Ear) -> None:
     """Take what there is until the end, and drop what would be too much."""
     hung_up = select.poll()
     hung_up.register(0, 0)
     dropped = 0
     while piece := os.read(0, PIECE):
+        piece = ear.hear(piece)
         if writer.taken - writer.done + len(piece) > WAITING_LIMIT:
             dropped += len(piece)
             continue
@@ -135,19 +172,20 @@ def read_all(writer: Writer) -> None:
             hung_up.poll(PACE)
     if dropped:
         writer.tell_dropped(dropped)
+    writer.give(ear.held)
 
 
-def read_and_write(log: int, *, counts: bool) -> None:
-    """Be the reader."""
-    writer = Writer(log, counts=counts)
+def read_and_write(log: int, *, first: bool) -> None:
+    """Be the reader, the first or one in the place of another."""
+    writer = Writer(log, counts=first)
     _thread.start_new_thread(writer.run, ())
-    read_all(writer)
+    read_all(writer, Ear(sys.argv[1], tells=first))
     writer.finish()
 
 
 def guard(log: int) -> None:
     """Be the guardian of readers, until one of them has come to the end."""
-    counts, waits = True, False
+    first, waits = True, False
     while True:
         try:
             reader = os.fork()
@@ -162,16 +200,19 @@ def guard(log: int) -> None:
         if not reader:
             os.setpgid(0, 0)
             try:
-                read_and_write(log, counts=counts)
+                read_and_write(log, first=first)
                 os._exit(0)
             except Exception as error:
                 say(f"the logger failed: {error!r}")
             finally:
                 os._exit(1)
+        if first:
+            # It is the first reader's alone: a part of the mark may be lost with that one, so nobody is to wait on.
+            os.close(HEARD)
         status = wait_for(reader)
         if status == 0:
             return
-        counts = False
+        first = False
         tell_lost("")
         if not os.WIFSIGNALED(status):
             # It failed, and the next one may fail as it did.

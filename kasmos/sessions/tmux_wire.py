@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import attrs
+from kasmos.model.value import frozen
 
 OWN = b"1"
 """The flag of blocks that answer what this client sent; others answer the command line it was started with."""
 
 
-@attrs.frozen
+@frozen
 class Block:
     """The answer to one command."""
 
@@ -24,7 +24,7 @@ class Block:
     own: bool = True
 
 
-@attrs.frozen
+@frozen
 class Notification:
     """Something that has happened in the server."""
 

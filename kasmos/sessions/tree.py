@@ -17,6 +17,7 @@ import trio
 
 from kasmos.model.profile import LeftoverPolicy, Leftovers
 from kasmos.model.session import Leftover
+from kasmos.model.value import define, frozen
 from kasmos.sessions import births, cgroups, processes
 from kasmos.sessions.processes import ProcessEntry, ProcessId
 from kasmos.sessions.reserve import RETRY_INTERVAL, Reserve
@@ -42,7 +43,7 @@ KILL_INTERVAL = 0.5
 """Seconds between two rounds of SIGKILL."""
 
 
-@attrs.frozen
+@frozen
 class Member:
     """A process of a session, and how that is known."""
 
@@ -51,7 +52,7 @@ class Member:
     """`session`, `cgroup`, `marker` or `lease`."""
 
 
-@attrs.define
+@define
 class Kin:
     """What is known of a session's own processes; filled in as the records appear."""
 
@@ -178,15 +179,26 @@ class Tree:
         held = await in_thread(processes.holders_of, self.kin.lease, young)
         return [Member(entry, "lease") for entry in held]
 
-    def judge(self, members: Iterable[Member], entries: Sequence[ProcessEntry]) -> list[tuple[Member, Leftover]]:
-        """What is to be done with each member that outlived its program."""
+    def judge(
+        self,
+        members: Iterable[Member],
+        entries: Sequence[ProcessEntry],
+        is_there: Callable[[ProcessEntry], bool] = processes.is_alive,
+    ) -> list[tuple[Member, Leftover]]:
+        """What is to be done with each member that outlived its program.
+
+        Args:
+            members: who is judged.
+            entries: what the look found.
+            is_there: whether a process above them, that is nobody's of the session, is still there.
+        """
         members = list(members)
         table = {entry.id.pid: entry for entry in entries}
         ours = {member.entry.id.pid for member in members} | self.kin.helpers
         above = _ancestors(os.getpid(), table) | {os.getpid(), 0, 1, self.kin.host or 0}
         judged = []
         for member in members:
-            why = self._spared(member, table, ours, above)
+            why = self._spared(member, table, ours, above, is_there)
             entry = member.entry
             judged.append(
                 (
@@ -202,7 +214,12 @@ class Tree:
         return judged
 
     def _spared(
-        self, member: Member, table: dict[int, ProcessEntry], ours: Collection[int], above: Collection[int]
+        self,
+        member: Member,
+        table: dict[int, ProcessEntry],
+        ours: Collection[int],
+        above: Collection[int],
+        is_there: Callable[[ProcessEntry], bool],
     ) -> str:
         entry = member.entry
         if self._leftovers.policy is LeftoverPolicy.REPORT:
@@ -218,7 +235,9 @@ class Tree:
             return f"belongs to the user's {daemon.comm}"
         if member.known_by == "cgroup":
             return ""
-        stranger = next((one for one in line if one.id.pid not in ours and one.comm not in REAPERS), None)
+        strangers = (one for one in line if one.id.pid not in ours and one.comm not in REAPERS)
+        # Of one that was about to end when it was looked at, nothing told whose it was; it is gone by now.
+        stranger = next(filter(is_there, strangers), None)
         if stranger is not None:
             return f"was started by {stranger.comm} (pid {stranger.id.pid}), which is not of this session"
         return "has a terminal" if entry.tty else ""

@@ -16,7 +16,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-import attrs
 import trio
 
 from kasmos.exceptions import StoreError
@@ -24,6 +23,7 @@ from kasmos.lanes import Lanes, in_thread_or_here, is_no_thread
 from kasmos.model.clock import Clock
 from kasmos.model.codec import encode_event, event_kind
 from kasmos.model.event import Event, Record, SessionStarting
+from kasmos.model.value import define
 from kasmos.model.view import World
 from kasmos.store.chain import Row, link_of
 from kasmos.store.database import UnwritableError
@@ -45,7 +45,7 @@ COMPANY_WAIT = 0.005
 """Seconds that what nobody waits for may wait for company: most often it is committed with what comes next."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Job:
     """What one call wants written, together and in order."""
 

@@ -28,6 +28,7 @@ import attrs
 import kasmos
 from kasmos.failpoints import reach
 from kasmos.model.codec import CodecError, decode, encode
+from kasmos.model.value import define, frozen
 from kasmos.model.view import World
 from kasmos.store.chain import PRUNED, Row, records, verified
 from kasmos.store.database import Database, sync_directory
@@ -46,7 +47,7 @@ class UnusableError(Exception):
     """What is kept cannot be used; the message says why."""
 
 
-@attrs.frozen
+@frozen
 class Footing:
     """Where in which journal a fold stands."""
 
@@ -60,13 +61,13 @@ class Footing:
     """Kinds of events that were passed over, and how many of each."""
 
 
-@attrs.frozen
+@frozen
 class _Head:
     code: str
     footing: Footing
 
 
-@attrs.define
+@define
 class Folded:
     """A journal, proven and folded to its end."""
 

@@ -18,6 +18,7 @@ import attrs
 from kasmos.model.codec import CodecError, pack, unpack
 from kasmos.model.plan import PlanTask
 from kasmos.model.usage import Tally, Usage
+from kasmos.model.value import frozen
 from kasmos.model.view import (
     AccountView,
     Active,
@@ -44,7 +45,7 @@ _State = tuple[Active | None, BackingOff | None, Ended | None]
 _Days = list[tuple[str, list[tuple[str, str, Tally]]]]
 
 
-@attrs.frozen
+@frozen
 class _Head:
     seq: int
     boot_id: str

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import attrs
-
+from kasmos.model.value import frozen
 from kasmos.model.view import World
 
 
-@attrs.frozen
+@frozen
 class StoredSession:
     """A session's directory, as it was found."""
 
@@ -25,7 +24,7 @@ class StoredSession:
     """Whether it holds a complete exit record."""
 
 
-@attrs.frozen
+@frozen
 class Removal:
     """A session whose directory may go, and why."""
 

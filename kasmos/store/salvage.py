@@ -19,10 +19,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import attrs
-
 from kasmos.exceptions import JournalCorruptError, StoreError
 from kasmos.model.codec import format_instant
+from kasmos.model.value import frozen
 from kasmos.model.view import World
 from kasmos.store.chain import ChainError, ForeignEventError, Row, verified
 from kasmos.store.database import Database, companions, sync_directory
@@ -34,7 +33,7 @@ _CURE = (
 )
 
 
-@attrs.frozen
+@frozen
 class Opened:
     """A sound journal, open for writing, and what it tells."""
 

@@ -16,9 +16,8 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 
-import attrs
-
 from kasmos.exceptions import StoreError
+from kasmos.model.value import frozen
 from kasmos.store.filesystem import is_in_memory, refuse_network
 from kasmos.store.lock import StateLock, acquire_lock, acquire_lock_nowait, boot_id, read_holder
 
@@ -29,7 +28,7 @@ _SOCKET_LIMIT = 107
 _NAME_LIMIT = 80
 
 
-@attrs.frozen
+@frozen
 class StateRoot:
     """A state root and what is where in it."""
 

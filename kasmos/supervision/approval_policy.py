@@ -11,9 +11,8 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator
 
-import attrs
-
 from kasmos.model.approval import ApprovalPolicy, Ask, AskKind, Decision, Meaning, PermissionDefault, Rule
+from kasmos.model.value import frozen
 from kasmos.supervision.command_line import MOST_WORDS, Command, Reading, read_command_line
 from kasmos.supervision.glob import glob_matches
 
@@ -35,7 +34,7 @@ _DEPTH = 3
 """How many commands within commands a refusal looks through."""
 
 
-@attrs.frozen
+@frozen
 class Verdict:
     """What becomes of an ask, and why."""
 

@@ -5,10 +5,9 @@ Keys are chosen by what an option means, never by its place, and none are presse
 
 from __future__ import annotations
 
-import attrs
-
 from kasmos.exceptions import SessionError
 from kasmos.model.approval import Answer, AnswerKind, Ask, AskKind, Meaning, Option, ReasonGoes
+from kasmos.model.value import frozen
 from kasmos.screens import Choice, ScreenState, Verdict
 from kasmos.screens import Meaning as ScreenMeaning
 from kasmos.supervision.standing import identity_of
@@ -16,7 +15,7 @@ from kasmos.supervision.standing import identity_of
 _KINDS = {ScreenState.PERMISSION: AskKind.PERMISSION, ScreenState.QUESTION: AskKind.QUESTION}
 
 
-@attrs.frozen
+@frozen
 class Typing:
     """What gives an answer: keys, then perhaps a text and Enter."""
 

@@ -19,6 +19,7 @@ from kasmos.model import event as ev
 from kasmos.model.profile import ExecutionMode, WhenDone
 from kasmos.model.session import ExitStatus, SessionKind, StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
+from kasmos.model.value import frozen
 from kasmos.model.view import DeliveryState, SessionView
 from kasmos.sessions.protocol import AskSource, ExecutionSession, TerminalSession
 from kasmos.supervision import transitions
@@ -41,7 +42,7 @@ TAIL_BYTES = 4096
 TAIL_LINES = 20
 
 
-@attrs.frozen
+@frozen
 class Outset:
     """How a session stands when its attendant comes."""
 

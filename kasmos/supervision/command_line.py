@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-import attrs
+from kasmos.model.value import frozen
 
 LONGEST = 20_000
 """Characters. Longer lines are for people."""
@@ -27,7 +27,7 @@ _HARMLESS = re.compile(r"(?:[12]?>>?[ \t]*/dev/null|<[ \t]*/dev/null|2>&1|1>&2|&
 """Redirections that touch no file."""
 
 
-@attrs.frozen
+@frozen
 class Command:
     """One simple command."""
 
@@ -37,7 +37,7 @@ class Command:
     """`NAME=value` before the program."""
 
 
-@attrs.frozen
+@frozen
 class Reading:
     """What a command line comes to."""
 

@@ -12,6 +12,7 @@ import re
 
 import attrs
 
+from kasmos.model.value import frozen
 from kasmos.screens import ScreenState
 
 TAKE_PATIENCE = 5.0
@@ -44,7 +45,7 @@ class Step(enum.Enum):
     ENTERED = "entered"
 
 
-@attrs.frozen
+@frozen
 class Order:
     """What is to be delivered, and how."""
 
@@ -58,7 +59,7 @@ class Order:
     """Seconds between the text and Enter."""
 
 
-@attrs.frozen
+@frozen
 class Progress:
     """How far it is. All instants are of one clock."""
 
@@ -73,7 +74,7 @@ class Progress:
     """Whether somebody's draft was removed."""
 
 
-@attrs.frozen
+@frozen
 class Sight:
     """What the screen shows, as far as it matters here."""
 
@@ -90,7 +91,7 @@ class Sight:
     """What was typed waits to be read by the program."""
 
 
-@attrs.frozen
+@frozen
 class Hold:
     """Look again when the screen changes, at latest at `until`."""
 
@@ -109,14 +110,14 @@ class Act(enum.Enum):
     DONE = "done"
 
 
-@attrs.frozen
+@frozen
 class Refuse:
     """Nothing was typed, and will not be: something is in the way."""
 
     why: str
 
 
-@attrs.frozen
+@frozen
 class Fail:
     """It was typed, or may have been, and is not known to have been taken."""
 

@@ -28,6 +28,7 @@ from kasmos.model.approval import (
 )
 from kasmos.model.event import Event
 from kasmos.model.units import render_duration
+from kasmos.model.value import frozen
 from kasmos.model.view import ApprovalView, World
 from kasmos.sessions.protocol import AskSource
 from kasmos.supervision.approval_policy import Verdict, decide_approval
@@ -44,7 +45,7 @@ PRESENT = ""
 IN_DOUBT = "the supervisor died while it was giving the answer: whether it arrived is not known"
 
 
-@attrs.frozen
+@frozen
 class DeskTerms:
     """What a desk works by."""
 

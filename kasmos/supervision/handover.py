@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import attrs
-
 from kasmos.model.event import HandedBack
 from kasmos.model.session import SessionKind, StopReason
 from kasmos.model.task import Outcome
+from kasmos.model.value import frozen
 from kasmos.model.view import SessionState, SessionView, TaskView
 
 TURN_ENDS = frozenset({None, StopReason.SETTLED, StopReason.HANDED_OVER, StopReason.HANDED_BACK})
@@ -21,7 +20,7 @@ TURN_ENDS = frozenset({None, StopReason.SETTLED, StopReason.HANDED_OVER, StopRea
 _NOTHING_RAN = frozenset({SessionState.NEVER_STARTED, SessionState.START_FAILED})
 
 
-@attrs.frozen
+@frozen
 class Thread:
     """The conversation that a session goes on with."""
 
@@ -34,7 +33,7 @@ class Thread:
     """A person has had it."""
 
 
-@attrs.frozen
+@frozen
 class Done:
     """The person has said that nothing is left to be done."""
 

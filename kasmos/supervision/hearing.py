@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import attrs
-
 from kasmos.harnesses.conclusion import Conclusion
 from kasmos.model.session import ExitStatus
 from kasmos.model.task import Outcome
 from kasmos.model.told import Told, parse_told
 from kasmos.model.usage import Failure, FailureKind, Usage
+from kasmos.model.value import frozen
 
 
-@attrs.frozen
+@frozen
 class Reading:
     """What a session has used so far, by its own word."""
 

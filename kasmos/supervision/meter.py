@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
-
 from kasmos.model import event as ev
 from kasmos.model.usage import Price, priced
+from kasmos.model.value import frozen
 from kasmos.supervision.hearing import Reading
 from kasmos.supervision.ledger import Ledger
 
@@ -18,7 +17,7 @@ INTERVAL = 1.0
 """Least seconds between two snapshots of one session: a stream may tell of its usage hundreds of times a second."""
 
 
-@attrs.frozen
+@frozen
 class MeterTerms:
     """What a meter is given."""
 

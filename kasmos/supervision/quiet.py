@@ -12,11 +12,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import NoReturn, cast
 
-import attrs
 import trio
 
 from kasmos.model import event as ev
 from kasmos.model.session import InputWait
+from kasmos.model.value import define
 from kasmos.model.view import SessionView
 from kasmos.sessions.protocol import ExecutionSession, ProcessSession
 from kasmos.supervision.ledger import Ledger
@@ -34,7 +34,7 @@ MOST = 10
 """Looks in one round."""
 
 
-@attrs.define
+@define
 class _Silence:
     """How long a session has said nothing, and what was seen of it."""
 

@@ -13,6 +13,7 @@ from kasmos.model.profile import RestartPolicy, WhenDone
 from kasmos.model.session import SessionSpec
 from kasmos.model.task import Cause
 from kasmos.model.usage import Price, Shortfall
+from kasmos.model.value import frozen
 from kasmos.model.view import SessionView, World
 from kasmos.sessions.protocol import Backend, ExecutionSession
 from kasmos.supervision.handover import Thread
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from kasmos.screens import Ruleset
 
 
-@attrs.frozen
+@frozen
 class Hindrance:
     """Why a task's program may not be started now."""
 
@@ -111,7 +112,7 @@ class Recipe(Protocol):
         """
 
 
-@attrs.frozen
+@frozen
 class Surroundings:
     """What all children are given."""
 

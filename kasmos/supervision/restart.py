@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import attrs
-
 from kasmos.model.profile import RestartCondition, RestartPolicy
+from kasmos.model.value import frozen
 
 
-@attrs.frozen
+@frozen
 class Verdict:
     """The answer to a failed attempt, with its reason in words."""
 

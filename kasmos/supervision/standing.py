@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 import attrs
 
 from kasmos.model.approval import Ask
+from kasmos.model.value import frozen
 
 _FRAMES = re.compile(r"[\s\u2500-\u259f]+")
 """Blanks and what boxes are drawn with: they depend on the terminal's width."""
@@ -38,7 +39,7 @@ class Likeness(enum.Enum):
     """The same, unless somebody has typed."""
 
 
-@attrs.frozen
+@frozen
 class Sight:
     """A dialog, as one look has seen it."""
 
@@ -55,7 +56,7 @@ class Sight:
     """Something was typed that the program has not read: then nothing has been answered by it."""
 
 
-@attrs.frozen
+@frozen
 class Standing:
     """A dialog that stands, with its place among those of its session."""
 

@@ -16,13 +16,14 @@ import trio
 from kasmos.model import event as ev
 from kasmos.model.session import StopReason
 from kasmos.model.task import Cause, CauseKind, Outcome
+from kasmos.model.value import define
 from kasmos.supervision.recipe import Surroundings
 
 if TYPE_CHECKING:
     from kasmos.supervision.child import Child
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Entry:
     child: Child
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)

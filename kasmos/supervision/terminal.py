@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 
-import attrs
 import trio
 
 from kasmos.exceptions import (
@@ -22,6 +21,7 @@ from kasmos.model.approval import Answer, Ask
 from kasmos.model.event import Event
 from kasmos.model.profile import AgentProfile
 from kasmos.model.screen import Picture
+from kasmos.model.value import frozen
 from kasmos.screens import Cursor, Ruleset, Screen, ScreenState, Verdict, detect
 from kasmos.sessions.protocol import TerminalSession
 from kasmos.supervision.asking import ask_of, decide_typing
@@ -44,7 +44,7 @@ KEY_GAP = 0.05
 """Seconds between keys that move about: programs read several at once as a paste."""
 
 
-@attrs.frozen
+@frozen
 class Glance:
     """What is told of a screen that has become something else."""
 

@@ -15,6 +15,7 @@ import trio
 from kasmos.exceptions import DeliveryError, SessionBusyError, SessionClosedError
 from kasmos.failpoints import reach
 from kasmos.model import event as ev
+from kasmos.model.value import frozen
 from kasmos.screens import ScreenState, Verdict
 from kasmos.sessions.protocol import require_pasteable
 from kasmos.supervision.delivery import (
@@ -46,7 +47,7 @@ BLANK_PATIENCE = 30.0
 GENERIC = "generic"
 
 
-@attrs.frozen
+@frozen
 class Delivered:
     """What became of a text that was typed."""
 

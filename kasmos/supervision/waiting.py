@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import attrs
-
 from kasmos.model.session import InputWait, WaitSource
+from kasmos.model.value import frozen
 
 SLACK = 1.5
 """Seconds by which a process may seem older than the tool that began it."""
 
 
-@attrs.frozen
+@frozen
 class Circumstances:
     """What else is known of the session."""
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import attrs
-
+from kasmos.model.value import frozen
 from kasmos.model.view import World
 
 
-@attrs.frozen
+@frozen
 class Sources:
     """What is asked for when it is scraped. None of them may block."""
 

@@ -115,12 +115,31 @@ def test_a_daemon_comes_up_without_what_only_work_needs(tmp_path: Path) -> None:
     assert unused == {}
 
 
+def test_a_daemon_without_readers_does_not_wait_for_the_grace_that_is_theirs(tmp_path: Path) -> None:
+    """Where nobody reads, a daemon that is told to stop is gone: the readers' grace may be an hour."""
+    (tmp_path / ".kasmos").mkdir()
+    environ = {**os.environ, "KASMOS_STATE_ROOT": str(tmp_path / "r")}
+    code = COMES_UP.replace("\nmain(", "\nfrom kasmos.cli.daemon import stand\nstand.LEAVE_GRACE = 3600\nmain(")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_is_imported_late_is_imported_when_a_daemon_has_come_up() -> None:
     """Whatever a daemon's rooms import inside a function is there before anybody waits for it."""
     rooms = [Path(kasmos.__file__).parent / room for room in ROOMS]
     late = {name for room in rooms for path in room.rglob("*.py") for name in _imported_in_functions(path)}
     given = set(MODULES) | WEB
     assert late - given == {"kasmos.telemetry.traces"}
+
+
+def test_when_a_daemon_has_come_up_no_class_is_left_unfinished() -> None:
+    """What attrs generates for a class of values is there before work comes, and is not made in the loop."""
+    before, after = told_by(
+        "import json\nfrom kasmos.model import value\nfrom kasmos.serve import import_later, import_web_stack\n"
+        "import_web_stack()\nbefore = len(value._drawn)\nimport_later()\nprint(json.dumps([before, len(value._drawn)]))"
+    )
+    assert before > 0
+    assert after == 0
 
 
 ROOMS = ("api", "daemon", "orchestration", "supervision", "sessions", "store", "screens", "plans", "harnesses", "serve")

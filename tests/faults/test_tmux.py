@@ -170,11 +170,7 @@ async def test_server_killed_while_nobody_watched(desk: Desk) -> None:
 
 
 async def test_server_that_stands_still(desk: Desk) -> None:
-    """A server that is stopped for seconds is slow and not dead: sessions go on, and their ends are exact.
-
-    What a terminal still holds when its last process ends, 12 KiB at the most, the kernel may throw away before a
-    server that has just been continued has read it: docs/tmux.md says so.
-    """
+    """A server that is stopped for seconds is slow and not dead: sessions go on, and their ends are exact."""
     notify, much = desk.ground.notify, r"until [ -e go ]; do sleep 0.02; done; head -c 40000 /dev/zero | tr '\000' %"
     async with (
         desk.backend() as backend,
@@ -198,8 +194,39 @@ async def test_server_that_stands_still(desk: Desk) -> None:
         assert await ended(one) == ExitStatus(code=7)
         assert await ended(other) == ExitStatus(code=8)
         assert b"got hello" in await everything(one)
-        # More than the terminal's own buffers hold: the program could not end before the server went on.
-        assert 40_000 - 12_288 <= (await everything(other)).count(b"%") <= 40_000
+        said = await everything(other)
+        assert (said.count(b"%"), said.count(b"last words")) == (40_000, 1)
+
+
+async def test_last_words_wait_for_the_server(desk: Desk) -> None:
+    """What a program wrote last is logged, however late the server reads it: its terminal is not given up before."""
+    much = r"until [ -e go ]; do sleep 0.02; done; head -c 8000 /dev/zero | tr '\000' %"
+    async with desk.opened(desk.sh(f"echo ready; {much}; exit 7")) as session:
+        await wrote(session, b"ready")
+        pid = await desk.server_pid()
+        os.kill(pid, signal.SIGSTOP)
+        (desk.ground.root / "go").touch()
+        try:
+            records = launch.Records(str(desk.state / "sessions" / session.spec.id))
+            await until(lambda: records.exit() is not None)
+            shim = records.shim()
+            assert shim is not None
+            await trio.sleep(0.5)  # who goes too early has gone by now
+            assert alive(shim.ppid)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert await ended(session) == ExitStatus(code=7)
+        assert (await everything(session)).count(b"%") == 8000
+
+
+async def test_end_of_a_stopped_terminal(desk: Desk) -> None:
+    """A program whose terminal somebody has stopped (Ctrl-S) ends all the same, and its terminal is closed."""
+    async with desk.opened(desk.sh("echo ready; until [ -e go ]; do sleep 0.02; done; exit 7")) as session:
+        await wrote(session, b"ready")
+        await session.press("C-s")
+        (desk.ground.root / "go").touch()
+        assert await ended(session) == ExitStatus(code=7)
+        assert session.spec.id not in await desk.tmux("list-sessions", "-F", "#{session_name}")
 
 
 async def test_control_connection_killed(desk: Desk) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -22,6 +22,8 @@ from kasmos.sessions.tmux_host import children_of
 
 LIMIT = 60.0
 PIECE = b"0123456789abcdef" * 4096
+MARK = b"\x18\x1b^kasmos s1\x1b\\"
+LISTENING = ("sh", "-c", 'exec 3<>heard; exec "$@"', "sh")
 
 
 @attrs.define
@@ -69,9 +71,10 @@ def hung(root: Path) -> Iterator[Logger]:
 
 def start(root: Path) -> Iterator[Logger]:
     (root / "lost").write_bytes(b" " * 32)
+    os.mkfifo(root / "heard")
     feed, theirs = socket.socketpair()
     with open(root / "shim.log", "wb") as errors:
-        command = [sys.executable, "-I", "-S", tmux_logger.__file__]
+        command = [*LISTENING, sys.executable, "-I", "-S", tmux_logger.__file__, "s1"]
         process = subprocess.Popen(command, cwd=root, stdin=theirs, stderr=errors, start_new_session=True)
     theirs.close()
     feed.settimeout(LIMIT)
@@ -111,6 +114,47 @@ def test_stopped(logger: Logger, who: str) -> None:
     os.kill(logger.process.pid, signal.SIGCONT)
     assert logger.end() is None
     assert logger.log.stat().st_size == 600 * len(PIECE)
+
+
+@contextmanager
+def waiting(logger: Logger) -> Iterator[select.poll]:
+    """Whoever waits for the logger to have heard all; it has when there is something to poll."""
+    logger.reader()  # the shell before it has opened its end by now
+    fd = os.open(logger.directory / "heard", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        told = select.poll()
+        told.register(fd)
+        yield told
+    finally:
+        os.close(fd)
+
+
+def test_mark(logger: Logger) -> None:
+    """Whoever has written the mark is told as soon as all before it was heard; the mark is not logged."""
+    with waiting(logger) as told:
+        logger.feed.sendall(b"words\x18" + MARK[:5])
+        assert not told.poll(100)
+        logger.feed.sendall(MARK[5:] + b"more")
+        assert told.poll(LIMIT * 1000)
+    assert logger.end() is None
+    assert logger.log.read_bytes() == b"words\x18more"
+
+
+def test_beginning_of_a_mark(logger: Logger) -> None:
+    """What only looks like the beginning of a mark is logged."""
+    logger.feed.sendall(b"words" + MARK[:-1])
+    assert logger.end() is None
+    assert logger.log.read_bytes() == b"words" + MARK[:-1]
+
+
+def test_mark_and_killed_reader(logger: Logger) -> None:
+    """Nobody waits for a mark of which a reader that was killed may have had a part."""
+    with waiting(logger) as told:
+        os.kill(logger.reader(), signal.SIGKILL)
+        assert told.poll(LIMIT * 1000)
+    logger.feed.sendall(MARK + b"words" + MARK)
+    assert logger.end() == CopierLoss()
+    assert logger.log.read_bytes() == b"words"
 
 
 def test_killed_reader(logger: Logger) -> None:
@@ -159,7 +203,8 @@ logger.select.poll = Paused
 def run_logger(root: Path, changes: str) -> subprocess.CompletedProcess[bytes]:
     """A logger in which something is otherwise, with some words to log."""
     (root / "lost").write_bytes(b" " * 32)
-    command = [sys.executable, "-c", f"{changes}\nlogger.main()", tmux_logger.__file__]
+    os.mkfifo(root / "heard")
+    command = [*LISTENING, sys.executable, "-c", f"{changes}\nlogger.main()", tmux_logger.__file__]
     return subprocess.run(command, cwd=root, input=b"words", capture_output=True, timeout=LIMIT, start_new_session=True)
 
 

@@ -16,8 +16,8 @@ US = os.getpid()
 STOP = Leftovers()
 
 
-def entry(pid: int, ppid: int, comm: str = "tool", *, tty: int = 0) -> ProcessEntry:
-    return ProcessEntry(ProcessId(pid, 100), ppid=ppid, sid=pid, comm=comm, tty=tty, state="S")
+def entry(pid: int, ppid: int, comm: str = "tool", *, tty: int = 0, state: str = "S") -> ProcessEntry:
+    return ProcessEntry(ProcessId(pid, 100), ppid=ppid, sid=pid, comm=comm, tty=tty, state=state)
 
 
 def judge(
@@ -27,7 +27,8 @@ def judge(
     # Judging looks at nothing but what it is given.
     scanner: Scanner = object.__new__(Scanner)
     tree = Tree(Kin("s", "/lease", sid=500, helpers={500, 501}), scanner, leftovers)
-    [(_, leftover)] = tree.judge([Member(member, known_by)], [entry(US, 1, "kas"), member, *others])
+    table = [entry(US, 1, "kas"), member, *others]
+    [(_, leftover)] = tree.judge([Member(member, known_by)], table, lambda one: one.state != "Z")
     return leftover.action, leftover.reason
 
 
@@ -35,6 +36,7 @@ def judge(
     ("member", "others"),
     [
         pytest.param(entry(900, 1), (), id="its parent is gone"),
+        pytest.param(entry(900, 700), (entry(700, 1, state="Z"),), id="its parent has ended since the look"),
         pytest.param(entry(900, 501), (entry(501, 500), entry(500, US)), id="below the shim"),
         pytest.param(entry(900, 700), (entry(700, 1, "systemd"),), id="below who collects orphans"),
         pytest.param(entry(900, US), (), id="below the supervisor"),

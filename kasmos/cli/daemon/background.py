@@ -18,6 +18,8 @@ from typing import Any
 
 import attrs
 
+from kasmos.model.value import frozen
+
 VARIABLE = "KASMOS_READY_FD"
 """Names the descriptor of the pipe to a daemon that is being started."""
 START_TIMEOUT = 60.0
@@ -25,7 +27,7 @@ START_TIMEOUT = 60.0
 _TAIL = 4096
 
 
-@attrs.frozen
+@frozen
 class Word:
     """What a daemon said of its start."""
 

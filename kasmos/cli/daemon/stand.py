@@ -115,15 +115,18 @@ class Standing:
             self._life.addresses = await nursery.start(serve)
             nursery.start_soon(self._tell, engine, metrics)
             nursery.start_soon(self._come_up, engine)
-            nursery.start_soon(self._beat, engine)
-            nursery.start_soon(keep_tidy, engine, self._held, self._place.root, self._log)
-            await self._life.ordered.wait()
-            await self._leave(engine)
-            await engine.leaving.wait_unless_stuck(engine.journal.flush)
-            self._left.set()
-            over.set()
-            nursery.cancel_scope.deadline = trio.current_time() + LEAVE_GRACE
-            engine.bus.close()
+            async with trio.open_nursery() as beside:
+                beside.start_soon(self._beat, engine)
+                beside.start_soon(keep_tidy, engine, self._held, self._place.root, self._log)
+                await self._life.ordered.wait()
+                await self._leave(engine)
+                await engine.leaving.wait_unless_stuck(engine.journal.flush)
+                self._left.set()
+                over.set()
+                nursery.cancel_scope.deadline = trio.current_time() + LEAVE_GRACE
+                engine.bus.close()
+                # These two would go on until the grace is over, which is for readers.
+                beside.cancel_scope.cancel()
 
     async def _come_up(self, engine: Engine) -> None:
         settle()

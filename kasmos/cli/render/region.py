@@ -11,19 +11,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from io import StringIO
 
-import attrs
 from rich.console import Console
 from rich.text import Text
 
 from kasmos.cli.render.size import Size
 from kasmos.cli.render.text import Look
 from kasmos.cli.render.writer import Writer
+from kasmos.model.value import frozen
 
 # Terminals that know it show a frame at once; all others ignore it.
 _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"
 
 
-@attrs.frozen
+@frozen
 class Line:
     """One line as it is written, and how many cells it takes."""
 

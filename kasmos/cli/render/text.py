@@ -11,7 +11,7 @@ import time
 import unicodedata
 from collections.abc import Mapping, Sequence
 
-import attrs
+from kasmos.model.value import frozen
 
 _SEQUENCES = re.compile(
     r"""
@@ -183,7 +183,7 @@ _PLAIN_GLYPHS = {**_GLYPHS, "succeeded": "+", "failed": "x", "timed_out": "x", "
 }
 
 
-@attrs.frozen
+@frozen
 class Look:
     """What the place where text is shown can show."""
 
