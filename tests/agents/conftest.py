@@ -84,6 +84,8 @@ def model() -> Iterator[Model]:
 class Workshop(Scene):
     """A git repository of one test with profiles for real programs, and a conversation name for each task."""
 
+    limit = LIMIT
+
     def __init__(self, kas: Kas, model: Model, root: Path) -> None:
         super().__init__(kas)
         self.model, self.root_dir = model, root

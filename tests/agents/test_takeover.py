@@ -26,6 +26,10 @@ SEEN_TO = {
 """What each asks in a terminal before it takes a prompt, and the keys of the person who sits there."""
 
 
+INPUT = "Type your message"
+"""What stands in gemini's input."""
+
+
 def settle_in(shop: Workshop, name: str) -> None:
     """What a person has long answered who uses the program in a terminal."""
     home = shop.place(name).home
@@ -75,12 +79,13 @@ def at_terminal(shop: Workshop, supervisor: Supervisor, name: str) -> bool:
     return bool(screen["state"] == "ready")
 
 
-def shows(shop: Workshop, supervisor: Supervisor, text: str) -> bool:
-    """Whether the terminal of a conversation that was taken over shows a text."""
+def shows(shop: Workshop, supervisor: Supervisor, *texts: str) -> bool:
+    """Whether the terminal of a conversation that was taken over shows these texts."""
     view = shop.session()
     if not view.attended or view.state is not SessionState.RUNNING:
         return False
-    return text in "\n".join(supervisor.get(f"/v1/sessions/{view.id}/screen")["lines"])
+    shown = "\n".join(supervisor.get(f"/v1/sessions/{view.id}/screen")["lines"])
+    return all(text in shown for text in texts)
 
 
 def is_open(shop: Workshop, supervisor: Supervisor, name: str, text: str) -> bool:
@@ -119,7 +124,8 @@ def test_taken_over_and_handed_back(shop: Workshop, name: str) -> None:
         shop.model.open_gate(gate)
         if name == "gemini":
             # Its input is not recognised where it draws no colours: nothing is typed by us.
-            wait(lambda: shows(shop, supervisor, "Type your message"), kas)
+            # And while it takes the conversation up, it shows no input: who ends it then has it lose the conversation.
+            wait(lambda: shows(shop, supervisor, "Begun.", INPUT), kas)
             typed.write_text("by hand")
         else:
             wait(lambda: is_said(shop, supervisor, name, steps(typed, "by hand")), kas)
@@ -153,8 +159,8 @@ def test_one_that_asks_is_taken_over(shop: Workshop, name: str) -> None:
         supervisor.post(f"/v1/tasks/{task}/attach")
         shop.model.open_gate(gate)
         wait(lambda: is_open(shop, supervisor, name, "Begun with."), kas)
-        if name == "gemini":  # it shows what was said before it has taken it up; there is an input after that
-            wait(lambda: shows(shop, supervisor, "Type your message"), kas)
+        if name == "gemini":
+            wait(lambda: shows(shop, supervisor, "Begun with.", INPUT), kas)
         assert shop.kas("detach", task, "--prompt", f"[[mock {gate}: say Ended.]]").code == 0
         assert kas.wait() == 0, f"{kas.text()}\n{shop.output()}"
     assert shop.outcome() is Outcome.SUCCEEDED

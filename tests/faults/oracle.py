@@ -89,6 +89,9 @@ class Task:
 class Scene:
     """A project of one test, with its ledger, its plan and its state root."""
 
+    limit = LIMIT
+    """Seconds that `wait`, and the end of a command, may take."""
+
     def __init__(self, kas: Kas) -> None:
         self.kas = kas
         self.book = kas.cwd.parent / "book"
@@ -205,7 +208,7 @@ class Scene:
 
     def wait(self, holds: Callable[[], object], *beside: Running) -> None:
         """Wait until something holds; fails at once if one of the commands *beside* ends before."""
-        deadline = time.monotonic() + LIMIT
+        deadline = time.monotonic() + self.limit
         while not holds():
             for running in beside:
                 assert running.process.poll() is None or holds(), f"kas ended:\n{running.text()}"
@@ -355,7 +358,7 @@ class Running:
     def wait(self) -> int:
         """Wait for its end; its exit status. Nobody may ever see a traceback."""
         try:
-            code = self.process.wait(LIMIT)
+            code = self.process.wait(self._scene.limit)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"kas does not end:\n{self.text()}\n{self._scene.ledger}") from None
         assert "Traceback" not in self.text(), self.text()
