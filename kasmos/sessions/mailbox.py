@@ -125,8 +125,8 @@ def read_ask(identity: str, said: dict[str, Any]) -> Ask:
     given = said.get("input")
     given = given if isinstance(given, dict) else {}
     if tool == _QUESTION:
-        options = tuple(Option(str(one.get("label", one))) for one in _first_question(given).get("options", ()))
-        text = str(_first_question(given).get("question", ""))
+        question = _first_question(given)
+        options, text = _options(question.get("options")), str(question.get("question", ""))
         return Ask(identity, AskKind.QUESTION, tool, text=text, options=options, evidence="permission tool")
     command = given.get("command")
     told = said.get("paths")
@@ -150,6 +150,12 @@ def read_ask(identity: str, said: dict[str, Any]) -> Ask:
 
 def _reason_goes(said: object) -> ReasonGoes:
     return ReasonGoes(said) if isinstance(said, str) and said in list(ReasonGoes) else ReasonGoes.NOWHERE
+
+
+def _options(told: object) -> tuple[Option, ...]:
+    """What may be chosen: objects with a label, or plain texts, as some models write them."""
+    each = told if isinstance(told, list) else []
+    return tuple(Option(str(one.get("label", one) if isinstance(one, dict) else one)) for one in each)
 
 
 def _first_question(given: dict[str, Any]) -> dict[str, Any]:
