@@ -9,6 +9,7 @@ class can tell the difference. For type checkers they are attrs' own.
 
 from __future__ import annotations
 
+from _thread import RLock  # all that is needed of threads, in a room that has none
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache, cached_property, partial
@@ -43,6 +44,8 @@ _generate_mutable: Generate = attrs.define(repr=False, eq=False)
 
 _drawn: WeakKeyDictionary[type, tuple[type, Generate]] = WeakKeyDictionary()
 """Of each class that is not finished: the class of the `class` statement, and what is to be made of it."""
+_finishing = RLock()
+"""Whoever finishes a class; it may have to finish another for that."""
 
 
 def finish_all() -> None:
@@ -67,7 +70,7 @@ def _make(kind: type, generate: Generate, shared: dict[str, object]) -> type:
     left_out = {*fields, "__dict__", "__weakref__"}
     body = {name: part for name, part in vars(kind).items() if name not in left_out}
     body |= shared | _LATER
-    body["__slots__"] = (*fields, "__weakref__")
+    body |= {"__slots__": (*fields, "__weakref__"), "__qualname__": kind.__qualname__}
     made = type(kind)(kind.__name__, kind.__bases__, body)
     _rewire(body.values(), kind, made)
     _drawn[made] = kind, generate
@@ -97,16 +100,16 @@ def _rewire(parts: Iterable[object], before: type, after: type) -> None:
 
 
 def _finish(kind: type) -> None:
-    """Give a class what attrs generates for it. Two threads that do so at once do the same."""
-    found = _drawn.get(kind)
-    if found is None:
-        return
-    drawn, generate = found
-    own = vars(kind)
-    for name, part in vars(generate(drawn)).items():
-        if name not in own or name in _LATER:
-            setattr(kind, name, part)
-    _drawn.pop(kind, None)
+    """Give a class what attrs generates for it; one thread at a time, since attrs writes to what was drawn as well."""
+    with _finishing:
+        if kind not in _drawn:
+            return
+        drawn, generate = _drawn[kind]
+        own = vars(kind)
+        for name, part in vars(generate(drawn)).items():
+            if name not in own or name in _LATER:
+                setattr(kind, name, part)
+        del _drawn[kind]
 
 
 class _Later:

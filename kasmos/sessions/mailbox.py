@@ -66,7 +66,7 @@ class Mailbox:
         await trio.lowlevel.checkpoint()
         if self._over.is_set() or not self._stands(ask.identity):
             raise StaleApprovalError(f"this is not asked any more: {ask.subject}")
-        told = json.dumps(_told(self._read(ask.identity), answer))
+        told = json.dumps(words_of(self._read(ask.identity), answer))
         draft = self._directory / f".{ask.identity}.answer"
         try:
             draft.write_text(told, encoding="utf-8")
@@ -164,21 +164,21 @@ def _first_question(given: dict[str, Any]) -> dict[str, Any]:
     return first if isinstance(first, dict) else {}
 
 
-def _told(said: dict[str, Any], answer: Answer) -> dict[str, Any]:
+def words_of(said: dict[str, Any], answer: Answer) -> dict[str, Any]:
+    """An answer as the permission tool gives it, to what was asked of it."""
     given = said.get("input")
     given = given if isinstance(given, dict) else {}
     if answer.kind is AnswerKind.DENY:
         told = {"behavior": "deny", "message": answer.text or "a person said no"}
         # The permission tool's answer is claude's, which knows no more of it.
         return {**told, "reason": answer.text} if "reason" in said and answer.own_words else told
+    asked = read_ask("", said)
+    options = asked.options
     if said.get("tool_name") == _QUESTION:
-        question = _first_question(given)
-        options = question.get("options") or []
         text = answer.text
         if answer.kind is AnswerKind.CHOOSE and answer.option is not None and answer.option < len(options):
-            text = str(options[answer.option].get("label", ""))
-        return {"behavior": "allow", "updatedInput": {**given, "answers": {question.get("question", ""): text}}}
-    options = read_ask("", said).options
+            text = options[answer.option].label
+        return {"behavior": "allow", "updatedInput": {**given, "answers": {asked.text: text}}}
     chosen = answer.option if answer.kind is AnswerKind.CHOOSE else None
     if chosen is not None and not (0 <= chosen < len(options) and options[chosen].meaning is Meaning.ALLOW_ONCE):
         return {"behavior": "deny", "message": "a person said no"}

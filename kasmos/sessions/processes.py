@@ -122,15 +122,29 @@ def is_alive(entry: ProcessEntry) -> bool:
 
 
 def is_at_work(entry: ProcessEntry) -> bool:
-    """Whether exactly this process exists and has not begun to end: from then on its environment cannot be read."""
+    """Whether exactly this process exists and has not begun to end: from then on its environment cannot be read.
+
+    Raises:
+        OSError: no descriptor is left to look with.
+    """
+    threads = f"/proc/{entry.id.pid}/task"
     try:
-        # Whoever ends gives up its memory first, and may be held up before it is a zombie.
-        memory = read_once(f"/proc/{entry.id.pid}/statm", 256)
+        return any(_has_memory(f"{threads}/{name}") for name in os.listdir(threads)) and is_alive(entry)
     except OSError as error:
         if is_exhaustion(error):
             raise
         return False
-    return not memory.startswith(b"0 ") and is_alive(entry)
+
+
+def _has_memory(thread: str) -> bool:
+    # Whoever ends gives up its memory first, and may be held up before it is a zombie. The first thread may have
+    # ended while others run on.
+    try:
+        return not read_once(f"{thread}/statm", 256).startswith(b"0 ")
+    except OSError as error:
+        if is_exhaustion(error):
+            raise
+        return False
 
 
 def read_markers(pid: int) -> frozenset[str] | None:

@@ -53,7 +53,7 @@ exit $_kas_c"""
 
 LOGGER = r"""cd "$1" || exit; trap '' HUP INT QUIT TERM USR1 USR2 ALRM PIPE TSTP
 exec 2>>shim.log
-no() { echo "the output log cannot be attached: $1" >&2; echo no >gate; exit 1; }
+no() { echo "the output log cannot be attached: $1" >&2; exec 3>&-; echo no >gate; exit 1; }
 [ -x "$2" ] && [ -r "$3" ] || no "$2 $3 is not there"
 command exec 3<>heard || no "it cannot tell what it has heard"
 read -r s </proc/self/stat; { printf '%s\n' "$s" >copier; } 2>/dev/null || no "no place for its record"

@@ -147,11 +147,20 @@ class Ear:
             piece = piece.replace(self._mark, b"")
             if self._tells:
                 self._tells = False
-                os.close(HEARD)
+                let_go()
         at = piece.rfind(self._mark[:1], -len(self._mark))
         begins = at >= 0 and self._mark.startswith(piece[at:])
         self.held = piece[at:] if begins else b""
         return piece[:at] if begins else piece
+
+
+def let_go() -> None:
+    """Tell whoever waits for the mark, as far as this process is concerned."""
+    try:  # noqa: SIM105  # contextlib would be one more import
+        os.close(HEARD)
+    except OSError:
+        # Started by a supervisor that runs since before there was a mark.
+        pass
 
 
 def read_all(writer: Writer, ear: Ear) -> None:
@@ -179,7 +188,7 @@ def read_and_write(log: int, *, first: bool) -> None:
     """Be the reader, the first or one in the place of another."""
     writer = Writer(log, counts=first)
     _thread.start_new_thread(writer.run, ())
-    read_all(writer, Ear(sys.argv[1], tells=first))
+    read_all(writer, Ear("".join(sys.argv[1:]), tells=first))
     writer.finish()
 
 
@@ -208,7 +217,7 @@ def guard(log: int) -> None:
                 os._exit(1)
         if first:
             # It is the first reader's alone: a part of the mark may be lost with that one, so nobody is to wait on.
-            os.close(HEARD)
+            let_go()
         status = wait_for(reader)
         if status == 0:
             return

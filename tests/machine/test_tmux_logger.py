@@ -16,7 +16,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from kasmos.sessions import tmux_logger
+from kasmos.sessions import tmux_launch, tmux_logger
 from kasmos.sessions.launch import CopierLoss, Records
 from kasmos.sessions.tmux_host import children_of
 
@@ -138,6 +138,43 @@ def test_mark(logger: Logger) -> None:
         assert told.poll(LIMIT * 1000)
     assert logger.end() is None
     assert logger.log.read_bytes() == b"words\x18more"
+
+
+def test_older_supervisor(root: Path) -> None:
+    """A supervisor that runs since before there was a mark starts it without a name and without `heard`; it logs."""
+    (root / "lost").write_bytes(b" " * 32)
+    command = [sys.executable, "-I", "-S", tmux_logger.__file__]
+    done = subprocess.run(command, cwd=root, input=b"words", timeout=LIMIT, start_new_session=True, check=False)
+    assert done.returncode == 0
+    assert (root / "output.log").read_bytes() == b"words"
+    assert Records(str(root)).copier_lost() is None
+
+
+def test_logger_that_cannot_be_attached(root: Path) -> None:
+    """Nobody waits for a logger that says no, though no supervisor is at the gate any more to hear it."""
+    (root / "copier").mkdir()  # no place for its record
+    os.mkfifo(root / "heard")
+    os.mkfifo(root / "gate")
+    command = ["sh", "-c", tmux_launch.LOGGER, "sh", root, sys.executable, tmux_logger.__file__]
+    fd = os.open(root / "heard", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as shell:
+        try:
+            until_log(root)
+            told = select.poll()
+            told.register(fd, 0)
+            assert told.poll(LIMIT * 1000)
+            assert shell.poll() is None
+        finally:
+            shell.kill()
+            os.close(fd)
+
+
+def until_log(root: Path) -> None:
+    """Wait until the shell has said why."""
+    deadline = time.monotonic() + LIMIT
+    while not (root / "shim.log").exists() or not (root / "shim.log").read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def test_beginning_of_a_mark(logger: Logger) -> None:

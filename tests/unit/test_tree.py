@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
+import sys
 from typing import cast
 
 import pytest
@@ -156,3 +158,27 @@ def test_at_work() -> None:
         assert ended is not None
         assert not is_at_work(ended)
     assert not is_at_work(ended)
+
+
+SECOND_THREAD = """
+import _thread, ctypes, time
+def second():
+    time.sleep(0.1)
+    print("ready", flush=True)
+    time.sleep(600)
+_thread.start_new_thread(second, ())
+ctypes.CDLL(None).syscall(%d, 0)
+"""
+EXIT = {"x86_64": 60}.get(platform.machine(), 93)
+"""Number of the system call that ends a thread and not its process."""
+
+
+def test_at_work_in_another_thread() -> None:
+    """A process is at work also when its first thread has ended."""
+    with subprocess.Popen([sys.executable, "-c", SECOND_THREAD % EXIT], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        found = read_entry(child.pid)
+        assert found is not None
+        assert is_at_work(found)
+        child.kill()

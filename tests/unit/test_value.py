@@ -7,6 +7,7 @@ import importlib
 import inspect
 import pickle
 import pkgutil
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -207,6 +208,49 @@ def test_threads_that_make_the_first_values_of_a_class_all_get_one() -> None:
         for thread in threads:
             thread.join()
         assert made == [kind(4)] * 4
+
+
+def test_classes_are_finished_by_one_thread_at_a_time() -> None:
+    """Who finishes all classes, as a daemon does that has come up, is in nobody's way who uses some of them."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    failures: list[BaseException] = []
+
+    def use(kinds: list[Any]) -> None:
+        try:
+            for kind in kinds:
+                kind(3)
+        except BaseException as error:
+            failures.append(error)
+
+    try:
+        for _ in range(60):
+            kinds = [_drawn() for _ in range(6)]
+            threads = [threading.Thread(target=use, args=(kinds,)) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            finish_all()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert failures == []
+
+
+class Outer:
+    """Has a class of values in it."""
+
+    @frozen
+    class Inner:
+        """One."""
+
+        of: int
+
+
+def test_a_class_in_a_class_keeps_its_name() -> None:
+    """It is found again by where it is, as pickle does."""
+    assert Outer.Inner.__qualname__ == "Outer.Inner"
+    assert pickle.loads(pickle.dumps(Outer.Inner(1))) == Outer.Inner(1)
 
 
 def test_values_that_change_are_what_attrs_makes_of_them() -> None:
