@@ -302,7 +302,14 @@ class LogFollower:
                     # Between the watch that fired and the new one there may have been writes.
                     log.pull()
                     if log.needs_settling:
-                        nursery.start_soon(log.settle, self._limiter, self._warn)
+                        nursery.start_soon(self._settle, log)
+
+    async def _settle(self, log: FollowedLog) -> None:
+        """Settle a log, and again for what was written meanwhile: where nothing follows, nobody else would."""
+        settled = -1
+        while log.needs_settling and log.written != settled:
+            settled = log.written
+            await log.settle(self._limiter, self._warn)
 
     def _is_fresh(self, log: FollowedLog) -> bool:
         rounds = self._fresh.pop(log, 0)

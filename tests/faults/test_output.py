@@ -242,6 +242,32 @@ async def test_log_deleted_while_nobody_watches(ground: Ground, gate: Gate) -> N
     assert ground.output(spec) == b"one\ntwo\nthree\n"
 
 
+async def test_bounded_log_written_while_it_is_cut(ground: Ground, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written while a log's head is given up counts as well: the bound holds though nothing follows."""
+    size, keep = 4 * MIB, MIB
+    script = f"head -c {size} /dev/zero | tr '\\0' y; {gate.wait}"
+    spec = ground.sh(f"{script}; {script}", max_log_bytes=keep)
+    cap, cuts, written = LogFile.cap, [], threading.Event()
+
+    def slowly(log: LogFile, bound: int) -> int | None:
+        base = cap(log, bound)
+        if base is not None:
+            cuts.append(base)
+            if len(cuts) == 1:
+                gate.open()
+                assert written.wait(LIMIT)
+        return base
+
+    monkeypatch.setattr(LogFile, "cap", slowly)
+    async with ground.opened(spec) as session:
+        await until(lambda: session.output_bytes == 2 * size)
+        await trio.sleep(0.5)  # whoever looks only when something is written has looked
+        written.set()
+        await until(lambda: LogFile(ground.directory(spec)).base > 2 * size - 2 * keep)
+        gate.open()
+        await ended(session)
+
+
 async def test_bounded_log_deleted(ground: Ground, gate: Gate) -> None:
     """A bounded log that is deleted is restored without the head it had given up, at the same offsets."""
     size, keep = 30 * MIB, 2 * MIB
