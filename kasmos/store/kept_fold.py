@@ -19,7 +19,7 @@ import os
 import struct
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,9 +35,10 @@ from kasmos.store.database import Database, sync_directory
 from kasmos.store.fold import apply
 from kasmos.store.kept_world import load_world, render_world
 
-_MAGIC = b"kasmos fold 1\n"
+_MAGIC = b"kasmos fold 2\n"
 _PIECE = struct.Struct("<II")
 _DIGEST_SIZE = 32
+"""Of SHA-256, for which processors have instructions: all of the file is digested with each start."""
 _MANY = 10_000
 """Objects."""
 _CODE = ("model/*.py", "store/fold*.py", "store/kept*.py", "store/chain.py")
@@ -93,7 +94,7 @@ def code_digest() -> str:
     Raises:
         UnusableError: it cannot be read.
     """
-    digest = hashlib.blake2b(f"{kasmos.__version__} {sys.version}".encode(), digest_size=_DIGEST_SIZE)
+    digest = hashlib.sha256(f"{kasmos.__version__} {sys.version}".encode())
     home = Path(kasmos.__file__).parent
     try:
         texts = [path.read_bytes() for pattern in _CODE for path in sorted(home.glob(pattern))]
@@ -128,7 +129,7 @@ def write_kept(
     """
     head = encode(_Head(code_digest(), footing))
     new = path.with_name(f"{path.name}.new")
-    digest = hashlib.blake2b(digest_size=_DIGEST_SIZE)
+    digest = hashlib.sha256()
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         with open(descriptor, "wb") as file:
@@ -172,7 +173,7 @@ def read_kept(path: Path) -> tuple[World, Footing] | None:
         raise UnusableError(f"it cannot be read: {error.strerror}") from error
     whole, digest = data[:-_DIGEST_SIZE], data[-_DIGEST_SIZE:]
     # By the digest first: nothing else of it is looked at unless it is what was written.
-    if hashlib.blake2b(whole, digest_size=_DIGEST_SIZE).digest() != digest or whole[: len(_MAGIC)] != _MAGIC:
+    if hashlib.sha256(whole).digest() != digest or whole[: len(_MAGIC)] != _MAGIC:
         raise UnusableError("it is damaged, or no fold at all")
     pieces = _pieces(whole[len(_MAGIC) :])
     try:
@@ -248,27 +249,29 @@ def _fold(database: Database, found: tuple[World, Footing] | None, *, strict: bo
     world, kept = found or (World(), Footing(journal_id, 0, seed, 0))
     if kept.journal_id != journal_id:
         raise _NotHereError
-    last, link, events = 0, seed, 0
+    rows = verified(database.rows(), seed)
+    last, link, events = _pass_over(rows, kept) if kept.seq else (0, seed, 0)
     foreign = Counter(kept.foreign)
 
-    def news(rows: Iterable[Row]) -> Iterator[Row]:
+    def news() -> Iterator[Row]:
         nonlocal last, link, events
-        stands = kept.seq == 0
         for row in rows:
-            if row[0] > kept.seq and not stands:
-                raise _NotHereError
             last, link = row[0], row[7]
             events += row[3] != PRUNED
-            if last > kept.seq:
-                yield row
-            elif last == kept.seq:
-                if (link, events) != (kept.link, kept.events):
-                    raise _NotHereError
-                stands = True
-        if not stands:
-            raise _NotHereError
+            yield row
 
-    rows = news(verified(database.rows(), seed))
-    for record in records(rows, lambda kind: foreign.update((kind,)), strict=strict):
+    for record in records(news(), lambda kind: foreign.update((kind,)), strict=strict):
         apply(world, record)
     return Folded(world, Footing(journal_id, last, link, events, dict(foreign)), kept.events)
+
+
+def _pass_over(rows: Iterator[Row], kept: Footing) -> tuple[int, int, int]:
+    """Take the rows that a kept fold has seen; the newest one's number and link, and how many events they are."""
+    events = 0
+    for row in rows:
+        events += row[3] != PRUNED
+        if row[0] >= kept.seq:
+            if (row[0], row[7], events) != (kept.seq, kept.link, kept.events):
+                raise _NotHereError
+            return kept.seq, kept.link, events
+    raise _NotHereError
