@@ -36,7 +36,7 @@ from kasmos.model.plan import Plan, PlanTask, RunSettings, Wave
 from kasmos.model.profile import AgentProfile, PromptMode, StopPolicy
 from kasmos.model.session import SessionSpec
 from kasmos.model.task import Outcome
-from kasmos.serve import Engine, Options, open_engine
+from kasmos.serve import Engine, Options, import_later, open_engine
 from kasmos.sessions import launch
 from kasmos.store.reader import read_world
 from kasmos.store.stateroot import StateRoot
@@ -384,6 +384,7 @@ def rss() -> int:
 async def hold(root: Path, count: int, report: Path, seconds: float) -> None:
     """Open so many idle sessions, measure, say so, and stay."""
     async with open_engine(options(root, ("/bin/sleep", "100000"), root.parent)) as engine:
+        import_later()  # what is there once, however many sessions there are
         await trio.sleep(0.2)
         before = rss()
         await submit(engine, plan_of(1, count), count, root.parent)
