@@ -22,8 +22,6 @@ T = TypeVar("T")
 _EVENT_CLASSES: tuple[type[Event], ...] = typing.get_args(Event)
 _KINDS: dict[type[Event], str] = {cls: re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower() for cls in _EVENT_CLASSES}
 _CLASSES: dict[str, type[Event]] = {kind: cls for cls, kind in _KINDS.items()}
-_DECODERS: dict[str, msgspec.json.Decoder[Event]] = {}
-"""Of the kinds that have been read: one takes a third of a millisecond to make, and few kinds occur in a day."""
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -66,15 +64,19 @@ def decode_event(kind: str, body: bytes | str) -> Event:
     Raises:
         CodecError: unknown kind, or a body that does not fit it.
     """
-    decoder = _DECODERS.get(kind)
-    if decoder is None:
-        if kind not in _CLASSES:
-            raise CodecError(f"unknown kind of event {kind!r}")
-        decoder = _DECODERS[kind] = msgspec.json.Decoder(_CLASSES[kind])
+    decoder = _decoder(kind)
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CodecError(f"{kind}: {error}") from error
+
+
+@functools.cache
+def _decoder(kind: str) -> msgspec.json.Decoder[Event]:
+    # Not of all kinds in advance: each takes a third of a millisecond, and few occur in a day.
+    if kind not in _CLASSES:
+        raise CodecError(f"unknown kind of event {kind!r}")
+    return msgspec.json.Decoder(_CLASSES[kind])
 
 
 def encode_record(record: Record) -> bytes:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from kasmos.model.value import frozen
 from kasmos.sessions import layout
-from kasmos.sessions.processes import is_exhaustion, lease_is_held
+from kasmos.sessions.processes import is_exhaustion, lease_is_held, read_if_there
 
 PROCS = "cgroup.procs"
 _DELEGATED = ("user.delegate", "trusted.delegate")
@@ -206,13 +206,7 @@ def is_populated(path: str) -> bool:
     Raises:
         OSError: out of descriptors or memory: it cannot be told.
     """
-    try:
-        with open(f"{path}/cgroup.events", "rb", buffering=0) as file:
-            return b"populated 1" in file.read(4096)
-    except OSError as error:
-        if is_exhaustion(error):
-            raise
-        return False
+    return b"populated 1" in (read_if_there(f"{path}/cgroup.events", 4096) or b"")
 
 
 def kill(path: str) -> bool:

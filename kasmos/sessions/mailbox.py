@@ -174,7 +174,7 @@ def words_of(said: dict[str, Any], answer: Answer) -> dict[str, Any]:
         return {**told, "reason": answer.text} if "reason" in said and answer.own_words else told
     asked = read_ask("", said)
     options = asked.options
-    if said.get("tool_name") == _QUESTION:
+    if asked.kind is AskKind.QUESTION:
         text = answer.text
         if answer.kind is AnswerKind.CHOOSE and answer.option is not None and answer.option < len(options):
             text = options[answer.option].label

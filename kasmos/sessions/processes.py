@@ -110,6 +110,20 @@ def read_once(path: str, limit: int) -> bytes:
         os.close(fd)
 
 
+def read_if_there(path: str, limit: int) -> bytes | None:
+    """As `read_once`; None where there is nothing to be read, or not for us.
+
+    Raises:
+        OSError: out of descriptors or memory: it cannot be told.
+    """
+    try:
+        return read_once(path, limit)
+    except OSError as error:
+        if is_exhaustion(error):
+            raise
+        return None
+
+
 def is_exhaustion(error: BaseException) -> bool:
     """Whether this error tells of the machine or of us, and nothing of what was looked at."""
     return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
@@ -129,22 +143,15 @@ def is_at_work(entry: ProcessEntry) -> bool:
     """
     threads = f"/proc/{entry.id.pid}/task"
     try:
-        return any(_has_memory(f"{threads}/{name}") for name in os.listdir(threads)) and is_alive(entry)
+        names = os.listdir(threads)
     except OSError as error:
         if is_exhaustion(error):
             raise
         return False
-
-
-def _has_memory(thread: str) -> bool:
     # Whoever ends gives up its memory first, and may be held up before it is a zombie. The first thread may have
     # ended while others run on.
-    try:
-        return not read_once(f"{thread}/statm", 256).startswith(b"0 ")
-    except OSError as error:
-        if is_exhaustion(error):
-            raise
-        return False
+    memory = (read_if_there(f"{threads}/{name}/statm", 256) for name in names)
+    return any(one is not None and not one.startswith(b"0 ") for one in memory) and is_alive(entry)
 
 
 def read_markers(pid: int) -> frozenset[str] | None:
@@ -152,11 +159,8 @@ def read_markers(pid: int) -> frozenset[str] | None:
 
     Returns: None when the environment itself is empty: between two instants of an `execve` it seems so.
     """
-    try:
-        data = read_once(f"/proc/{pid}/environ", 1 << 20)
-    except OSError as error:
-        if is_exhaustion(error):
-            raise
+    data = read_if_there(f"/proc/{pid}/environ", 1 << 20)
+    if data is None:
         return frozenset()
     if not data:
         return None

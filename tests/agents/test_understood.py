@@ -5,25 +5,15 @@ from __future__ import annotations
 import json
 import re
 import signal
-import time
-from collections.abc import Callable
 
 import pytest
 
 from kasmos.model import event as ev
 from kasmos.model.task import Outcome
 
+from ..waiting import wait_for
 from .conftest import LIMIT, Workshop, marked
 from .test_stop import TREE, running, unique_number
-
-
-def wait_for(what: Callable[[], str]) -> str:
-    deadline = time.monotonic() + LIMIT
-    while not (found := what()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return found
-
 
 ASKING = {"claude": "Bash", "codex": "shell", "opencode": "execute", "gemini": "execute", "qwen": "execute"}
 """Who asks without a terminal, and what each calls its shell."""
@@ -48,13 +38,13 @@ def test_asks_a_person(shop: Workshop, name: str) -> None:
     let_ask(shop, name)
     shop.write_tasks({name: "run echo kasmos >> made.txt ;; say done"})
     with shop.kas.running("run", "plan.md") as run:
-        approval = wait_for(lambda: asked(shop, ASKING[name]))
+        approval = wait_for(lambda: asked(shop, ASKING[name]), LIMIT)
         run.send_signal(signal.SIGKILL)
         run.wait()
     assert not (shop.kas.cwd / "made.txt").exists()
     with shop.kas.running("run", "plan.md") as run:
-        assert wait_for(lambda: asked(shop, ASKING[name])) == approval
-        wait_for(lambda: "yes" if shop.kas("approve", approval).code == 0 else "")
+        assert wait_for(lambda: asked(shop, ASKING[name]), LIMIT) == approval
+        wait_for(lambda: shop.kas("approve", approval).code == 0, LIMIT)
         assert run.wait(LIMIT) == 0, shop.output()
     assert (shop.kas.cwd / "made.txt").read_text() == "kasmos\n"
     assert shop.outcome() is Outcome.SUCCEEDED
@@ -82,7 +72,7 @@ def test_is_told_why(shop: Workshop, name: str) -> None:
     let_ask(shop, name)
     shop.write_tasks({name: "run touch denied.txt ;; say done ;; say so"})
     with shop.start() as kas:
-        approval = wait_for(lambda: asked(shop, ASKING[name]))
+        approval = wait_for(lambda: asked(shop, ASKING[name]), LIMIT)
         denied = shop.kas("deny", approval, "--reason", "touch nothing on Fridays")
         assert denied.code == 0, denied.stderr
         assert kas.wait() == 1
@@ -111,7 +101,7 @@ def test_a_stop_of_the_spoken_to(shop: Workshop, name: str) -> None:
     tree = [f"sleep {number}{n}" for n in (1, 2, 3)]
     shop.write_tasks({name: f"run {TREE.format(number)} ;; say done"})
     with shop.start() as kas:
-        approval = wait_for(lambda: asked(shop, ASKING[name]))
+        approval = wait_for(lambda: asked(shop, ASKING[name]), LIMIT)
         assert shop.kas("approve", approval).code == 0
         shop.wait(lambda: len(running(tree)) == 3, kas)
         assert shop.kas("stop", shop.session().name).code == 0

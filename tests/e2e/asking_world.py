@@ -4,24 +4,11 @@ from __future__ import annotations
 
 import re
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from ..conftest import Kas
 from ..faults.test_signals import Terminal, terminal
-
-LIMIT = 60.0
-
-
-def wait_for(what: Callable[[], Any]) -> Any:
-    """Wait until there is something that tells nobody when it comes; it."""
-    deadline = time.monotonic() + LIMIT
-    while not (found := what()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
 
 
 @contextmanager

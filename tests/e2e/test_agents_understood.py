@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from ..conftest import Kas
-from .asking_world import LIMIT, shown, wait_for
+from ..waiting import LIMIT, wait_for
+from .asking_world import shown
 
 HERE = Path(__file__).parents[1]
 RECORDED = HERE / "data" / "transcripts"

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..conftest import Kas
-from .asking_world import LIMIT, shown, wait_for
+from ..waiting import LIMIT, wait_for
+from .asking_world import shown
 
 PLAN = """\
 # Ask

@@ -21,8 +21,8 @@ from kasmos.model.session import ExitStatus
 from kasmos.store.journal import open_journal
 from kasmos.store.stateroot import StateRoot, find_state_root
 from tests.conftest import Kas
-from tests.e2e.asking_world import wait_for
 from tests.unit.histories import History, failed_run, make_plan
+from tests.waiting import wait_for
 
 LIMIT = 60.0
 CONFIG = """\

@@ -7,7 +7,8 @@ import signal
 from pathlib import Path
 
 from ..conftest import Kas
-from .asking_world import LIMIT, asked, marks, wait_for
+from ..waiting import LIMIT, wait_for
+from .asking_world import asked, marks
 
 ASKER = Path(__file__).parents[1] / "programs" / "asker"
 

@@ -11,15 +11,15 @@ import re
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import attrs
 import pytest
 
+from tests.waiting import LIMIT, wait_for
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-LIMIT = 60.0
 
 FAKE_PYTHON = r"""#!/bin/sh
 case "$*" in
@@ -39,13 +39,6 @@ case "$*" in
 *) echo "$PWD: $*"; echo "$PATH" >"$FAKE_LOG.path"; exit "${FAKE_EXIT:-0}" ;;
 esac
 """
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 @attrs.frozen
@@ -176,10 +169,10 @@ def test_bootstrap_twice_at_once(checkout: Checkout, tmp_path: Path) -> None:
     """Of two that are started at once one installs, and the other waits for it and uses the result."""
     gate = tmp_path / "gate"
     first = checkout.start(checkout.script("bootstrap"), FAKE_GATE=str(gate))
-    wait_until((tmp_path / "gate.reached").exists)
+    wait_for((tmp_path / "gate.reached").exists)
     second = checkout.start(checkout.script("bootstrap"))
     inode = (checkout.path / "requirements-dev.lock").stat().st_ino
-    wait_until(
+    wait_for(
         lambda: any("->" in line and f":{inode} " in line for line in Path("/proc/locks").read_text().splitlines())
     )
     gate.touch()
@@ -193,7 +186,7 @@ def test_bootstrap_interrupted(checkout: Checkout, tmp_path: Path) -> None:
     """What a killed installation left is thrown away and made anew by the next one."""
     gate = tmp_path / "gate"
     killed = checkout.start(checkout.script("bootstrap"), FAKE_GATE=str(gate))
-    wait_until((tmp_path / "gate.reached").exists)
+    wait_for((tmp_path / "gate.reached").exists)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate(timeout=LIMIT)
     half = checkout.path / ".venv" / "half"

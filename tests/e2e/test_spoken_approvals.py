@@ -14,7 +14,8 @@ from kasmos.store.stateroot import find_state_root
 
 from ..agents.conftest import command_lines, marked
 from ..conftest import Kas
-from .asking_world import LIMIT, asked, marks, wait_for
+from ..waiting import LIMIT, wait_for
+from .asking_world import asked, marks
 
 SPEAKER = Path(__file__).parents[1] / "programs" / "speaker"
 HARNESSES = {"codex": "shell", "opencode": "execute"}

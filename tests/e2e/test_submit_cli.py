@@ -13,7 +13,7 @@ import pytest
 
 from kasmos.store.stateroot import find_state_root
 from tests.conftest import Kas
-from tests.e2e.asking_world import wait_for
+from tests.waiting import wait_for
 
 CONFIG = """\
 [orchestration]

@@ -11,8 +11,8 @@ import pytest
 from kasmos.model import event as ev
 from kasmos.store.journal import read_records
 from tests.conftest import Kas
-from tests.e2e.asking_world import wait_for
 from tests.e2e.player_world import LIMIT, PROGRAMS, make_stand
+from tests.waiting import wait_for
 
 PLAN = "# Plan\n\n**Goal:** try\n\n## Wave 1\n\n### Task 1: Play\n\nquit 0\n"
 MIXED = """# Plan

@@ -7,28 +7,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 import kasmos
+from tests.waiting import LIMIT, wait_for
 
-T = TypeVar("T")
 MEDIATOR = Path(kasmos.__file__).parent / "sessions" / "mediator" / "__main__.py"
 SPEAKER = Path(__file__).parents[1] / "programs" / "speaker"
 PROTOCOLS = ("app_server", "acp")
-LIMIT = 60.0
-
-
-def wait_for(what: Callable[[], T]) -> T:
-    deadline = time.monotonic() + LIMIT
-    while not (found := what()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found
 
 
 class Turn:

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,8 +18,8 @@ import pytest
 from kasmos.sessions import tmux_launch, tmux_logger
 from kasmos.sessions.launch import CopierLoss, Records
 from kasmos.sessions.tmux_host import children_of
+from tests.waiting import LIMIT, wait_for
 
-LIMIT = 60.0
 PIECE = b"0123456789abcdef" * 4096
 MARK = b"\x18\x1b^kasmos s1\x1b\\"
 LISTENING = ("sh", "-c", 'exec 3<>heard; exec "$@"', "sh")
@@ -40,11 +39,7 @@ class Logger:
 
     def reader(self) -> int:
         """Pid of its reader, as soon as there is one."""
-        deadline = time.monotonic() + LIMIT
-        while not (found := children_of(self.process.pid)):
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        return found[0].id.pid
+        return wait_for(lambda: children_of(self.process.pid))[0].id.pid
 
     def end(self) -> CopierLoss | None:
         """Give nothing more; what it said was lost."""
@@ -159,7 +154,7 @@ def test_logger_that_cannot_be_attached(root: Path) -> None:
     fd = os.open(root / "heard", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with subprocess.Popen(command, stdin=subprocess.DEVNULL) as shell:
         try:
-            until_log(root)
+            wait_for(lambda: (root / "shim.log").exists() and (root / "shim.log").read_bytes())
             told = select.poll()
             told.register(fd, 0)
             assert told.poll(LIMIT * 1000)
@@ -167,14 +162,6 @@ def test_logger_that_cannot_be_attached(root: Path) -> None:
         finally:
             shell.kill()
             os.close(fd)
-
-
-def until_log(root: Path) -> None:
-    """Wait until the shell has said why."""
-    deadline = time.monotonic() + LIMIT
-    while not (root / "shim.log").exists() or not (root / "shim.log").read_bytes():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_beginning_of_a_mark(logger: Logger) -> None:
@@ -197,10 +184,7 @@ def test_mark_and_killed_reader(logger: Logger) -> None:
 def test_killed_reader(logger: Logger) -> None:
     """A reader that is killed is replaced, and that something may be missing is said, and not how much."""
     logger.feed.sendall(b"before")
-    deadline = time.monotonic() + LIMIT
-    while logger.log.read_bytes() != b"before":
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_for(lambda: logger.log.read_bytes() == b"before")
     os.kill(logger.reader(), signal.SIGKILL)
     logger.feed.sendall(b" and after")
     assert logger.end() == CopierLoss()
