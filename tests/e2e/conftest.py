@@ -11,7 +11,7 @@ from tests.waiting import LIMIT
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program may take as long as it takes here to read, to draw and to answer. Who waits in vain says for how long."""
+    """A program may take its time to read, to draw and to answer; who waits in vain says for how long."""
     monkeypatch.setattr(approvals, "DELIVERY_PATIENCE", LIMIT)
     monkeypatch.setattr(delivery, "TAKE_PATIENCE", LIMIT)
     monkeypatch.setattr(delivery, "READ_PATIENCE", LIMIT)
