@@ -14,7 +14,7 @@ from kasmos.model.screen import AttachedClient, Picture
 from kasmos.model.session import SessionSpec
 from kasmos.screens.load import load_rules
 from kasmos.supervision.dialogs import DRAWN_AFTER
-from kasmos.supervision.terminal import Terminal
+from kasmos.supervision.terminal import Terminal, waits_for_person
 from tests.unit.screenshots import text_of
 
 ASKS = text_of("opencode", "permission_bash-1")
@@ -108,3 +108,10 @@ async def test_nothing_but_a_frame(autojump_clock: trio.testing.MockClock) -> No
 async def test_frame_that_goes(autojump_clock: trio.testing.MockClock) -> None:
     """The frame of a dialog that goes before anything was in it was never asked."""
     assert await asked((0.0, WORKS), (5.0, FRAME), (5.5, WORKS)) == []
+
+
+@pytest.mark.parametrize(("width", "waits"), [(160, True), (200, None)])
+def test_a_picker_is_looked_for_in_the_middle_of_the_terminal(width: int, waits: bool | None) -> None:
+    """What stands over the screen waits for a person if it is in the middle; elsewhere it is not known what it is."""
+    picture = Picture(text=text_of("opencode", "overlay_wide-1"), width=width, height=45, cursor_x=54, cursor_y=14)
+    assert waits_for_person(load_rules("opencode"), picture) is waits
