@@ -26,8 +26,9 @@ from kasmos.store.stateroot import StateRoot, find_state_root
 if TYPE_CHECKING:
     from kasmos.client.sync import Supervisor
 
-COMING_UP_TIMEOUT = 5.0
-"""Seconds for which a supervisor that has its lock and does not listen yet is waited for."""
+COMING_UP_TIMEOUT = 30.0
+"""Seconds for which a supervisor that has its lock and does not listen yet is waited for: imports take long on a busy
+machine."""
 _PAUSE = 0.05
 
 
