@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Collection
 
 import attrs
 
-from kasmos.model.approval import Ask
+from kasmos.model.approval import Ask, AskKind
 from kasmos.model.screen import Picture
 from kasmos.screens import NEVER, Ruleset, Screen, ScreenState, Verdict, transcript
 from kasmos.supervision.asking import ask_of, shown_of
@@ -17,6 +18,10 @@ from kasmos.supervision.standing import Likeness, Sight, Standing, compare, firs
 
 TYPED_LATELY = 6.0
 """Seconds for which what was typed may have answered a dialog; tmux tells whole ones."""
+
+DRAWN_AFTER = 1.0
+"""Seconds for which a dialog has to stand that names no command and no file, before it counts as drawn: programs draw
+the frame of one before they have what goes into it."""
 
 
 class Dialogs:
@@ -46,6 +51,8 @@ class Dialogs:
         """The newest dialog that was told of."""
         self._gone = False
         """It was seen that this one is there no more."""
+        self.drawn_at = math.inf
+        """When what was seen counts as drawn and can be told; infinite where nothing is waited for."""
 
     @property
     def ask(self) -> Ask | None:
@@ -62,12 +69,14 @@ class Dialogs:
         """What was seen last counts, and what is seen from now on is compared with it; what it asks."""
         if self._seen is not None:
             self._told = self._seen
+        self.drawn_at = math.inf
         self._gone = self._seen is None
         return self.ask
 
-    def keep(self, seen: Standing | None, verdict: Verdict) -> None:
-        """Keep what the newest look has seen."""
+    def keep(self, seen: Standing | None, verdict: Verdict, now: float) -> None:
+        """Keep what the newest look has seen, at an instant of any steady clock."""
         self._seen = seen
+        self.drawn_at = min(self.drawn_at, now + DRAWN_AFTER) if self._may_be_drawn_yet() else math.inf
         # What cannot be read may be the dialog, half drawn.
         self._gone = self._gone or (seen is None and verdict.state is not ScreenState.UNKNOWN)
 
@@ -101,6 +110,12 @@ class Dialogs:
         if likeness is Likeness.SAME:
             return attrs.evolve(told, last=sight)
         return Standing(sight, sight, told.number + 1, typed_at)
+
+    def _may_be_drawn_yet(self) -> bool:
+        seen, told = self._seen, self._told
+        if seen is None or (told is not None and told.number == seen.number) or seen.ask.identity in self._known:
+            return False
+        return seen.ask.kind is AskKind.PERMISSION and not (seen.ask.command or seen.ask.path)
 
     def _begins(self, line: str) -> bool:
         layout = self._rules.layout

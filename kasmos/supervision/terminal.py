@@ -121,16 +121,18 @@ class Terminal:
         while True:
             picture = self.picture
             assert picture is not None
-            glance, due = self._glance(), math.inf
+            glance, due = self._glance(), self._dialogs.drawn_at
             if glance != self._told:
-                due = stands_since + STANDS_AFTER
-                if trio.current_time() >= due:
-                    due = math.inf
+                if trio.current_time() >= stands_since + STANDS_AFTER:
                     self._tell_glance(glance)
+                else:
+                    due = min(due, stands_since + STANDS_AFTER)
             with trio.move_on_at(due) as scope:
                 seen = await self._session.wait_changed(picture.offset)
                 quiet = await self._until_drawn(seen, BUSY_GAPS[gap])
             if scope.cancelled_caught:
+                if trio.current_time() >= self._dialogs.drawn_at:
+                    self._publish()
                 continue
             verdict = await self.look()
             if self._ask is not None and (verdict.state is ScreenState.UNKNOWN or self._dialogs.is_resized):
@@ -174,12 +176,14 @@ class Terminal:
         if number > self._newest:
             self._newest = number
             self.picture, self.verdict = picture, verdict
-            self._dialogs.keep(seen, verdict)
+            self._dialogs.keep(seen, verdict, trio.current_time())
             self._has_changed()
         return verdict
 
     def _publish(self) -> None:
-        """What was seen last counts for what is asked."""
+        """What was seen last counts for what is asked, unless it may be half drawn."""
+        if trio.current_time() < self._dialogs.drawn_at < math.inf:
+            return
         self._ask = self._dialogs.tell()
         self._has_changed()
 
