@@ -155,7 +155,27 @@ class Kas:
     @staticmethod
     def command(*arguments: str | os.PathLike[str]) -> list[str]:
         """The command that is run."""
-        return [sys.executable, "-m", "kasmos", *(os.fspath(argument) for argument in arguments)]
+        return [sys.executable, "-m", "kasmos", *map(os.fspath, arguments)]
+
+
+class PatientKas(Kas):
+    """The command line with other limits than its own: for what a busy machine may take longer to do.
+
+    Args:
+        cwd: where it runs.
+        limits: seconds by the whole name of a constant, as in `kasmos.cli.tail.PATIENCE`.
+    """
+
+    def __init__(self, cwd: Path, limits: Mapping[str, float]) -> None:
+        super().__init__(cwd)
+        settings = [f"{name} = {limit!r}" for name, limit in limits.items()]
+        modules = {name.rpartition(".")[0] for name in limits}
+        lines = [f"import {module}" for module in ("sys", "kasmos.cli.main", *sorted(modules))]
+        self._program = "\n".join([*lines, *settings, "kasmos.cli.main.main(sys.argv[1:])"])
+
+    def command(self, *arguments: str | os.PathLike[str]) -> list[str]:  # type: ignore[override]  # by what it is told
+        """The command that is run."""
+        return [sys.executable, "-c", self._program, *map(os.fspath, arguments)]
 
 
 @pytest.fixture

@@ -26,9 +26,8 @@ from kasmos.store.stateroot import StateRoot, find_state_root
 if TYPE_CHECKING:
     from kasmos.client.sync import Supervisor
 
-COMING_UP_TIMEOUT = 30.0
-"""Seconds for which a supervisor that has its lock and does not listen yet is waited for: imports take long on a busy
-machine."""
+COMING_UP_TIMEOUT = 15.0
+"""Seconds for which a supervisor that has its lock and does not listen yet is waited for, as `kas run` waits for it."""
 _PAUSE = 0.05
 
 

@@ -39,7 +39,12 @@ class Rule:
     """Words of an error, and what kind of failure they mean."""
 
     kind: FailureKind
-    pattern: re.Pattern[str]
+    pattern: str
+    """A regular expression; case does not matter. Compiled when the first failure is looked at."""
+
+    def is_about(self, words: str) -> bool:
+        """Whether the words of an error are of this kind."""
+        return re.search(self.pattern, words, re.IGNORECASE) is not None
 
 
 @frozen
@@ -245,6 +250,13 @@ def parse_facts(
     if (dialect == OWN) != (speaks is not None) or dialect not in (*BUILT_IN, OWN):
         raise ValueError(f"dialect {dialect!r} is none of {', '.join(BUILT_IN)}, and is not told by `speaks`")
     programs, packages = _names(name, document)
+    rules = _rules(document)
+    for rule in rules:
+        # A wrong one is refused here, not at the first failure.
+        try:
+            re.compile(rule.pattern, re.IGNORECASE)
+        except re.error as error:
+            raise ValueError(f"the pattern {rule.pattern!r} is no regular expression: {error}") from error
     lines = document.get("lines", {})
     environment = document.get("environment", {})
     stop = document.get("stop", {})
@@ -273,7 +285,7 @@ def parse_facts(
         leaves_tools=tuple(stop.get("leaves_tools", ())),
         quit_keys=tuple(stop.get("keys", QUIT_KEYS)),
         exits=exits,
-        rules=_rules(document) + common,
+        rules=rules + common,
         error_line=re.compile(lines["error"]) if lines.get("error") else None,
         denied=re.compile(lines["denied"]) if lines.get("denied") else None,
     )
@@ -305,7 +317,7 @@ def _asking(table: Mapping[str, Any]) -> Asking:
 
 def _rules(document: Mapping[str, Any]) -> tuple[Rule, ...]:
     found = document.get("failures", ())
-    return tuple(Rule(FailureKind(one["kind"]), re.compile(one["pattern"], re.IGNORECASE)) for one in found)
+    return tuple(Rule(FailureKind(one["kind"]), one["pattern"]) for one in found)
 
 
 def _tuples(table: Mapping[str, Any]) -> dict[str, Any]:

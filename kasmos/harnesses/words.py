@@ -36,7 +36,7 @@ def classify(words: str, rules: Iterable[Rule], status: int | None = None) -> Fa
         status: HTTP status, where the program tells it.
     """
     words = words[:MAX_WORDS]
-    said = next((rule.kind for rule in rules if rule.pattern.search(words)), None)
+    said = next((rule.kind for rule in rules if rule.is_about(words)), None)
     by_status = None if status is None else _kind_of_status(status)
     if said is None:
         return by_status or FailureKind.UNKNOWN

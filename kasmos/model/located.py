@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import re
 import tomllib
 from collections.abc import Mapping
@@ -14,8 +13,10 @@ from kasmos.model.value import define, frozen
 
 Path = tuple[str | int, ...]
 
-_KEY_PART = re.compile(r"[A-Za-z0-9_-]++|\"(?:[^\"\\\n]|\\.)*+\"|'[^'\n]*+'")
-_BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*+)*+")
+_NAME = r"(?:[A-Za-z0-9_-]++|\"(?:[^\"\\\n]|\\.)*+\"|'[^'\n]*+')"
+_KEY_PART = re.compile(_NAME)
+_ENTRY = re.compile(rf"(?:[ \t\r\n]|#[^\n]*+)*+((?:\[\[?)?[ \t]*+)({_NAME}(?:[ \t]*+\.[ \t]*+{_NAME})*)")
+"""What begins an entry, behind blank lines and comments: `[` or `[[` for the head of a table, and the key."""
 # What is repeated possessively takes no letter before it can fail: Python 3.11 before 3.11.5, Debian 12's among them,
 # goes on from where the failed attempt had got to.
 _TOKEN = re.compile(
@@ -94,39 +95,22 @@ class _Locator:
     """How many tables each array of tables has so far."""
 
     def lines(self) -> dict[Path, int]:
-        text = self._text
-        newlines = [match.start() for match in re.finditer("\n", text)]
+        text, position, line, counted = self._text, 0, 1, 0
         table: Path = ()
-        position = _end(_BLANK, text, 0)
-        while position < len(text):
-            line = bisect.bisect_left(newlines, position) + 1
-            if text[position] == "[":
-                is_array = text.startswith("[[", position)
-                names, position = self._key(position + (2 if is_array else 1))
-                table = self._resolve(names, is_array=is_array)
+        while entry := _ENTRY.match(text, position):
+            line, counted = line + text.count("\n", counted, entry.start(1)), entry.start(1)
+            key = entry[2]
+            names = (key,) if key.isidentifier() else tuple(_unquote(part) for part in _KEY_PART.findall(key))
+            brackets = entry[1].count("[")
+            if brackets:
+                table = self._resolve(names, is_array=brackets == 2)
                 self._note((), table, line)
-                position = self._end_of_value(position + (2 if is_array else 1))
             else:
-                names, position = self._key(position)
-                self._note(table, table + tuple(names), line)
-                position = self._end_of_value(position)
-            position = _end(_BLANK, text, position)
+                self._note(table, table + names, line)
+            position = self._end_of_value(entry.end() + brackets)
         return self._lines
 
-    def _key(self, position: int) -> tuple[list[str], int]:
-        names: list[str] = []
-        while True:
-            position = _end(_SPACES, self._text, position)
-            part = _KEY_PART.match(self._text, position)
-            if part is None:
-                return names, len(self._text)
-            names.append(_unquote(part[0]))
-            position = _end(_SPACES, self._text, part.end())
-            if not self._text.startswith(".", position):
-                return names, position
-            position += 1
-
-    def _resolve(self, names: list[str], *, is_array: bool) -> Path:
+    def _resolve(self, names: tuple[str, ...], *, is_array: bool) -> Path:
         """Put the index of the current element after each name that is an array of tables."""
         path: Path = ()
         for number, name in enumerate(names):
@@ -152,14 +136,6 @@ class _Locator:
             elif mark == "\n" and depth <= 0:
                 return token.end()
         return len(self._text)
-
-
-_SPACES = re.compile(r"[ \t]*+")
-
-
-def _end(pattern: re.Pattern[str], text: str, position: int) -> int:
-    match = pattern.match(text, position)
-    return match.end() if match else position
 
 
 def _unquote(part: str) -> str:

@@ -16,7 +16,7 @@ from kasmos.model.value import frozen
 from kasmos.screens import ScreenState
 
 TAKE_PATIENCE = 5.0
-"""Seconds in which a pasted text has to show in the input."""
+"""Seconds in which a pasted text that the program has read has to show in the input."""
 ENTER_AGAIN = 5.0
 """Seconds after which Enter is pressed again, if the text still stands in the input.
 
@@ -24,10 +24,12 @@ Sooner, a busy program might take it for the answer to what it asks next. That i
 nothing: it may have been the paste (claude adds a hint to it).
 """
 READ_PATIENCE = 30.0
-"""Seconds a program has to read an Enter."""
+"""Seconds a program has to read what is typed: on a busy machine it may not get round to it for long."""
 MAX_ENTERS = 4
 END_PATIENCE = 10.0
 """Seconds after Enter in which the screen has to tell."""
+UNREAD = "the program does not read what is typed"
+"""Why nothing more is waited for."""
 _TAKES = (ScreenState.READY, ScreenState.ERROR)
 _TURN = (ScreenState.WORKING, ScreenState.PERMISSION, ScreenState.QUESTION)
 _FEWEST = 8
@@ -68,6 +70,8 @@ class Progress:
     """When the step began."""
     seen_at: float | None = None
     """When the text was first seen in the input."""
+    unread_at: float = 0.0
+    """When it was last seen to wait to be read by the program."""
     enters: int = 0
     entered_at: float = 0.0
     cleared: bool = False
@@ -161,9 +165,11 @@ def after(progress: Progress, action: Act, now: float) -> Progress:
 
 
 def saw(progress: Progress, sight: Sight, now: float) -> Progress:
-    """Note when the text was first seen in the input."""
+    """Note when the text was first seen in the input, and when it was last seen to wait before it."""
     if progress.step not in (Step.PASTED, Step.DOUBTFUL):
         return progress
+    if sight.unread:
+        progress = attrs.evolve(progress, unread_at=now)
     if not sight.shows:
         return attrs.evolve(progress, seen_at=None)
     return progress if progress.seen_at is not None else attrs.evolve(progress, seen_at=now)
@@ -206,9 +212,21 @@ def _doubtful(progress: Progress, sight: Sight, now: float) -> Action:
         return Act.DONE
     if sight.shows:
         return Act.ENTER
-    if now < progress.since + TAKE_PATIENCE:
-        return Hold(progress.since + TAKE_PATIENCE)
-    return Fail("the supervisor died while it was typing, and the screen does not tell whether the text was taken")
+    if hold := _may_show(progress, sight, now):
+        return hold
+    why = UNREAD if sight.unread else "the screen does not tell whether the text was taken"
+    return Fail(f"the supervisor died while it was typing, and {why}")
+
+
+def _may_show(progress: Progress, sight: Sight, now: float) -> Hold | None:
+    """How long a text may take to show in the input, if that is not over: it cannot before the program has read it."""
+    give_up = max(progress.since, progress.unread_at) + TAKE_PATIENCE
+    if sight.unread:
+        give_up = progress.since + READ_PATIENCE
+    if now >= give_up:
+        return None
+    # That it was read is told by nothing.
+    return Hold(min(give_up, now + 1) if sight.unread else give_up)
 
 
 def _pasted(order: Order, progress: Progress, sight: Sight, now: float) -> Action:
@@ -223,8 +241,8 @@ def _pasted(order: Order, progress: Progress, sight: Sight, now: float) -> Actio
         # Its rules know no input: only what comes of it can be seen.
         ripe = progress.since + max(0.3, order.gap)
         return Hold(ripe) if now < ripe else Act.ENTER if order.submit else Act.DONE
-    give_up = progress.since + TAKE_PATIENCE
-    return Hold(give_up) if now < give_up else Fail("the text was typed and did not show in its input")
+    hold = _may_show(progress, sight, now)
+    return hold or Fail(UNREAD if sight.unread else "the text was typed and did not show in its input")
 
 
 def _entered(progress: Progress, sight: Sight, now: float) -> Action:
@@ -240,7 +258,7 @@ def _entered(progress: Progress, sight: Sight, now: float) -> Action:
         if sight.unread:
             # It will come to it. Another one might be the answer to what the program asks next.
             give_up = progress.entered_at + READ_PATIENCE
-            return Hold(min(give_up, now + 1)) if now < give_up else Fail("the program does not read what is typed")
+            return Hold(min(give_up, now + 1)) if now < give_up else Fail(UNREAD)
         again = progress.entered_at + ENTER_AGAIN
         if now < again:
             return Hold(again)

@@ -21,7 +21,7 @@ from kasmos.exceptions import RequestError
 from kasmos.model import event as ev
 from kasmos.model.view import RunState
 
-from ..conftest import Kas, Result
+from ..conftest import Kas, PatientKas, Result
 from ..faults.oracle import LIMIT, Running, Scene, Task
 
 
@@ -180,8 +180,10 @@ def test_on_stop_of_the_configuration(scene: Scene) -> None:
 def test_follower_waits_for_the_next_daemon(scene: Scene) -> None:
     """A `kas run` that follows a daemon does not take its place when it leaves, and follows the next one to the end."""
     start(scene)
+    # However long the next one takes to come up here.
+    patient = PatientKas(scene.kas.cwd, {"kasmos.cli.foreground.TAKEOVER_TIMEOUT": LIMIT})
     scene.write_plan([Task("until_exists go; done_")])
-    with scene.start() as following:
+    with Running(scene, patient.command("run", "plan.md"), {}) as following:
         scene.wait_started("1", following)
         assert scene.kas("daemon", "stop").code == 0
         start(scene)

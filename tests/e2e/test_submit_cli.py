@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from kasmos.store.stateroot import find_state_root
-from tests.conftest import Kas
-from tests.waiting import wait_for
+from tests.conftest import Kas, PatientKas
+from tests.waiting import LIMIT, wait_for
 
 CONFIG = """\
 [orchestration]
@@ -119,7 +119,9 @@ def test_without_a_supervisor(kas: Kas, project: Path) -> None:
 def test_a_task_outlives_its_supervisor(kas: Kas, project: Path, supervisor: Callable[[], None]) -> None:
     """When the supervisor is killed, a follower goes on with the next one: nothing is lost, nothing comes twice."""
     script = "for i in 1 2 3 4 5 6 7 8 9 10; do echo $i; sleep 0.1; done; touch done"
-    with kas.running("submit", script, "--follow") as follower:
+    # However long the next one takes to come up here.
+    patient = PatientKas(project, {"kasmos.cli.tail.PATIENCE": LIMIT})
+    with patient.running("submit", script, "--follow") as follower:
         assert follower.stdout is not None
         first = follower.stdout.readline()
         supervisor()

@@ -112,6 +112,7 @@ async def test_prompt_not_taken(root: Path, agent: str) -> None:
     async with at_work(stand, "hello", agent=agent) as (live, task):
         failed = await stand.seen(live, ev.DeliveryFailed)
         assert "Player 1.0" in failed.screen
+        await stand.logged("pasted")
         assert [line for line in stand.log() if line.startswith("pasted")] == ["pasted 5"]
         assert (await live.task(task))["status"] == "running"
         status = (await live.http.get("/v1/status")).json()

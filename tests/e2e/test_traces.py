@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from ..conftest import Kas
+from ..conftest import Kas, PatientKas
 from ..faults.oracle import Scene, Task
+from ..waiting import LIMIT
 
 PLAN = """## Wave 1
 ### Task 1: Work
@@ -22,6 +23,14 @@ checks = ["true"]
 ```
 Do it.
 """
+
+
+PATIENCE = {
+    "kasmos.serve.tree.TRACES_CLOSE_TIMEOUT": LIMIT,
+    "kasmos.telemetry.traces.CLOSE_TIMEOUT": LIMIT,
+    "kasmos.telemetry.traces.EXPORT_TIMEOUT": LIMIT,
+}
+"""For a collector that is there, however long a busy machine takes to receive the last spans."""
 
 
 class Collector:
@@ -68,8 +77,9 @@ def scene(kas: Kas) -> Scene:
     return Scene(kas)
 
 
-def test_spans_of_a_run(scene: Scene, collector: Collector) -> None:
+def test_spans_of_a_run(kas: Kas, collector: Collector) -> None:
     """The endpoint alone switches traces on: each span has outcome and cause, the agent its place."""
+    scene = Scene(PatientKas(kas.cwd, PATIENCE))
     scene.write_plan([Task('echo "parent $TRACEPARENT"; done_'), Task("exit 3")])
     result = scene.run(env={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address})
     assert result.code == 1, result.stderr
@@ -107,7 +117,7 @@ def test_spans_tell_what_was_used(kas: Kas, collector: Collector) -> None:
         f'harness = "claude"\n[agents.coder.env]\nREPLAY = "{data / "data" / "transcripts" / "claude" / "text.out"}"\n'
     )
     (kas.cwd / "plan.md").write_text(PLAN)
-    ran = kas("run", "plan.md", env={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address})
+    ran = PatientKas(kas.cwd, PATIENCE)("run", "plan.md", env={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address})
     assert ran.code == 0, ran.stdout + ran.stderr
     told = {}
     for span in collector.spans:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import attrs
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from kasmos.supervision.delivery import (
     MAX_ENTERS,
     READ_PATIENCE,
     TAKE_PATIENCE,
+    UNREAD,
     Act,
     Fail,
     Hold,
@@ -114,6 +116,26 @@ def test_enter_is_not_pressed_ahead() -> None:
     assert ENTER_AGAIN >= 5.0
     assert decide_delivery(Order("x"), entered, stands, ENTER_AGAIN - 0.1) == Hold(ENTER_AGAIN)
     assert decide_delivery(Order("x"), entered, stands, ENTER_AGAIN) is Act.ENTER
+
+
+@pytest.mark.parametrize("step", [Step.PASTED, Step.DOUBTFUL])
+def test_paste_that_is_read_late(step: Step) -> None:
+    """A text that waits to be read is waited for; once it was read it has seconds to show, and is then not taken."""
+    progress = Progress(step, 0.0)
+    unread = Sight(ScreenState.READY, composer=True, draft=None, shows=False, unread=True)
+    read = attrs.evolve(unread, unread=False)
+    for now in (1.0, TAKE_PATIENCE, READ_PATIENCE - 0.5):
+        progress = saw(progress, unread, now)
+        assert isinstance(decide_delivery(Order("x"), progress, unread, now), Hold)
+    refused = decide_delivery(Order("x"), progress, unread, READ_PATIENCE)
+    assert isinstance(refused, Fail)
+    assert UNREAD in refused.why
+    give_up = READ_PATIENCE - 0.5 + TAKE_PATIENCE
+    assert decide_delivery(Order("x"), progress, read, READ_PATIENCE) == Hold(give_up)
+    assert isinstance(decide_delivery(Order("x"), progress, read, give_up), Fail)
+    shown = attrs.evolve(read, shows=True, draft="x")
+    late = saw(progress, shown, READ_PATIENCE)
+    assert decide_delivery(Order("x"), late, shown, READ_PATIENCE + 1.0) is Act.ENTER
 
 
 def test_unknown_after_enter() -> None:

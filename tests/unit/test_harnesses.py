@@ -51,6 +51,8 @@ def test_facts() -> None:
         assert facts is not None
         assert facts.dialect in DIALECTS
         assert not facts.reference or knows_version(facts, facts.reference)
+        for rule in facts.rules:
+            assert not rule.is_about("")
     assert find_harness("nosuch") is None
 
 
@@ -71,6 +73,8 @@ def test_third_party_facts() -> None:
     assert classify("there are No More Beans", facts.rules) is FailureKind.QUOTA
     with pytest.raises(ValueError, match="nonsense"):
         parse_facts("acme", {"failures": [{"kind": "nonsense", "pattern": "x"}]})
+    with pytest.raises(ValueError, match=r"'no \(beans' is no regular expression"):
+        parse_facts("acme", {"failures": [{"kind": "quota", "pattern": "no (beans"}]})
 
 
 @pytest.mark.parametrize(
