@@ -14,14 +14,15 @@ from kasmos.model.approval import Ask, AskKind
 from kasmos.model.screen import Picture
 from kasmos.screens import NEVER, Ruleset, Screen, ScreenState, Verdict, transcript
 from kasmos.supervision.asking import ask_of, shown_of
-from kasmos.supervision.standing import Likeness, Sight, Standing, compare, first_of
+from kasmos.supervision.standing import Likeness, Sight, Standing, compare, first_of, is_rest
 
 TYPED_LATELY = 6.0
 """Seconds for which what was typed may have answered a dialog; tmux tells whole ones."""
 
 DRAWN_AFTER = 1.0
 """Seconds for which a dialog has to stand that names no command and no file, before it counts as drawn: programs draw
-the frame of one before they have what goes into it."""
+the frame of one before they have what goes into it. The same for one of which all was there before, and more: they take
+one away line by line."""
 
 
 class Dialogs:
@@ -115,7 +116,8 @@ class Dialogs:
         seen, told = self._seen, self._told
         if seen is None or (told is not None and told.number == seen.number) or seen.ask.identity in self._known:
             return False
-        return seen.ask.kind is AskKind.PERMISSION and not (seen.ask.command or seen.ask.path)
+        is_frame = seen.ask.kind is AskKind.PERMISSION and not (seen.ask.command or seen.ask.path)
+        return is_frame or (told is not None and is_rest(told.last, seen.last))
 
     def _begins(self, line: str) -> bool:
         layout = self._rules.layout
