@@ -99,7 +99,7 @@ def write_output(root: StateRoot, session_id: str, output: bytes) -> Path:
 
 def read_bytes(kas: Kas, *arguments: str) -> bytes:
     """What a command writes to stdout, byte for byte."""
-    done = subprocess.run(kas.command(*arguments), cwd=kas.cwd, capture_output=True, timeout=60)
+    done = subprocess.run(kas.command(*arguments), cwd=kas.cwd, capture_output=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
