@@ -183,6 +183,15 @@ def test_a_run_without_its_supervisor_is_interrupted(kas: Kas, state: StateRoot)
     assert "supervisor is not running" in kas("ps").stderr
 
 
+def test_a_run_without_its_daemon(kas: Kas, state: StateRoot) -> None:
+    """Where the supervisor was a daemon, a daemon is the first cure."""
+    history = unfinished_run()
+    history.add(ev.SupervisorStarted(78, history.boot, "0", stays=True))
+    write_journal(state, events_of(history))
+    cure = "`kas daemon start` or `kas run /work/plan.md` or `kas resume r1`"
+    assert f"supervisor is not running; {cure} continues" in kas("status").stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

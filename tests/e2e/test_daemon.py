@@ -328,6 +328,7 @@ def test_stale_socket(scene: Scene) -> None:
     os.kill(pid, signal.SIGKILL)
     scene.wait(lambda: _holder(scene) is None)
     assert scene.root.socket.exists()
+    assert scene.world().supervisor_stays, "it is known to have been a daemon"
     start(scene)
     assert scene.kas("daemon", "status").code == 0
 
