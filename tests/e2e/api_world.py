@@ -333,7 +333,7 @@ async def open_api(
     prepare(app)
     shutdown = trio.Event()
     path = root / "kas.sock"
-    with trio.fail_after(2 * LIMIT):
+    with trio.fail_after(5 * LIMIT):
         async with trio.open_nursery() as nursery:
             await nursery.start(partial(serve_api, app, path, shutdown=shutdown, grace=grace))
             transport = httpx.AsyncHTTPTransport(uds=str(path))

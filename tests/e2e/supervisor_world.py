@@ -49,7 +49,7 @@ class Site:
         return load_config(self.project, environ={}, flags=flags).config
 
     @asynccontextmanager
-    async def supervisor(self, limit: float = 2 * LIMIT) -> AsyncIterator[Live]:
+    async def supervisor(self, limit: float = 5 * LIMIT) -> AsyncIterator[Live]:
         """Be its supervisor until the block is left."""
         options = Options(
             project=self.project,
