@@ -34,9 +34,6 @@ QUIET_BUSY = 0.08
 """The same for a terminal that is written to all the time: fewer looks at the clock."""
 BUSY_GAPS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Seconds after the last look at which one looks although the output does not end; longer as nothing new is seen."""
-GONE_AGAIN = 0.25
-"""Seconds after which one looks once more when an ask has gone and nothing understood is in its place, or when it has
-become another one with the size of the terminal."""
 STANDS_AFTER = 1.0
 """Seconds that a state has to last to be told."""
 ANSWER_PATIENCE = 5.0
@@ -133,13 +130,10 @@ class Terminal:
                 quiet = await self._until_drawn(seen, BUSY_GAPS[gap])
             if scope.cancelled_caught:
                 if trio.current_time() >= self._dialogs.drawn_at:
+                    await self.look()
                     self._publish()
                 continue
             verdict = await self.look()
-            if self._ask is not None and (verdict.state is ScreenState.UNKNOWN or self._dialogs.is_resized):
-                # Perhaps it is just being drawn anew.
-                await trio.sleep(GONE_AGAIN)
-                verdict = await self.look()
             self._publish()
             same = verdict.state is before.state and verdict.rule == before.rule
             gap = 0 if quiet or not same else min(gap + 1, len(BUSY_GAPS) - 1)
@@ -181,9 +175,9 @@ class Terminal:
             self._has_changed()
         return verdict
 
-    def _publish(self) -> None:
-        """What was seen last counts for what is asked, unless it may be half drawn."""
-        if not self._is_being_drawn():
+    def _publish(self, *, answered: bool = False) -> None:
+        """What was seen last counts for what is asked, unless it may be half drawn and nothing was answered."""
+        if answered or not self._is_being_drawn():
             self._ask = self._dialogs.tell()
             self._has_changed()
 
@@ -254,10 +248,12 @@ class Terminal:
             await self._until(lambda: self._screen_has(typing.text), "the answer was typed and is not seen")
             await trio.sleep(self.rules.layout.enter_gap)
             await self._session.press("Enter")
-        # A screen that may be half drawn tells neither that it has gone nor what is asked after it.
+        # A dialog that may be half drawn tells neither that this one has gone nor what is asked after it.
         gone = "the dialog is still there after its answer"
-        await self._until(lambda: not self._asks(ask) and not self._is_being_drawn(), gone)
-        self._publish()
+        await self._until(
+            lambda: not self._asks(ask) and (self._dialogs.ask is None or not self._is_being_drawn()), gone
+        )
+        self._publish(answered=True)
 
     def _asks(self, ask: Ask) -> bool:
         now = self._dialogs.ask

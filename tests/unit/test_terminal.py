@@ -64,7 +64,9 @@ class Shown:
         await trio.lowlevel.checkpoint()
         number = self.output_now()
         unread = int(self.pressed and trio.current_time() < self.begun + self.read_at)
-        return Picture(text=self.screens[number - 1][1], width=120, height=40, offset=number, unread=unread)
+        text = self.screens[number - 1][1]
+        height = 14 if text.count("\n") == 13 else 40
+        return Picture(text=text, width=120, height=height, offset=number, unread=unread)
 
     async def press(self, *keys: str) -> None:
         await trio.lowlevel.checkpoint()
@@ -169,6 +171,12 @@ async def test_nothing_but_a_frame(autojump_clock: trio.testing.MockClock) -> No
 async def test_frame_that_goes(autojump_clock: trio.testing.MockClock) -> None:
     """The frame of a dialog that goes before anything was in it was never asked."""
     assert await asked((0.0, WORKS), (5.0, FRAME), (5.5, WORKS)) == []
+
+
+@pytest.mark.parametrize("cut", ["\n", "\n".join(EDITS.replace("patch/f.txt", "pat").splitlines()[-14:])])
+async def test_being_drawn_anew(autojump_clock: trio.testing.MockClock, cut: str) -> None:
+    """A dialog that its program is slow to draw anew, in the same size or in another one, is the same."""
+    assert len(await asked((0.0, EDITS), (5.0, cut), (5.7, EDITS), program="codex")) == 1
 
 
 async def test_answer_is_read_late(autojump_clock: trio.testing.MockClock) -> None:
