@@ -30,7 +30,7 @@ from .programs import Place, render_profile
 collect_ignore_glob = [] if os.environ.get("KASMOS_TEST_AGENTS") else ["test_*"]
 """Only scripts/test-agents runs what is here: it installs the programs first."""
 
-LIMIT = 120.0
+LIMIT = 240.0
 """Seconds after which what should have happened has not: the programs are big and the machine may be small."""
 PRESS_AGAIN = 30.0
 """Seconds after which a dialog that still stands is pressed once more: sooner, the key may just not have been read."""
