@@ -113,7 +113,7 @@ class Kas:
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
         stdin: str = "",
-        timeout: float = 120.0,
+        timeout: float = 240.0,
     ) -> Result:
         """Run `kas ARGUMENTS` to its end. Blocks; in a Trio test, use a thread."""
         done = subprocess.run(

@@ -32,7 +32,7 @@ def runs(ctx: click.Context, everything: bool, as_json: bool) -> None:
     if not found:
         note("there has been no run yet")
         return
-    rows = [("RUN", "STATUS", "STARTED", "TIME", "TASKS", "PLAN")]
+    rows = [("RUN", "STATUS", "STARTED", "TIME", "SUCCEEDED", "PLAN")]
     for run in found:
         counts = facts.count_tasks(run)
         rows.append(

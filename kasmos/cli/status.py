@@ -141,13 +141,20 @@ def render_text(place: Place, world: World, pid: int | None, runs: list[RunView]
         lines += _left(world, run, mono, wall, found)
     unfinished = [run for run in runs if run.unfinished and run.origin is Origin.PLAN]
     if pid is None and any(run.unfinished for run in singles):
-        lines += ["", "supervisor is not running; the next one takes these tasks up"]
+        daemon = ": `kas daemon start`" if world.supervisor_stays else ""
+        lines += ["", f"supervisor is not running; the next one takes these tasks up{daemon}"]
     if pid is None and unfinished:
-        cure = f"`kas resume {unfinished[-1].id}`"
-        if len(unfinished) == 1 and unfinished[0].source != "-":
-            cure = f"`kas run {unfinished[0].source}` or {cure}"
-        lines += ["", f"supervisor is not running; {cure} continues"]
+        lines += ["", f"supervisor is not running; {_ways_on(world, unfinished)} continues"]
     return "\n".join((*lines, *_attention(world, show))) + "\n"
+
+
+def _ways_on(world: World, unfinished: list[RunView]) -> str:
+    """The commands that go on with these runs, the one that was used before first."""
+    ways = ["`kas daemon start`"] if world.supervisor_stays else []
+    if len(unfinished) == 1 and unfinished[0].source != "-":
+        ways.append(f"`kas run {unfinished[0].source}`")
+    ways.append(f"`kas resume {unfinished[-1].id}`")
+    return " or ".join(ways)
 
 
 def _run(

@@ -22,6 +22,8 @@ class SupervisorStarted:
     pid: int
     boot_id: str
     version: str
+    stays: bool = False
+    """Whether it is a daemon, which stays when all its work has ended."""
 
 
 @frozen

@@ -432,6 +432,8 @@ class World:
     ledger: UsageLedger = attrs.field(factory=UsageLedger)
     supervisor_pid: int | None = None
     """Pid of the newest supervisor, None after it left in order."""
+    supervisor_stays: bool = False
+    """Whether the newest supervisor is, or was, a daemon."""
 
     def copy(self) -> World:
         """The world as it is now, which nothing that is folded into the one changes in the other.

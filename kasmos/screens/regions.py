@@ -39,6 +39,8 @@ _PANEL_INPUT = 4
 """Rows below its heading in which a panel that is drawn over the screen has an input of its own."""
 _EDGE = " \t│┃|"
 _RULE = re.compile(r"[─━▔]{8,}")
+_BESIDE = 78
+"""Columns: what begins further right, in the line that sets off a row of buttons, stands beside the dialog."""
 
 
 @frozen
@@ -117,6 +119,15 @@ class Regions:
         return 0
 
     @cached_property
+    def heading_end(self) -> int:
+        """Row below what a dialog says: the live menu's, or the empty one above a row of buttons."""
+        menu = self.menu
+        assert menu is not None
+        # What opencode shows at the right of a wide terminal stands in it, and is no part of the command.
+        set_off = menu.buttons and not self.screen.lines[menu.top - 1][:_BESIDE].strip(_EDGE)
+        return menu.top - 1 if set_off else menu.top
+
+    @cached_property
     def transcript_end(self) -> int:
         """Row below the transcript."""
         if self.composer is not None:
@@ -183,7 +194,7 @@ def _dialog(regions: Regions) -> Region | None:
 
 
 def _heading(regions: Regions) -> Region | None:
-    return None if regions.menu is None else regions.rows(regions.dialog_top, regions.menu.top, inner=True)
+    return None if regions.menu is None else regions.rows(regions.dialog_top, regions.heading_end, inner=True)
 
 
 def _question(regions: Regions) -> Region | None:

@@ -43,6 +43,8 @@ class Options:
     """Where tasks run, if it is not in the project itself."""
     may_ask: bool = True
     """Whether a person is there to see to an account that is refused; if not, its tasks fail."""
+    stays: bool = False
+    """Whether it stays when all its work has ended, as a daemon does."""
 
 
 def in_force(options: Options) -> tuple[Callable[[Mapping[str, object]], Config], Callable[[], Config]]:

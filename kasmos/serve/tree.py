@@ -80,7 +80,7 @@ async def open_engine(options: Options) -> AsyncGenerator[Engine, None]:
         root.place_socket()
         boot = boot_id()
         untold = find_untold(journal.world, lambda seq: read_records(root.db, after=seq))
-        await journal.append(ev.SupervisorStarted(os.getpid(), boot, __version__))
+        await journal.append(ev.SupervisorStarted(os.getpid(), boot, __version__, options.stays))
         live = LiveSessions()
         async with (
             open_headless(

@@ -51,6 +51,7 @@ def apply(world: World, record: Record) -> None:
                 world.boot_seq = record.seq
             world.boot_id = event.boot_id
             world.supervisor_pid = event.pid
+            world.supervisor_stays = event.stays
         case ev.SupervisorStopped():
             world.supervisor_pid = None
         case ev.EventsPruned():

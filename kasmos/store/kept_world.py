@@ -51,6 +51,7 @@ class _Head:
     boot_id: str
     boot_seq: int
     supervisor_pid: int | None
+    supervisor_stays: bool
 
 
 def render_world(world: World) -> Iterator[Piece]:
@@ -59,7 +60,8 @@ def render_world(world: World) -> Iterator[Piece]:
     Raises:
         CodecError: something in it cannot be rendered.
     """
-    yield "head", pack(_Head(world.seq, world.boot_id, world.boot_seq, world.supervisor_pid))
+    head = _Head(world.seq, world.boot_id, world.boot_seq, world.supervisor_pid, world.supervisor_stays)
+    yield "head", pack(head)
     for name, values in (
         ("runs", map(_run_row, world.runs.values())),
         ("sessions", world.sessions.values()),
@@ -119,6 +121,7 @@ def load_world(pieces: Iterable[tuple[str, memoryview]]) -> World:
         boot_id=head.boot_id,
         boot_seq=head.boot_seq,
         supervisor_pid=head.supervisor_pid,
+        supervisor_stays=head.supervisor_stays,
         ledger=ledger,
     )
 

@@ -14,14 +14,18 @@ from kasmos.model.approval import Ask, AskKind
 from kasmos.model.screen import Picture
 from kasmos.screens import NEVER, Ruleset, Screen, ScreenState, Verdict, transcript
 from kasmos.supervision.asking import ask_of, shown_of
-from kasmos.supervision.standing import Likeness, Sight, Standing, compare, first_of
+from kasmos.supervision.standing import Likeness, Sight, Standing, compare, first_of, is_rest
 
 TYPED_LATELY = 6.0
 """Seconds for which what was typed may have answered a dialog; tmux tells whole ones."""
 
 DRAWN_AFTER = 1.0
-"""Seconds for which a dialog has to stand that names no command and no file, before it counts as drawn: programs draw
-the frame of one before they have what goes into it."""
+"""Seconds for which what may be half drawn has to stand before it counts as drawn.
+
+A dialog that names no command and no file: programs draw the frame of one before they have what goes into it. One of
+which all was there before, and more: they take one away line by line. Another one in another size. In place of one,
+what cannot be read.
+"""
 
 
 class Dialogs:
@@ -59,12 +63,6 @@ class Dialogs:
         """What was asked at the last look."""
         return self._seen.ask if self._seen is not None else None
 
-    @property
-    def is_resized(self) -> bool:
-        """Whether another dialog than the one that was told of was seen, in another size."""
-        seen, told = self._seen, self._told
-        return seen is not None and told is not None and seen.number != told.number and seen.last.size != told.last.size
-
     def tell(self) -> Ask | None:
         """What was seen last counts, and what is seen from now on is compared with it; what it asks."""
         if self._seen is not None:
@@ -76,8 +74,7 @@ class Dialogs:
     def keep(self, seen: Standing | None, verdict: Verdict, now: float) -> None:
         """Keep what the newest look has seen, at an instant of any steady clock."""
         self._seen = seen
-        self.drawn_at = min(self.drawn_at, now + DRAWN_AFTER) if self._may_be_drawn_yet() else math.inf
-        # What cannot be read may be the dialog, half drawn.
+        self.drawn_at = min(self.drawn_at, now + DRAWN_AFTER) if self._may_be_drawn_yet(verdict) else math.inf
         self._gone = self._gone or (seen is None and verdict.state is not ScreenState.UNKNOWN)
 
     async def recognise(self, picture: Picture, screen: Screen, verdict: Verdict) -> Standing | None:
@@ -111,12 +108,22 @@ class Dialogs:
             return attrs.evolve(told, last=sight)
         return Standing(sight, sight, told.number + 1, typed_at)
 
-    def _may_be_drawn_yet(self) -> bool:
+    def _may_be_drawn_yet(self, verdict: Verdict) -> bool:
         seen, told = self._seen, self._told
-        if seen is None or (told is not None and told.number == seen.number) or seen.ask.identity in self._known:
+        if seen is None:
+            # What cannot be read may be the dialog that stands, being drawn anew.
+            return told is not None and not self._gone and verdict.state is ScreenState.UNKNOWN
+        if told is None:
+            return seen.ask.identity not in self._known and _is_frame(seen.ask)
+        if told.number == seen.number:
             return False
-        return seen.ask.kind is AskKind.PERMISSION and not (seen.ask.command or seen.ask.path)
+        # In another size it is drawn anew, and until then it is cut.
+        return _is_frame(seen.ask) or is_rest(told.last, seen.last) or told.last.size != seen.last.size
 
     def _begins(self, line: str) -> bool:
         layout = self._rules.layout
         return layout.block is NEVER or bool(layout.block.search(line))
+
+
+def _is_frame(ask: Ask) -> bool:
+    return ask.kind is AskKind.PERMISSION and not (ask.command or ask.path)

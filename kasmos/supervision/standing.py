@@ -117,6 +117,13 @@ def compare(before: Sight, now: Sight, begins: Callable[[str], bool]) -> Likenes
     return Likeness.OTHER if _was_added(before.above, now.above, begins) else Likeness.DOUBTFUL
 
 
+def is_rest(before: Sight, now: Sight) -> bool:
+    """Whether a sight may be what is left of an earlier one while that is taken away: less, and nothing new."""
+    # The sentence of what is left may be another line of it.
+    left = set(now.shown) - {now.ask.text}
+    return before.size == now.size and left < set(before.shown)
+
+
 def _subject(sight: Sight) -> tuple[str, ...]:
     ask = sight.ask
     return (ask.kind, ask.evidence, *map(_plain, (ask.tool, ask.command, ask.path)))

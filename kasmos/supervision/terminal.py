@@ -25,6 +25,7 @@ from kasmos.model.value import frozen
 from kasmos.screens import Cursor, Ruleset, Screen, ScreenState, Verdict, detect
 from kasmos.sessions.protocol import TerminalSession
 from kasmos.supervision.asking import ask_of, decide_typing
+from kasmos.supervision.delivery import READ_PATIENCE
 from kasmos.supervision.dialogs import Dialogs
 
 QUIET = 0.02
@@ -33,13 +34,10 @@ QUIET_BUSY = 0.08
 """The same for a terminal that is written to all the time: fewer looks at the clock."""
 BUSY_GAPS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Seconds after the last look at which one looks although the output does not end; longer as nothing new is seen."""
-GONE_AGAIN = 0.25
-"""Seconds after which one looks once more when an ask has gone and nothing understood is in its place, or when it has
-become another one with the size of the terminal."""
 STANDS_AFTER = 1.0
 """Seconds that a state has to last to be told."""
 ANSWER_PATIENCE = 5.0
-"""Seconds in which a dialog has to go that was answered."""
+"""Seconds in which a dialog has to go that was answered, from when its program has read the answer."""
 KEY_GAP = 0.05
 """Seconds between keys that move about: programs read several at once as a paste."""
 
@@ -132,13 +130,10 @@ class Terminal:
                 quiet = await self._until_drawn(seen, BUSY_GAPS[gap])
             if scope.cancelled_caught:
                 if trio.current_time() >= self._dialogs.drawn_at:
+                    await self.look()
                     self._publish()
                 continue
             verdict = await self.look()
-            if self._ask is not None and (verdict.state is ScreenState.UNKNOWN or self._dialogs.is_resized):
-                # Perhaps it is just being drawn anew.
-                await trio.sleep(GONE_AGAIN)
-                verdict = await self.look()
             self._publish()
             same = verdict.state is before.state and verdict.rule == before.rule
             gap = 0 if quiet or not same else min(gap + 1, len(BUSY_GAPS) - 1)
@@ -180,12 +175,15 @@ class Terminal:
             self._has_changed()
         return verdict
 
-    def _publish(self) -> None:
-        """What was seen last counts for what is asked, unless it may be half drawn."""
-        if trio.current_time() < self._dialogs.drawn_at < math.inf:
-            return
-        self._ask = self._dialogs.tell()
-        self._has_changed()
+    def _publish(self, *, answered: bool = False) -> None:
+        """What was seen last counts for what is asked, unless it may be half drawn and nothing was answered."""
+        if answered or not self._is_being_drawn():
+            self._ask = self._dialogs.tell()
+            self._has_changed()
+
+    def _is_being_drawn(self) -> bool:
+        """Whether the dialog that was seen last may be half drawn."""
+        return trio.current_time() < self._dialogs.drawn_at < math.inf
 
     def _glance(self) -> Glance:
         state = self.verdict.state.value if self.verdict is not None else ""
@@ -210,12 +208,15 @@ class Terminal:
         """
         while self.verdict is None and not self._ended:
             await self._changed.wait()
-        while self._is_in_turn():
-            await self._changed.wait()
-            with trio.move_on_after(STANDS_AFTER):
-                # Between two steps of a turn a screen may look idle.
+        over = False
+        while not over:
+            while self._is_in_turn():
+                await self._changed.wait()
+            with trio.move_on_after(0.0 if self._ended else STANDS_AFTER) as standing:
+                # Between two steps of a turn, and half drawn, a screen may look idle.
                 while not self._is_in_turn():
                     await self._changed.wait()
+            over = standing.cancelled_caught
 
     def _is_in_turn(self) -> bool:
         # What asks in the middle of its turn is not done with it.
@@ -247,8 +248,12 @@ class Terminal:
             await self._until(lambda: self._screen_has(typing.text), "the answer was typed and is not seen")
             await trio.sleep(self.rules.layout.enter_gap)
             await self._session.press("Enter")
-        await self._until(lambda: not self._asks(ask), "the dialog is still there after its answer")
-        self._publish()
+        # A dialog that may be half drawn tells neither that this one has gone nor what is asked after it.
+        gone = "the dialog is still there after its answer"
+        await self._until(
+            lambda: not self._asks(ask) and (self._dialogs.ask is None or not self._is_being_drawn()), gone
+        )
+        self._publish(answered=True)
 
     def _asks(self, ask: Ask) -> bool:
         now = self._dialogs.ask
@@ -263,11 +268,15 @@ class Terminal:
         return "".join(text.split())[-40:] in "".join("".join(lines).split())
 
     async def _until(self, holds: Callable[[], bool], otherwise: str) -> None:
-        give_up = trio.current_time() + ANSWER_PATIENCE
+        begun = trio.current_time()
+        give_up = begun + ANSWER_PATIENCE
         while True:
             await self.look()
             if holds():
                 return
+            if self.picture is not None and self.picture.unread:
+                # On a busy machine it may not get round to what was typed for long.
+                give_up = min(begun + READ_PATIENCE, trio.current_time() + ANSWER_PATIENCE)
             if trio.current_time() >= give_up:
                 raise SessionError(otherwise)
             await self.wait_look(min(give_up, trio.current_time() + 1.0))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -28,8 +30,10 @@ from .programs import Place, render_profile
 collect_ignore_glob = [] if os.environ.get("KASMOS_TEST_AGENTS") else ["test_*"]
 """Only scripts/test-agents runs what is here: it installs the programs first."""
 
-LIMIT = 120.0
+LIMIT = 240.0
 """Seconds after which what should have happened has not: the programs are big and the machine may be small."""
+PRESS_AGAIN = 30.0
+"""Seconds after which a dialog that still stands is pressed once more: sooner, the key may just not have been read."""
 
 
 @attrs.frozen
@@ -89,6 +93,8 @@ class Workshop(Scene):
     def __init__(self, kas: Kas, model: Model, root: Path) -> None:
         super().__init__(kas)
         self.model, self.root_dir = model, root
+        self.pressed: dict[tuple[str, str], float] = {}
+        """When a dialog that stands before a first prompt was answered, by session and dialog."""
         for arguments in (
             ["init", "--quiet"],
             ["config", "user.name", "Test"],
@@ -133,6 +139,14 @@ class Workshop(Scene):
             pytest.fail(str(error), pytrace=False)
         text = "\n".join([f'[orchestration]\ntask_timeout = "{2 * LIMIT:g}s"\n{orchestration}', *profiles, tables])
         (self.kas.cwd / ".kasmos" / "config.toml").write_text(text)
+
+    def presses(self, session_id: str, dialog: str) -> bool:
+        """Whether a person now presses the key that answers a dialog: a second one might answer what comes next."""
+        now = time.monotonic()
+        if now < self.pressed.get((session_id, dialog), -math.inf) + PRESS_AGAIN:
+            return False
+        self.pressed[session_id, dialog] = now
+        return True
 
     def conversation(self, name: str) -> str:
         """The conversation of a program in this test: one server serves them all."""

@@ -31,7 +31,7 @@ def begin_tree(shop: Workshop, name: str, env: Mapping[str, str] | None = None) 
     """A task whose program starts a tool that runs for ever; the command lines by which its processes are known."""
     shop.equip(name, may="anything", env=env)
     number = unique_number()
-    shop.write_tasks({name: f"run {TREE.format(number)} ;; say done"})
+    shop.write_tasks({name: f"run {TREE.format(number)} ;; hang"})
     return [f"sleep {number}{n}" for n in (1, 2, 3)]
 
 

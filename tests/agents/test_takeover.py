@@ -54,6 +54,13 @@ def wait(holds: Callable[[], object], running: Running) -> None:
         time.sleep(0.1)
 
 
+def reach(shop: Workshop, running: Running) -> Supervisor:
+    """The supervisor: it begins its work before it opens its door."""
+    supervisor = Supervisor(shop.root.socket, timeout=LIMIT)
+    wait(supervisor.alive, running)
+    return supervisor
+
+
 def told(supervisor: Supervisor, task: str) -> bool:
     """Whether the program has told its conversation, so that it may be taken over."""
     try:
@@ -73,7 +80,7 @@ def at_terminal(shop: Workshop, supervisor: Supervisor, name: str) -> bool:
     screen = supervisor.get(f"/v1/sessions/{view.id}/screen")
     shown = "\n".join(screen["lines"])
     for text, keys in SEEN_TO.get(name, {}).items():
-        if text in shown:
+        if text in shown and shop.presses(view.id, text):
             supervisor.post(f"/v1/sessions/{view.id}/keys", {"keys": keys})
             return False
     return bool(screen["state"] == "ready")
@@ -116,7 +123,7 @@ def test_taken_over_and_handed_back(shop: Workshop, name: str) -> None:
     shop.write_tasks({name: f"hold {gate} Begun."}, settings='checks = ["test -e typed.txt", "test -e last.txt"]')
     with shop.start() as kas:
         shop.model.requests(gate, at_least=1)
-        supervisor, task = Supervisor(shop.root.socket), f"{shop.only_run().id}.1"
+        supervisor, task = reach(shop, kas), f"{shop.only_run().id}.1"
         if name == "opencode":  # it tells nothing before its first step
             shop.model.open_gate(gate)
         wait(lambda: told(supervisor, task), kas)
@@ -154,7 +161,7 @@ def test_one_that_asks_is_taken_over(shop: Workshop, name: str) -> None:
     shop.write_tasks({name: f"hold {gate} Begun with."})
     with shop.start() as kas:
         shop.model.requests(gate, at_least=1)
-        supervisor, task = Supervisor(shop.root.socket), f"{shop.only_run().id}.1"
+        supervisor, task = reach(shop, kas), f"{shop.only_run().id}.1"
         wait(lambda: told(supervisor, task), kas)
         supervisor.post(f"/v1/tasks/{task}/attach")
         shop.model.open_gate(gate)

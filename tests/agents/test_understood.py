@@ -99,7 +99,7 @@ def test_a_stop_of_the_spoken_to(shop: Workshop, name: str) -> None:
     let_ask(shop, name)
     number = unique_number()
     tree = [f"sleep {number}{n}" for n in (1, 2, 3)]
-    shop.write_tasks({name: f"run {TREE.format(number)} ;; say done"})
+    shop.write_tasks({name: f"run {TREE.format(number)} ;; hang"})
     with shop.start() as kas:
         approval = wait_for(lambda: asked(shop, ASKING[name]), LIMIT)
         assert shop.kas("approve", approval).code == 0

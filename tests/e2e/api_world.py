@@ -42,7 +42,7 @@ from kasmos.model.view import ApprovalView, SessionView, World
 from kasmos.sessions.protocol import ExecutionSession, OutputChunk
 from kasmos.store.fold import apply
 
-LIMIT = 60.0
+LIMIT = 120.0
 """Seconds after which what should have happened has not."""
 PLAN = """\
 # Two greetings
@@ -333,7 +333,7 @@ async def open_api(
     prepare(app)
     shutdown = trio.Event()
     path = root / "kas.sock"
-    with trio.fail_after(2 * LIMIT):
+    with trio.fail_after(5 * LIMIT):
         async with trio.open_nursery() as nursery:
             await nursery.start(partial(serve_api, app, path, shutdown=shutdown, grace=grace))
             transport = httpx.AsyncHTTPTransport(uds=str(path))

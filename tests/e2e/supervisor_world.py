@@ -20,7 +20,7 @@ from kasmos.serve import Engine, Options, open_engine, serve_when_knocked
 from kasmos.store.journal import read_records
 from kasmos.store.stateroot import StateRoot
 
-LIMIT = 60.0
+LIMIT = 120.0
 
 CONFIG = """
 [orchestration]
@@ -49,7 +49,7 @@ class Site:
         return load_config(self.project, environ={}, flags=flags).config
 
     @asynccontextmanager
-    async def supervisor(self, limit: float = 2 * LIMIT) -> AsyncIterator[Live]:
+    async def supervisor(self, limit: float = 5 * LIMIT) -> AsyncIterator[Live]:
         """Be its supervisor until the block is left."""
         options = Options(
             project=self.project,

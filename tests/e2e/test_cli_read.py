@@ -24,7 +24,7 @@ from tests.conftest import Kas
 from tests.unit.histories import History, failed_run, make_plan
 from tests.waiting import wait_for
 
-LIMIT = 60.0
+LIMIT = 120.0
 CONFIG = """\
 [orchestration]
 default_agent = "sh"
@@ -99,7 +99,7 @@ def write_output(root: StateRoot, session_id: str, output: bytes) -> Path:
 
 def read_bytes(kas: Kas, *arguments: str) -> bytes:
     """What a command writes to stdout, byte for byte."""
-    done = subprocess.run(kas.command(*arguments), cwd=kas.cwd, capture_output=True, timeout=60)
+    done = subprocess.run(kas.command(*arguments), cwd=kas.cwd, capture_output=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -181,6 +181,15 @@ def test_a_run_without_its_supervisor_is_interrupted(kas: Kas, state: StateRoot)
     assert "supervisor is not running; `kas run /work/plan.md` or `kas resume r1` continues" in status
     assert "r1.1  failed: exit 1   kas why r1.1" in status
     assert "supervisor is not running" in kas("ps").stderr
+
+
+def test_a_run_without_its_daemon(kas: Kas, state: StateRoot) -> None:
+    """Where the supervisor was a daemon, a daemon is the first cure."""
+    history = unfinished_run()
+    history.add(ev.SupervisorStarted(78, history.boot, "0", stays=True))
+    write_journal(state, events_of(history))
+    cure = "`kas daemon start` or `kas run /work/plan.md` or `kas resume r1`"
+    assert f"supervisor is not running; {cure} continues" in kas("status").stdout
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,7 @@ def test_other_version(scene: Scene) -> None:
             cwd=scene.kas.cwd,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             check=False,
         )
         assert done.returncode == 0, done.stderr
@@ -328,6 +328,7 @@ def test_stale_socket(scene: Scene) -> None:
     os.kill(pid, signal.SIGKILL)
     scene.wait(lambda: _holder(scene) is None)
     assert scene.root.socket.exists()
+    assert scene.world().supervisor_stays, "it is known to have been a daemon"
     start(scene)
     assert scene.kas("daemon", "status").code == 0
 
@@ -506,7 +507,7 @@ def test_log_is_followed(scene: Scene) -> None:
 
 def scrape(address: str) -> str:
     """What /metrics answers."""
-    with urllib.request.urlopen(address, timeout=30) as response:
+    with urllib.request.urlopen(address, timeout=240) as response:
         assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
         return str(response.read().decode())
 
@@ -530,7 +531,12 @@ def test_metrics(scene: Scene) -> None:
         following.wait()
     scene.wait(lambda: 'kasmos_runs_ended_total{outcome="failed"} 1.0' in scrape(address))
     checked = subprocess.run(
-        ["promtool", "check", "metrics"], input=scrape(address), capture_output=True, text=True, check=False, timeout=60
+        ["promtool", "check", "metrics"],
+        input=scrape(address),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 

@@ -45,7 +45,7 @@ def post(url: str, body: dict[str, object], **headers: str) -> tuple[int, bytes]
     head = {"Content-Type": "application/json", "Accept": "*/*", **headers}
     request = urllib.request.Request(url, json.dumps(body).encode(), head, method="POST")
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=240) as response:
             return response.status, response.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
@@ -64,7 +64,7 @@ def test_the_first_request_of_the_manual(daemon: Kas) -> None:
     task_id = json.loads(data)["task_id"]
     assert re.fullmatch(r"task_[a-z0-9]+", task_id)
     assert daemon("tail", "-f", task_id).code == 0
-    with urllib.request.urlopen(f"{url}/v1/tasks/{task_id}", timeout=60) as response:
+    with urllib.request.urlopen(f"{url}/v1/tasks/{task_id}", timeout=240) as response:
         assert json.load(response)["status"] == "succeeded"
 
 

@@ -22,7 +22,7 @@ KAS = Path(sys.executable).with_name("kas")
 def judge(*command: str | os.PathLike[str], env: dict[str, str] | None = None) -> None:
     """Require that a judge has nothing to say against it."""
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, env={**os.environ, **(env or {})}, check=False
+        command, capture_output=True, text=True, timeout=240, env={**os.environ, **(env or {})}, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     # A key that is not known is passed over with status 0.
@@ -68,7 +68,7 @@ def test_scope_of_the_tmux_server(tmp_path: Path, euid: int) -> None:
             [*command, "true"],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             env={"PATH": os.environ["PATH"], "XDG_RUNTIME_DIR": str(tmp_path), "LC_ALL": "C.UTF-8"},
             check=False,
         )

@@ -13,7 +13,7 @@ from kasmos.config.schema import Daemon
 from kasmos.serve import listen
 from tests.e2e.supervisor_world import make_site
 
-LIMIT = 300.0
+LIMIT = 900.0
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",

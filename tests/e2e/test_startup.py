@@ -20,7 +20,7 @@ from kasmos.serve.later import MODULES
 
 def told_by(code: str) -> Any:
     """What a fresh interpreter prints as JSON in its last line."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -104,7 +104,7 @@ def test_a_daemon_comes_up_without_what_only_work_needs(tmp_path: Path) -> None:
     (tmp_path / ".kasmos").mkdir()
     environ = {**os.environ, "KASMOS_STATE_ROOT": str(tmp_path / "r")}
     done = subprocess.run(
-        [sys.executable, "-c", COMES_UP], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", COMES_UP], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
     there = json.loads((tmp_path / "there").read_text())
@@ -120,7 +120,7 @@ def test_a_daemon_without_readers_does_not_wait_for_the_grace_that_is_theirs(tmp
     (tmp_path / ".kasmos").mkdir()
     environ = {**os.environ, "KASMOS_STATE_ROOT": str(tmp_path / "r")}
     code = COMES_UP.replace("\nmain(", "\nfrom kasmos.cli.daemon import stand\nstand.LEAVE_GRACE = 3600\nmain(")
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, timeout=240)
     assert done.returncode == 0, done.stderr
 
 
@@ -196,7 +196,7 @@ def test_a_run_of_scripts_does_without_what_only_agents_need(tmp_path: Path) -> 
     (tmp_path / "plan.md").write_text("# Plan\n\n## Wave 1\n\n### Task 1: it\n\n```sh\ntrue\n```\n")
     environ = {**os.environ, "KASMOS_STATE_ROOT": str(tmp_path / "r")}
     done = subprocess.run(
-        [sys.executable, "-c", RUNS], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", RUNS], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
     code, modules = json.loads(done.stdout.splitlines()[-1])

@@ -56,9 +56,9 @@ def supervisor(kas: Kas, project: Path) -> Iterator[Callable[[], None]]:
 
             yield kill
             (project / "over").touch()
-            second.communicate(timeout=60)
+            second.communicate(timeout=240)
         if first.poll() is None:
-            first.communicate(timeout=60)
+            first.communicate(timeout=240)
 
 
 def test_submit_prints_the_id(kas: Kas, project: Path, supervisor: Callable[[], None]) -> None:
@@ -129,7 +129,7 @@ def test_a_task_outlives_its_supervisor(kas: Kas, project: Path, supervisor: Cal
         rest = follower.stdout.read()
         assert follower.stderr is not None
         told = follower.stderr.read()
-        assert follower.wait(60) == 0, told
+        assert follower.wait(240) == 0, told
     assert "task" in told, told
     assert (first + rest).split() == [str(number) for number in range(1, 11)]
     assert (project / "done").exists()

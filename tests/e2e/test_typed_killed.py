@@ -10,7 +10,7 @@ import pytest
 
 from kasmos.model import event as ev
 from kasmos.store.journal import read_records
-from tests.conftest import Kas
+from tests.conftest import Kas, PatientKas
 from tests.e2e.player_world import LIMIT, PROGRAMS, make_stand
 from tests.waiting import wait_for
 
@@ -75,8 +75,10 @@ def test_second_dialog_keeps_its_approval(root: Path, kas: Kas) -> None:
         wait_for(lambda: len(asked()) == 1)
         assert kas(*state, "keys", "w1t1", "1", cwd=stand.site.project).code == 0
         wait_for(lambda: len(asked()) == 2)
-    # It was killed.
-    with kas.running(*state, "run", plan, cwd=stand.site.project):
+    # It was killed. The next one waits for as long as the program takes here to read an answer.
+    limits = ("kasmos.supervision.terminal.ANSWER_PATIENCE", "kasmos.daemon.approvals.DELIVERY_PATIENCE")
+    patient = PatientKas(kas.cwd, dict.fromkeys(limits, LIMIT))
+    with patient.running(*state, "run", plan, cwd=stand.site.project):
         wait_for(lambda: any(isinstance(one.event, ev.SessionAdopted) for one in read_records(stand.site.root.db)))
         denied = kas(*state, "deny", asked()[1], cwd=stand.site.project)
         assert denied.code == 0, denied.stderr

@@ -26,7 +26,7 @@ from kasmos.store.reader import read_records
 from kasmos.store.stateroot import find_state_root
 from tests.faults.small_disk import fill
 
-LIMIT = 90.0
+LIMIT = 180.0
 
 
 class Ground:

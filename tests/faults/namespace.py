@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-LIMIT = 180.0
+LIMIT = 400.0
 """Seconds for a script with several waits in it, each of which has a limit of its own."""
 
 

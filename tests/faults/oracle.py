@@ -28,7 +28,7 @@ from kasmos.store.stateroot import StateRoot, find_state_root
 
 from ..conftest import Kas, Result
 
-LIMIT = 60.0
+LIMIT = 120.0
 """Seconds after which something that has to happen has failed to."""
 
 WORK = r"""# Sourced by every program of these tests.

@@ -73,7 +73,7 @@ def test_disk_that_hangs(scene: Scene, root: Path) -> None:
         told = supervisor.get("/v1/daemon")
         assert told["problems"] == ["the journal took longer than 5 s to write"]
         daemon.send_signal(signal.SIGTERM)
-        said = daemon.communicate(timeout=120)[1]
+        said = daemon.communicate(timeout=240)[1]
     assert daemon.returncode == 4, said
     assert "left running" in said
     assert "unless a disk that hangs takes some of them after all" in said

@@ -76,8 +76,12 @@ async def test_code_beside_a_real_signal(ground: Ground, output: OutputMode) -> 
 
 
 @both_outputs
-async def test_signals_to_the_whole_kernel_session(ground: Ground, gate: Gate, output: OutputMode) -> None:
+async def test_signals_to_the_whole_kernel_session(
+    ground: Ground, gate: Gate, output: OutputMode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Signals that hit a whole kernel session do not shake off those who record the end."""
+    # However long it takes the shim here.
+    monkeypatch.setattr(ending, "RECORD_GRACE", LIMIT)
     names = ("QUIT", "USR1", "USR2", "PIPE", "HUP", "INT", "ALRM", "TERM")
     # Ignored by the program, so that it is not the program whose end is recorded.
     spec = ground.sh(f"trap '' {' '.join(names)}; echo ready; {gate.wait}; echo end; exit 5", output=output)

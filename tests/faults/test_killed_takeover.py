@@ -23,7 +23,7 @@ from kasmos.store.stateroot import find_state_root
 from ..conftest import Kas
 from ..e2e.talker_world import prepare, talker_config
 
-LIMIT = 90.0
+LIMIT = 240.0
 PLAN = "## Wave 1\n\n### Task 1: Talk\n\nwrite one 1; wait go; write two 2\n"
 POINTS = (
     "takeover.requested",

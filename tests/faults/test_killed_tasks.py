@@ -18,7 +18,7 @@ from kasmos.exceptions import ClientError
 from kasmos.store.stateroot import find_state_root
 from tests.conftest import Kas
 
-LIMIT = 60.0
+LIMIT = 120.0
 CONFIG = '[orchestration]\ndefault_agent = "shell"\nmax_concurrent = 2\n'
 HOLD = "## Wave 1\n\n### Task 1: Hold the door\n\n```sh\nuntil test -e over; do sleep 0.05; done\n```\n"
 BODY = {"prompt": "echo once >> ran; sleep 0.2"}

@@ -37,7 +37,7 @@ def lint(directory: Path, *contracts: str) -> subprocess.CompletedProcess[str]:
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
     )
 
 

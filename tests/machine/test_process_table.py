@@ -150,4 +150,4 @@ assert processes.is_our_child(child.pid) is not inherits
 assert child.wait() == 0
 assert not processes.is_our_child(child.pid)
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=240)

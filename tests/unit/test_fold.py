@@ -158,6 +158,13 @@ def test_fold_supervisor_of_another_boot() -> None:
     assert (ledger.world.boot_id, ledger.world.boot_seq, ledger.world.supervisor_pid) == ("boot-b", 2, 12)
 
 
+def test_fold_daemon() -> None:
+    """Whether the newest supervisor was a daemon is known also after it has left."""
+    ledger = Ledger(ev.SupervisorStarted(10, "boot-a", "1", stays=True), ev.SupervisorStopped("stop"))
+    assert ledger.world.supervisor_stays
+    assert not Ledger(*(ev.SupervisorStarted(n, "boot-a", "1", stays=n == 1) for n in (1, 2))).world.supervisor_stays
+
+
 def test_fold_supervisor_stopped() -> None:
     """A supervisor that left in order is known to be gone."""
     ledger = Ledger(ev.SupervisorStarted(10, "boot-a", "1"), ev.SupervisorStopped("idle"))

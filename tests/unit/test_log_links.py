@@ -13,6 +13,13 @@ from kasmos.serve import links as links_module
 from kasmos.serve.links import open_log_links
 from kasmos.store.stateroot import StateRoot
 from tests.faults.conftest import until
+from tests.waiting import LIMIT
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the disk takes here at the end."""
+    monkeypatch.setattr(links_module, "FINISH_TIMEOUT", LIMIT)
 
 
 def root_at(path: Path) -> StateRoot:

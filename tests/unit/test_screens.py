@@ -314,6 +314,18 @@ def test_request_with_a_description_is_exact_only_if_the_transcript_shows_the_co
     assert not request.exact
 
 
+def test_what_stands_beside_a_dialog() -> None:
+    """What opencode shows at the right of a wide terminal is no part of the command that it asks for."""
+    rules, lines = load_rules("opencode"), text_of("opencode", "permission_bash-1").split("\n")
+    narrow = detect(recorded("opencode", "permission_bash-1"), rules)
+    above = next(row for row, line in enumerate(lines) if "Allow once" in line) - 1
+    lines[above] = lines[above].ljust(157) + "/home/agent/work/opencode:master"
+    wide = detect(Screen.from_text("\n".join(lines)), rules)
+    assert wide.request == narrow.request
+    assert wide.request is not None
+    assert wide.request.command == "echo hi > f.txt"
+
+
 def test_chosen_button_is_told_by_its_colour() -> None:
     """Buttons side by side: which of them Enter would press is known only from a capture with escapes."""
     rules = load_rules("opencode")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 import attrs
 import pytest
 import trio
 import trio.testing
 
-from kasmos.model.approval import Ask
+from kasmos.exceptions import SessionError
+from kasmos.model.approval import ALLOW, Ask
 from kasmos.model.screen import AttachedClient, Picture
 from kasmos.model.session import SessionSpec
 from kasmos.screens.load import load_rules
@@ -17,10 +20,19 @@ from kasmos.supervision.dialogs import DRAWN_AFTER
 from kasmos.supervision.terminal import Terminal, waits_for_person
 from tests.unit.screenshots import text_of
 
+
+def without(screen: str, words: str) -> str:
+    """The screen without the lines that hold these words."""
+    return "".join(line for line in screen.splitlines(keepends=True) if words not in line)
+
+
 ASKS = text_of("opencode", "permission_bash-1")
-FRAME = "".join(line for line in ASKS.splitlines(keepends=True) if "$ " not in line)
+FRAME = without(ASKS, "$ ")
 """The same dialog before its program knows which command it is for."""
 WORKS = text_of("opencode", "working-1")
+EDITS = text_of("codex", "permission_edit-1")
+WORKING = text_of("codex", "working-1")
+IDLE = text_of("codex", "finished-1")
 
 
 @attrs.define
@@ -33,6 +45,9 @@ class Shown:
     spec: SessionSpec = SessionSpec(id="s", name="s", argv=("a",), cwd="/")
     exit: None = None
     typed_at: float = 0.0
+    pressed: bool = False
+    read_at: float = 0.0
+    """When what was typed has been read, in seconds from the beginning."""
 
     def output_now(self) -> int:
         """Counts the screens there have been."""
@@ -48,27 +63,44 @@ class Shown:
     async def look(self, *, ansi: bool = False) -> Picture:
         await trio.lowlevel.checkpoint()
         number = self.output_now()
-        return Picture(text=self.screens[number - 1][1], width=120, height=40, offset=number)
+        unread = int(self.pressed and trio.current_time() < self.begun + self.read_at)
+        text = self.screens[number - 1][1]
+        height = 14 if text.count("\n") == 13 else 40
+        return Picture(text=text, width=120, height=height, offset=number, unread=unread)
+
+    async def press(self, *keys: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self.pressed = True
 
     async def clients(self) -> tuple[AttachedClient, ...]:
         await trio.lowlevel.checkpoint()
         return ()
 
 
-async def asked(*screens: tuple[float, str]) -> list[tuple[float, Ask | None]]:
-    """What is told of a session that shows these screens, and when, in seconds from the first."""
-    session = Shown(list(screens))
-    terminal = Terminal(session, load_rules("opencode"), lambda event: None, lambda: 0.0)  # type: ignore[arg-type]  # a fake
-    told: list[tuple[float, Ask | None]] = []
+@asynccontextmanager
+async def watched(
+    *screens: tuple[float, str], program: str = "opencode", read_at: float = 0.0
+) -> AsyncGenerator[Terminal, None]:
+    """The terminal of a session that shows these screens, watched."""
+    session = Shown(list(screens), read_at=read_at)
+    terminal = Terminal(session, load_rules(program), lambda event: None, lambda: 0.0)  # type: ignore[arg-type]  # a fake
     async with trio.open_nursery() as nursery:
         nursery.start_soon(terminal.watch)
+        yield terminal
+        nursery.cancel_scope.cancel()
+
+
+async def asked(*screens: tuple[float, str], program: str = "opencode") -> list[tuple[float, Ask | None]]:
+    """What is told of a session that shows these screens, and when, in seconds from the first."""
+    told: list[tuple[float, Ask | None]] = []
+    begun = trio.current_time()
+    async with watched(*screens, program=program) as terminal:
         with trio.move_on_after(60):
             seen: str | None = None
             while True:
                 ask = await terminal.wait_ask(seen)
-                told.append((trio.current_time() - session.begun, ask))
+                told.append((trio.current_time() - begun, ask))
                 seen = ask.identity if ask is not None else None
-        nursery.cancel_scope.cancel()
     return told
 
 
@@ -90,6 +122,37 @@ async def test_next_frame(autojump_clock: trio.testing.MockClock) -> None:
     assert commands[1] == f"sudo {commands[0]}"
 
 
+@pytest.mark.parametrize("after", [0.2, 0.9])
+async def test_frame_after_an_answer(autojump_clock: trio.testing.MockClock, after: float) -> None:
+    """What was answered is not asked once more while the frame of the next dialog stands there, and no file in it."""
+    frame, other = without(EDITS, "Destination:"), EDITS.replace("f.txt", "g.txt")
+    async with watched((0.0, EDITS), (5.0, frame), (5.0 + after, other), program="codex") as terminal:
+        first = await terminal.wait_ask(None)
+        assert first is not None
+        await trio.sleep(4.9)
+        await terminal.answer(first, ALLOW)
+        second = await terminal.wait_ask(None)
+        assert second is not None
+        assert second.path == first.path.replace("f.txt", "g.txt")
+
+
+async def test_taken_away_line_by_line(autojump_clock: trio.testing.MockClock) -> None:
+    """What is left of a dialog while its program takes it away is not the next one."""
+    left = without(EDITS, "Would you like")
+    gone = without(left, "Description:")
+    (_, ask), (at, nothing) = await asked((0.0, EDITS), (5.0, left), (5.1, gone), (5.2, WORKING), program="codex")
+    assert ask is not None
+    assert nothing is None
+    assert at >= 5.2
+
+
+async def test_drawn_anew_line_by_line(autojump_clock: trio.testing.MockClock) -> None:
+    """A dialog of which a part is missing for a moment is the same one; without it for good it is another one."""
+    left = without(EDITS, "Would you like")
+    assert len(await asked((0.0, EDITS), (5.0, left), (5.5, EDITS), program="codex")) == 1
+    assert len(await asked((0.0, EDITS), (5.0, left), program="codex")) == 2
+
+
 async def test_redrawn(autojump_clock: trio.testing.MockClock) -> None:
     """A dialog that is drawn anew, frame first, is the same one."""
     assert len(await asked((0.0, ASKS), (5.0, FRAME), (5.5, ASKS))) == 1
@@ -108,6 +171,35 @@ async def test_nothing_but_a_frame(autojump_clock: trio.testing.MockClock) -> No
 async def test_frame_that_goes(autojump_clock: trio.testing.MockClock) -> None:
     """The frame of a dialog that goes before anything was in it was never asked."""
     assert await asked((0.0, WORKS), (5.0, FRAME), (5.5, WORKS)) == []
+
+
+@pytest.mark.parametrize("cut", ["\n", "\n".join(EDITS.replace("patch/f.txt", "pat").splitlines()[-14:])])
+async def test_being_drawn_anew(autojump_clock: trio.testing.MockClock, cut: str) -> None:
+    """A dialog that its program is slow to draw anew, in the same size or in another one, is the same."""
+    assert len(await asked((0.0, EDITS), (5.0, cut), (5.7, EDITS), program="codex")) == 1
+
+
+async def test_answer_is_read_late(autojump_clock: trio.testing.MockClock) -> None:
+    """An answer that a busy program has not read yet is not taken for one that did nothing, within a bound."""
+    async with watched((0.0, EDITS), (20.0, WORKING), program="codex", read_at=19.0) as terminal:
+        ask = await terminal.wait_ask(None)
+        assert ask is not None
+        await terminal.answer(ask, ALLOW)
+        assert trio.current_time() >= 20.0
+        assert await terminal.wait_ask(ask.identity) is None
+    async with watched((0.0, EDITS), program="codex", read_at=1000.0) as terminal:
+        ask = await terminal.wait_ask(None)
+        assert ask is not None
+        with pytest.raises(SessionError, match="still there"):
+            await terminal.answer(ask, ALLOW)
+
+
+async def test_turn_that_looks_over(autojump_clock: trio.testing.MockClock) -> None:
+    """A turn is over when the screen has shown so for a moment, not when it is half drawn just as somebody asks."""
+    async with watched((0.0, WORKING), (5.0, "\n"), (5.4, WORKING), (20.0, IDLE), program="codex") as terminal:
+        await trio.sleep(5.2)
+        await terminal.wait_between_turns()
+        assert trio.current_time() >= 20.0
 
 
 @pytest.mark.parametrize(("width", "waits"), [(160, True), (200, None)])

@@ -91,6 +91,7 @@ class Standing:
             life=self._life,
             present=self._held.present,
             workspace_root=(place.project / said).resolve() if said is not None else None,
+            stays=True,
         )
 
     def _measure(self, engine: Engine) -> Metrics:

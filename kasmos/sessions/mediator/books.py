@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from kasmos.sessions.mediator.link import Message, dict_of, list_of, text_of
 
-PATIENCE = 5.0
+PATIENCE = 15.0
 """Seconds that opencode's server has for an answer."""
 _MOST = 64 << 20
 """Bytes that are read of an answer, and of a file."""
