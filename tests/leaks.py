@@ -22,7 +22,7 @@ from pathlib import Path
 
 import attrs
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds that whatever is on its way out may take; nobody waits when nothing is left."""
 INTERVAL = 0.02
 """Seconds between two looks at what tells nobody when it goes."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-LIMIT = 60.0
+LIMIT = 120.0
 
 
 def wait_for(what: Callable[[], T], limit: float = LIMIT) -> T:

@@ -28,7 +28,7 @@ from kasmos.supervision.terminal import waits_for_person
 from kasmos.supervision.termination import terminate
 from tests.contract.programs import FOLDER, MISSING, Program
 
-LIMIT = 60.0
+LIMIT = 120.0
 """Seconds after which what should have happened has not."""
 
 

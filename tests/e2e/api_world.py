@@ -42,7 +42,7 @@ from kasmos.model.view import ApprovalView, SessionView, World
 from kasmos.sessions.protocol import ExecutionSession, OutputChunk
 from kasmos.store.fold import apply
 
-LIMIT = 60.0
+LIMIT = 120.0
 """Seconds after which what should have happened has not."""
 PLAN = """\
 # Two greetings

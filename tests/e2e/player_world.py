@@ -27,7 +27,7 @@ SCENES = {
     "mute": ("mute",),
     "ticking": ("ticking",),
 }
-LIMIT = 60.0
+LIMIT = 120.0
 
 
 def player_config(log: Path, extra: str = "") -> str:

@@ -20,7 +20,7 @@ from kasmos.serve import Engine, Options, open_engine, serve_when_knocked
 from kasmos.store.journal import read_records
 from kasmos.store.stateroot import StateRoot
 
-LIMIT = 60.0
+LIMIT = 120.0
 
 CONFIG = """
 [orchestration]

@@ -12,7 +12,7 @@ from tests.e2e.supervisor_world import Site, make_site
 
 PROGRAM = Path(__file__).parent.parent / "programs" / "talker"
 RULES = Path(__file__).parent.parent / "data" / "talker" / "talker.toml"
-LIMIT = 60.0
+LIMIT = 120.0
 
 
 def talker_config(book: Path, extra: str = "") -> str:

@@ -15,7 +15,7 @@ from kasmos.model import event as ev
 from tests.e2e.player_world import make_stand
 from tests.e2e.test_terminal import at_work, refused, session_of, state_of
 
-LIMIT = 60.0
+LIMIT = 120.0
 
 
 class Person:

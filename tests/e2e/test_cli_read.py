@@ -24,7 +24,7 @@ from tests.conftest import Kas
 from tests.unit.histories import History, failed_run, make_plan
 from tests.waiting import wait_for
 
-LIMIT = 60.0
+LIMIT = 120.0
 CONFIG = """\
 [orchestration]
 default_agent = "sh"

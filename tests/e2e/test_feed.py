@@ -18,7 +18,7 @@ from tests.e2e.supervisor_world import Site, make_site
 from tests.e2e.test_streams import commit_after_a_gap
 from tests.e2e.test_tcp import READONLY, TOKENS, serve
 
-SOON = 50.0
+SOON = 100.0
 
 
 @pytest.fixture

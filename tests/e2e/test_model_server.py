@@ -15,7 +15,7 @@ from ..model_server.book import Book
 from ..model_server.script import Script, ScriptError, Step, decide_step, parse_script
 from ..model_server.server import serve_model
 
-LIMIT = 60.0
+LIMIT = 120.0
 PATHS = {
     "anthropic": "/v1/messages",
     "responses": "/v1/responses",

@@ -15,7 +15,7 @@ from kasmos.model.event import Record
 from kasmos.store.fold import apply
 from tests.e2e.api_world import Api, open_api
 
-SOON = 50.0
+SOON = 100.0
 
 
 def commit_after_a_gap(api: Api, seq: int) -> None:

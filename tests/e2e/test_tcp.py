@@ -23,7 +23,7 @@ from tests.e2e.api_world import LIMIT, FakeOrchestrator, make_app
 ADMIN, READONLY = "a" * 32, "r" * 32
 TOKENS = AccessPolicy(admin=TokenSource(ADMIN), readonly=TokenSource(READONLY))
 OPEN = AccessPolicy()
-SOON = 50.0
+SOON = 100.0
 
 
 class Tcp:

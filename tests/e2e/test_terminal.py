@@ -379,7 +379,7 @@ execution_mode = "tmux"
 prompt = "type"
 when_done = "leave"
 exit_grace = "300ms"
-stop_grace = "10s"
+stop_grace = "60s"
 env = {{ PLAYER_LOG = "{log}" }}
 """
 

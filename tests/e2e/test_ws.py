@@ -14,7 +14,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 
 from tests.e2e.api_world import Api, open_api
 
-SOON = 50.0
+SOON = 100.0
 
 
 @asynccontextmanager

@@ -23,7 +23,7 @@ from kasmos.sessions.process_table import scan
 from kasmos.sessions.processes import ProcessEntry, has_exit_info, read_entry
 from kasmos.supervision.termination import terminate
 
-LIMIT = 60.0
+LIMIT = 120.0
 """Seconds after which what should have happened has not."""
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 PROGRAMS = Path(__file__).parent.parent / "programs"

@@ -22,7 +22,7 @@ from kasmos.store.salvage import open_or_salvage
 from tests.faults.namespace import in_mount_namespace
 
 EVENTS = 150
-LIMIT = 60.0
+LIMIT = 120.0
 CLOCK = Clock(wall=lambda: 5e8, mono=lambda: 7.0)
 
 

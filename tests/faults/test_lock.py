@@ -17,7 +17,7 @@ from kasmos.store.lock import acquire_lock, acquire_lock_nowait, boot_id, read_h
 from kasmos.store.stateroot import StateRoot
 from tests.faults.namespace import in_mount_namespace
 
-LIMIT = 60.0
+LIMIT = 120.0
 
 HOLDER = """
 import sys

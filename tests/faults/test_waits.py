@@ -28,7 +28,7 @@ from kasmos.supervision.quiet import LONGEST, MOST, QUIET, TICK, QuietWatch
 from kasmos.supervision.termination import terminate
 from tests.e2e.supervisor_world import make_site
 
-LIMIT = 60.0
+LIMIT = 120.0
 PARENT = """
 import os, select, socket, subprocess, sys
 how, *child = sys.argv[1:]

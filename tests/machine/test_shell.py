@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.unit.test_approval_policy import ALLOW, PIECES, bash, judge, only
 
-LIMIT = 60.0
+LIMIT = 120.0
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))

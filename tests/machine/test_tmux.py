@@ -19,7 +19,7 @@ from kasmos.cli.probes import Level
 from kasmos.sessions.tmux_wire import Block, ControlParser, render_line
 from kasmos.store.stateroot import StateRoot
 
-LIMIT = 60.0
+LIMIT = 120.0
 
 
 def ask(binary: str, socket: str, lines: bytes) -> subprocess.CompletedProcess[bytes]:
