@@ -15,7 +15,7 @@ import attrs
 from kasmos.model.value import frozen
 from kasmos.screens import ScreenState
 
-TAKE_PATIENCE = 5.0
+TAKE_PATIENCE = 15.0
 """Seconds in which a pasted text that the program has read has to show in the input."""
 ENTER_AGAIN = 5.0
 """Seconds after which Enter is pressed again, if the text still stands in the input.
@@ -26,7 +26,7 @@ nothing: it may have been the paste (claude adds a hint to it).
 READ_PATIENCE = 30.0
 """Seconds a program has to read what is typed: on a busy machine it may not get round to it for long."""
 MAX_ENTERS = 4
-END_PATIENCE = 10.0
+END_PATIENCE = 15.0
 """Seconds after Enter in which the screen has to tell."""
 UNREAD = "the program does not read what is typed"
 """Why nothing more is waited for."""
