@@ -18,6 +18,7 @@ from kasmos.model.session import SessionSpec
 from kasmos.screens.load import load_rules
 from kasmos.supervision.dialogs import DRAWN_AFTER
 from kasmos.supervision.terminal import Terminal
+from kasmos.supervision.turn import UNSEEN_GRACE, wait_turn_over
 from tests.unit.screenshots import text_of
 
 
@@ -200,3 +201,19 @@ async def test_turn_that_looks_over(autojump_clock: trio.testing.MockClock) -> N
         await trio.sleep(5.2)
         await terminal.wait_between_turns()
         assert trio.current_time() >= 20.0
+
+
+async def test_typing_begins_a_turn(autojump_clock: trio.testing.MockClock) -> None:
+    """A turn is not over while a text is typed, however long its program takes to show it; then another one begins."""
+    async with watched((0.0, WORKING), (5.0, IDLE), program="codex") as terminal:
+        await trio.sleep(6.0)
+
+        async def type_slowly() -> None:
+            async with terminal.typing:
+                await trio.sleep(24.0)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(type_slowly)
+            await trio.sleep(0.0)
+            await wait_turn_over(terminal, grace=3.0)
+        assert trio.current_time() >= 30.0 + UNSEEN_GRACE
