@@ -60,7 +60,11 @@ PIECE = 65_536
 """Bytes sent under one deadline, so that a slow client which does read is not dropped."""
 
 CLOSE_TIMEOUT = 1.0
-"""Seconds that closing a connection, or making it ready for its next request, may take."""
+"""Seconds that closing a connection may take."""
+
+READY_TIMEOUT = 20.0
+"""Seconds that making a connection ready for its next request may take: it waits for nobody but this process, and one
+that is held up for a moment must not hang up on who has just asked something."""
 
 LINGER_TIMEOUT = 2.0
 """Seconds that a client is given to finish a request that was answered before it had."""
@@ -113,7 +117,8 @@ class SafeTCPServer(TCPServer):
             await self._send(event.data)
             return
         # (2) Shielded: Quart cancels us exactly now, and the connection has to be closed or recycled.
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT) as scope:
+        bound = CLOSE_TIMEOUT if isinstance(event, Closed) else READY_TIMEOUT
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + bound) as scope:
             if isinstance(event, Closed) and self._is_spoken_to():
                 await self._hear_out()
             else:

@@ -126,9 +126,10 @@ def put(data: bytes) -> None:
     Raises:
         BrokenPipeError: nobody reads it any more.
     """
+    from kasmos.cli.render.writer import write_bytes
+
     with _writing():
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        write_bytes(sys.stdout.buffer, data)
 
 
 @contextmanager

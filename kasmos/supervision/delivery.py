@@ -15,8 +15,10 @@ import attrs
 from kasmos.model.value import frozen
 from kasmos.screens import ScreenState
 
-TAKE_PATIENCE = 5.0
+TAKE_PATIENCE = 15.0
 """Seconds in which a pasted text that the program has read has to show in the input."""
+DOUBT_PATIENCE = 5.0
+"""The same for a text of which it is not known whether it was typed at all."""
 ENTER_AGAIN = 5.0
 """Seconds after which Enter is pressed again, if the text still stands in the input.
 
@@ -26,7 +28,7 @@ nothing: it may have been the paste (claude adds a hint to it).
 READ_PATIENCE = 30.0
 """Seconds a program has to read what is typed: on a busy machine it may not get round to it for long."""
 MAX_ENTERS = 4
-END_PATIENCE = 10.0
+END_PATIENCE = 15.0
 """Seconds after Enter in which the screen has to tell."""
 UNREAD = "the program does not read what is typed"
 """Why nothing more is waited for."""
@@ -212,15 +214,15 @@ def _doubtful(progress: Progress, sight: Sight, now: float) -> Action:
         return Act.DONE
     if sight.shows:
         return Act.ENTER
-    if hold := _may_show(progress, sight, now):
+    if hold := _may_show(progress, sight, now, DOUBT_PATIENCE):
         return hold
     why = UNREAD if sight.unread else "the screen does not tell whether the text was taken"
     return Fail(f"the supervisor died while it was typing, and {why}")
 
 
-def _may_show(progress: Progress, sight: Sight, now: float) -> Hold | None:
+def _may_show(progress: Progress, sight: Sight, now: float, patience: float) -> Hold | None:
     """How long a text may take to show in the input, if that is not over: it cannot before the program has read it."""
-    give_up = max(progress.since, progress.unread_at) + TAKE_PATIENCE
+    give_up = max(progress.since, progress.unread_at) + patience
     if sight.unread:
         give_up = progress.since + READ_PATIENCE
     if now >= give_up:
@@ -241,7 +243,7 @@ def _pasted(order: Order, progress: Progress, sight: Sight, now: float) -> Actio
         # Its rules know no input: only what comes of it can be seen.
         ripe = progress.since + max(0.3, order.gap)
         return Hold(ripe) if now < ripe else Act.ENTER if order.submit else Act.DONE
-    hold = _may_show(progress, sight, now)
+    hold = _may_show(progress, sight, now, TAKE_PATIENCE)
     return hold or Fail(UNREAD if sight.unread else "the text was typed and did not show in its input")
 
 

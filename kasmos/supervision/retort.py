@@ -11,8 +11,9 @@ from kasmos.model.approval import Answer, AnswerKind, Ask
 if TYPE_CHECKING:
     from kasmos.supervision.terminal import Terminal
 
-INPUT_PATIENCE = 10.0
-"""Seconds in which a program has to take a text again after a no: those that end their turn with it do so at once."""
+INPUT_PATIENCE = 30.0
+"""Seconds in which a program has to take a text again after a no: those that end their turn with it do so at
+once, if the machine has time for them."""
 
 
 class Retort:

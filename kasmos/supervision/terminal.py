@@ -36,7 +36,7 @@ BUSY_GAPS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Seconds after the last look at which one looks although the output does not end; longer as nothing new is seen."""
 STANDS_AFTER = 1.0
 """Seconds that a state has to last to be told."""
-ANSWER_PATIENCE = 5.0
+ANSWER_PATIENCE = 15.0
 """Seconds in which a dialog has to go that was answered, from when its program has read the answer."""
 KEY_GAP = 0.05
 """Seconds between keys that move about: programs read several at once as a paste."""
@@ -276,7 +276,7 @@ class Terminal:
                 return
             if self.picture is not None and self.picture.unread:
                 # On a busy machine it may not get round to what was typed for long.
-                give_up = min(begun + READ_PATIENCE, trio.current_time() + ANSWER_PATIENCE)
+                give_up = max(give_up, min(begun + READ_PATIENCE, trio.current_time() + ANSWER_PATIENCE))
             if trio.current_time() >= give_up:
                 raise SessionError(otherwise)
             await self.wait_look(min(give_up, trio.current_time() + 1.0))

@@ -35,7 +35,10 @@ async def wait_turn_over(terminal: Terminal, grace: float) -> None:
         long_enough = grace if begun else max(grace, UNSEEN_GRACE)
         picture = terminal.picture
         text = "\n".join(screen_of(picture).lines) if picture is not None else ""
-        if not is_over(terminal.verdict):
+        if is_typing := terminal.typing.locked():
+            # What is typed, the reason for a no for instance, begins another turn.
+            since, begun = math.inf, False
+        elif not is_over(terminal.verdict):
             since = math.inf
         elif since == math.inf or text != shown:
             shown, since = text, trio.current_time()
@@ -44,7 +47,8 @@ async def wait_turn_over(terminal: Terminal, grace: float) -> None:
                 return
             # Whoever sits there may go on with it: once more after they have left.
             since = trio.current_time()
-        await terminal.wait_look(since + long_enough)
+        # That somebody has typed is told by no look.
+        await terminal.wait_look(trio.current_time() + grace if is_typing else since + long_enough)
 
 
 def is_over(verdict: Verdict | None) -> bool:

@@ -222,7 +222,13 @@ RECIPES = {
 
 
 def render_profile(
-    name: str, place: Place, *, may: str = "edits", flags: Sequence[str] = (), env: Mapping[str, str] | None = None
+    name: str,
+    place: Place,
+    *,
+    may: str = "edits",
+    flags: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    keys: str = "",
 ) -> str:
     """The `[agents.NAME]` table of a program.
 
@@ -230,6 +236,7 @@ def render_profile(
         may: what the program may do unasked: `nothing`, `edits` or `anything`.
         flags: further flags, before the program's own.
         env: further environment.
+        keys: further lines of the table.
 
     Raises:
         LookupError: the program is not installed.
@@ -240,7 +247,9 @@ def render_profile(
     verbs = 0 if recipe.flags[0].startswith("-") else 1
     arguments = (*recipe.flags[:verbs], *extra, *flags, *recipe.flags[verbs:])
     files = recipe.settings(place)
-    return render_table(name, place, files, arguments, prompt=recipe.prompt, stop_signal=recipe.stop_signal, env=env)
+    return render_table(
+        name, place, files, arguments, prompt=recipe.prompt, stop_signal=recipe.stop_signal, env=env, keys=keys
+    )
 
 
 def render_table(

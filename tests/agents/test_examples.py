@@ -28,9 +28,9 @@ def test_example_profile(shop: Workshop, name: str) -> None:
     """A program edits a file under the profile of the examples, just as it is."""
     shutil.copy(EXAMPLE, shop.kas.cwd / ".kasmos" / "config.toml")
     home = Path(os.environ["HOME"])
-    for path, text in RECIPES[name].settings(Place(shop.model.url, home)).items():
-        (home / path).parent.mkdir(parents=True, exist_ok=True)
-        (home / path).write_text(text.replace("MOCK_API_KEY", "OPENAI_API_KEY"))
+    for file, text in RECIPES[name].settings(Place(shop.model.url, home)).items():
+        (home / file).parent.mkdir(parents=True, exist_ok=True)
+        (home / file).write_text(text.replace("MOCK_API_KEY", "OPENAI_API_KEY"))
     path = shop.kas.cwd / "f.txt"
     steps = "edit f.txt world kasmos" if name == "aider" else f"read {path} ;; edit {path} world kasmos ;; say done"
     shop.write_tasks({name: steps}, settings='checks = ["grep -qx kasmos f.txt"]')

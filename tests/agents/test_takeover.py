@@ -118,7 +118,8 @@ def test_taken_over_and_handed_back(shop: Workshop, name: str) -> None:
     def steps(path: Path, text: str) -> str:
         return f"[[mock {gate}: write {path} '{text}' ;; say done]]"
 
-    shop.equip(name, may="anything" if name == "opencode" else "edits")
+    # Who is asked to end may take its time.
+    shop.equip(name, may="anything" if name == "opencode" else "edits", keys='stop_grace = "1m"')
     settle_in(shop, name)
     shop.write_tasks({name: f"hold {gate} Begun."}, settings='checks = ["test -e typed.txt", "test -e last.txt"]')
     with shop.start() as kas:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+import signal
+import struct
 import subprocess
+import termios
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -330,6 +334,36 @@ def test_a_reader_that_has_seen_enough(kas: Kas, state: StateRoot) -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait(LIMIT) == 0
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_whole_for_a_slow_reader(kas: Kas, state: StateRoot, unbuffered: str) -> None:
+    """A log arrives whole although `kas` is suspended in the middle, whether or not Python buffers what it writes."""
+    log = b"".join(b"%06d\n" % number for number in range(150_000))
+    write_journal(state, events_of(failed_run()))
+    write_output(state, "r1-2a1", log)
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with subprocess.Popen(kas.command("logs", "2"), cwd=kas.cwd, env=env, stdout=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdout is not None
+        pipe, taken = process.stdout.fileno(), b""
+        stat = Path(f"/proc/{process.pid}/stat")
+        room = fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
+        for _ in range(5):
+            # Nothing more goes into it: it is being written to.
+            wait_for(lambda: waiting_in(pipe) >= room)
+            process.send_signal(signal.SIGSTOP)
+            wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
+            process.send_signal(signal.SIGCONT)
+            taken += os.read(pipe, room)
+        taken += process.stdout.read()
+        assert process.wait(LIMIT) == 0
+    assert taken == log
+
+
+def waiting_in(pipe: int) -> int:
+    """How many bytes are in a pipe."""
+    (count,) = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))
+    return int(count)
 
 
 # --- completion ---------------------------------------------------------------------

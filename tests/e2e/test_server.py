@@ -16,9 +16,11 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
+from hypercorn.trio.worker_context import TrioSingleTask
 from quart import request, websocket
 from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_websocket import ConnectionClosed, wrap_client_stream
@@ -248,6 +250,25 @@ async def test_connections_are_used_again(root: Path) -> None:
     async with open_api(root) as api:
         stream = await open_raw(api)
         for _ in range(5):
+            await stream.send_all(GET_HEALTH.replace("\n", "\r\n").encode())
+            assert (await read_answer(stream)).startswith(b"HTTP/1.1 200 ")
+        await stream.aclose()
+
+
+async def test_a_connection_outlives_a_moment_in_which_nothing_moves(
+    mock_clock: MockClock, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """(2) A server that is held up while it makes a connection ready for its next request answers that, too."""
+    restart = TrioSingleTask.restart
+
+    async def held_up(*given: Any) -> None:
+        mock_clock.jump(3.0)
+        await restart(*given)
+
+    monkeypatch.setattr(TrioSingleTask, "restart", held_up)
+    async with open_api(root) as api:
+        stream = await open_raw(api)
+        for _ in range(3):
             await stream.send_all(GET_HEALTH.replace("\n", "\r\n").encode())
             assert (await read_answer(stream)).startswith(b"HTTP/1.1 200 ")
         await stream.aclose()

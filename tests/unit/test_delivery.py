@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from kasmos.screens import ScreenState
 from kasmos.screens.layout import Layout
 from kasmos.supervision.delivery import (
+    DOUBT_PATIENCE,
     END_PATIENCE,
     ENTER_AGAIN,
     MAX_ENTERS,
@@ -130,7 +131,7 @@ def test_paste_that_is_read_late(step: Step) -> None:
     refused = decide_delivery(Order("x"), progress, unread, READ_PATIENCE)
     assert isinstance(refused, Fail)
     assert UNREAD in refused.why
-    give_up = READ_PATIENCE - 0.5 + TAKE_PATIENCE
+    give_up = READ_PATIENCE - 0.5 + (TAKE_PATIENCE if step is Step.PASTED else DOUBT_PATIENCE)
     assert decide_delivery(Order("x"), progress, read, READ_PATIENCE) == Hold(give_up)
     assert isinstance(decide_delivery(Order("x"), progress, read, give_up), Fail)
     shown = attrs.evolve(read, shows=True, draft="x")

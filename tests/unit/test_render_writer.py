@@ -5,10 +5,15 @@ from __future__ import annotations
 import errno
 import io
 import threading
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 
 import pytest
 
-from kasmos.cli.render.writer import Writer, write_text
+from kasmos.cli.render.writer import Writer, write_bytes, write_text
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 class Held(io.StringIO):
@@ -124,3 +129,34 @@ def test_what_the_encoding_lacks_is_escaped() -> None:
     stream = io.TextIOWrapper(raw, encoding="ascii")
     write_text(stream, "✓ done \udcff\n")
     assert raw.getvalue() == b"\\u2713 done \\udcff\n"
+
+
+class Sparing(io.RawIOBase):
+    """What Python writes to where it does not buffer: it takes a part at a time, at last nothing more."""
+
+    def __init__(self, room: int = 1000) -> None:
+        super().__init__()
+        self.taken = b""
+        self.room = room
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Buffer) -> int | None:
+        if not self.room:
+            return None
+        part = bytes(data)[: min(7, self.room)]
+        self.taken += part
+        self.room -= len(part)
+        return len(part)
+
+
+def test_what_is_taken_in_parts_is_written_whole() -> None:
+    """Without Python's buffer, too, all of a text is written, and it is an error where it cannot be."""
+    sparing = Sparing()
+    write_text(cast("TextIO", SimpleNamespace(buffer=sparing, encoding="utf-8")), "a line of some length\n" * 5)
+    assert sparing.taken == b"a line of some length\n" * 5
+    full = Sparing(room=10)
+    with pytest.raises(BlockingIOError):
+        write_bytes(cast("BinaryIO", full), b"more than ten bytes")
+    assert full.taken == b"more than "

@@ -17,7 +17,8 @@ from kasmos.model.screen import AttachedClient, Picture
 from kasmos.model.session import SessionSpec
 from kasmos.screens.load import load_rules
 from kasmos.supervision.dialogs import DRAWN_AFTER
-from kasmos.supervision.terminal import Terminal, waits_for_person
+from kasmos.supervision.terminal import Terminal
+from kasmos.supervision.turn import UNSEEN_GRACE, wait_turn_over
 from tests.unit.screenshots import text_of
 
 
@@ -202,8 +203,17 @@ async def test_turn_that_looks_over(autojump_clock: trio.testing.MockClock) -> N
         assert trio.current_time() >= 20.0
 
 
-@pytest.mark.parametrize(("width", "waits"), [(160, True), (200, None)])
-def test_a_picker_is_looked_for_in_the_middle_of_the_terminal(width: int, waits: bool | None) -> None:
-    """What stands over the screen waits for a person if it is in the middle; elsewhere it is not known what it is."""
-    picture = Picture(text=text_of("opencode", "overlay_wide-1"), width=width, height=45, cursor_x=54, cursor_y=14)
-    assert waits_for_person(load_rules("opencode"), picture) is waits
+async def test_typing_begins_a_turn(autojump_clock: trio.testing.MockClock) -> None:
+    """A turn is not over while a text is typed, however long its program takes to show it; then another one begins."""
+    async with watched((0.0, WORKING), (5.0, IDLE), program="codex") as terminal:
+        await trio.sleep(6.0)
+
+        async def type_slowly() -> None:
+            async with terminal.typing:
+                await trio.sleep(24.0)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(type_slowly)
+            await trio.sleep(0.0)
+            await wait_turn_over(terminal, grace=3.0)
+        assert trio.current_time() >= 30.0 + UNSEEN_GRACE

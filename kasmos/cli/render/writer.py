@@ -7,10 +7,11 @@ That may be this thread, never the supervisor. A stdout that is closed silences 
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import threading
 from collections import deque
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 GATHER_TIME = 0.01
 """Seconds in which text gathers for a file or a pipe: a thread that is woken for each line takes turns with the
@@ -133,7 +134,24 @@ def write_text(stream: TextIO, text: str) -> None:
         stream.write(text)
         stream.flush()
         return
-    buffer.write(text.encode(stream.encoding or "utf-8", "backslashreplace"))
+    write_bytes(buffer, text.encode(stream.encoding or "utf-8", "backslashreplace"))
+
+
+def write_bytes(buffer: BinaryIO, data: bytes) -> None:
+    """Write and flush all of *data*.
+
+    Where Python does not buffer (`PYTHONUNBUFFERED`, as in many containers), a stream may take a part and say so: of
+    a pipe when we are suspended and go on, of a disk that has room for no more.
+
+    Raises:
+        OSError, ValueError: the stream is closed or cannot take it.
+    """
+    rest = memoryview(data)
+    while rest:
+        written = buffer.write(rest)
+        if written is None:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        rest = rest[written:]
     buffer.flush()
 
 
