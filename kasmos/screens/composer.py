@@ -41,20 +41,25 @@ def find_composer(screen: Screen, layout: Layout) -> Input | None:
 
 
 def _between(
-    opens: Callable[[str], bool], closes: Callable[[str], bool], *, boxed: bool = False
+    opens: Callable[[str], bool], closes: Callable[[str], bool], *, boxed: bool = False, sent: bool = False
 ) -> Callable[[Screen, Layout], Iterator[Input]]:
     def find(screen: Screen, layout: Layout) -> Iterator[Input]:
         lines = screen.lines
         bottoms = [row for row in range(len(lines) - 1, -1, -1) if closes(lines[row])]
         for bottom in bottoms:
             top = next((row for row in range(bottom - 1, -1, -1) if opens(lines[row])), None)
-            if top is None or top + 1 == bottom:
+            if top is None or top + 1 == bottom or (sent and _goes_on(lines[bottom + 1 : bottom + 2], layout)):
                 continue
             inner = [_unboxed(line) if boxed else line for line in lines[top + 1 : bottom]]
             if layout.prompt.match(inner[0]):
                 yield _made(screen, layout, (top, top + 1, bottom + 1), inner, framed=True)
 
     return find
+
+
+def _goes_on(below: Sequence[str], layout: Layout) -> bool:
+    """Whether a transcript goes on here: what was sent keeps its frame in it. Right below an input no line is blank."""
+    return any(not line or layout.block.search(line) for line in below)
 
 
 def _unboxed(line: str) -> str:
@@ -140,7 +145,7 @@ _FINDERS: dict[ComposerKind, Callable[[Screen, Layout], Iterator[Input]]] = {
         lambda line: bool(_BOX_TOP.match(line)), lambda line: bool(_BOX_BOTTOM.match(line)), boxed=True
     ),
     ComposerKind.HALVES: _between(
-        lambda line: bool(_LOWER_HALVES.match(line)), lambda line: bool(_UPPER_HALVES.match(line))
+        lambda line: bool(_LOWER_HALVES.match(line)), lambda line: bool(_UPPER_HALVES.match(line)), sent=True
     ),
     ComposerKind.SHELF: _shelf,
     ComposerKind.BAR: _bar,

@@ -63,6 +63,8 @@ class Layout:
     keys: Keys = Keys.DIGIT
     buttons: re.Pattern[str] = NEVER
     """A line of options side by side."""
+    overlay: re.Pattern[str] = NEVER
+    """The heading of a panel that is drawn over the screen, from its first word to its last, as its first group."""
     version: re.Pattern[str] = NEVER
     """The program's version, as its first group."""
     pasted: re.Pattern[str] = re.compile(r"\[Pasted [^\]\n]*\]")

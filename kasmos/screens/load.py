@@ -29,6 +29,7 @@ PROJECT_RULES = ".kasmos/screens"
 FORMAT = 1
 _FILE_KEYS = ("format", "program", "commands", "disable", "layout", "rule")
 _LAYOUT_KEYS = tuple(field.name for field in attrs.fields(Layout))
+_GROUPS = {"version": "version", "overlay": "heading"}
 _RULE_KEYS = ("name", "state", "versions", "has", "lacks", "every", "some", "none", "fields", "choices")
 _CHOICE_KEYS = ("text", "meaning", "keys", "selected", "takes_text")
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
@@ -182,8 +183,8 @@ class _Reader:
                 pattern = self._pattern(entry[key], where)
                 if pattern is not None:
                     changes[key] = pattern
-                    if key == "version" and not pattern.groups:
-                        self._wrong(where, "must have a group that is the version")
+                    if key in _GROUPS and not pattern.groups:
+                        self._wrong(where, f"must have a group that is the {_GROUPS[key]}")
         return attrs.evolve(base, **changes)
 
     def _rule(self, entry: dict[str, Any]) -> Rule:

@@ -11,6 +11,7 @@
     screen                everything; only for signs that cannot be quoted
 
 A region that a screen does not have matches nothing. There is never an input and a dialog: whichever is lower is live.
+Under a panel that is drawn over the screen neither is.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from kasmos.model.value import frozen
 from kasmos.screens.composer import Input, find_composer
 from kasmos.screens.layout import Layout
 from kasmos.screens.menu import Menu, find_menu
+from kasmos.screens.overlay import Overlay, find_overlay
 from kasmos.screens.screen import Screen
 
 NAMES = (
@@ -33,6 +35,8 @@ NAMES = (
 )  # fmt: skip
 _BOTTOM = 4
 _STATUS = 14
+_PANEL_INPUT = 4
+"""Rows below its heading in which a panel that is drawn over the screen has an input of its own."""
 _EDGE = " \t│┃|"
 _RULE = re.compile(r"[─━▔]{8,}")
 _BESIDE = 78
@@ -64,7 +68,20 @@ class Regions:
         return cut(self)
 
     @cached_property
+    def overlay(self) -> Overlay | None:
+        """The panel that is drawn over the screen. None where the cursor shows that the input below is typed into."""
+        overlay = find_overlay(self.screen, self.layout)
+        cursor = self.screen.cursor
+        if overlay is None or cursor is None or not cursor.visible:
+            return overlay
+        composer = find_composer(self.screen, self.layout)
+        is_typed_into = composer is not None and composer.top <= cursor.row < composer.bottom
+        return None if is_typed_into and cursor.row > overlay.row + _PANEL_INPUT else overlay
+
+    @cached_property
     def _found(self) -> tuple[Input | None, Menu | None]:
+        if self.overlay is not None:
+            return None, None
         composer, menu = find_composer(self.screen, self.layout), find_menu(self.screen, self.layout)
         if composer is not None and menu is not None:
             return (composer, None) if composer.bottom > menu.top else (None, menu)

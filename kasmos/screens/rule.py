@@ -83,6 +83,11 @@ def _cursor_below(regions: Regions) -> bool:
     return cursor is not None and cursor.row > len(lines) - 1
 
 
+def _cursor_off_input(regions: Regions) -> bool:
+    cursor, composer = regions.screen.cursor, regions.composer
+    return cursor is not None and composer is not None and not composer.top <= cursor.row < composer.bottom
+
+
 def _title_names_directory(regions: Regions) -> bool:
     title, footer = regions.screen.title, regions.get("footer")
     return title is not None and footer is not None and bool(re.search(rf"/{re.escape(title)}(?!\S)", footer.text))
@@ -107,6 +112,8 @@ SIGNS: Mapping[str, Callable[[Regions], bool]] = {
     "cursor-hidden": lambda regions: regions.screen.cursor is not None and not regions.screen.cursor.visible,
     "cursor-on-last-line": _cursor_on_last,
     "cursor-below": _cursor_below,
+    "cursor-off-input": _cursor_off_input,
+    "overlay": lambda regions: regions.overlay is not None,
     "blank": lambda regions: not regions.screen.lines,
 }
 """What can be asked of a screen beside patterns."""
@@ -150,6 +157,8 @@ def _told(sign: str, regions: Regions) -> str:
         return next(option.text for option in regions.menu.options if meaning_of(option.text) in wanted)
     if sign == "dialog" and regions.menu is not None:
         return f"{len(regions.menu.options)} options"
+    if sign == "overlay" and regions.overlay is not None:
+        return regions.overlay.heading
     if sign == "title" and regions.screen.title is not None:
         return regions.screen.title
     return "yes"

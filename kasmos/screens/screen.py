@@ -48,6 +48,8 @@ class Screen:
     """The program has ended and the terminal stands."""
     raw: str | None = None
     """The capture with its escapes, if it had any."""
+    width: int | None = None
+    """Columns of the terminal; None if it is not known."""
 
     @classmethod
     def from_text(
@@ -58,27 +60,32 @@ class Screen:
         cursor: Cursor | None = None,
         alternate: bool | None = None,
         dead: bool = False,
+        width: int | None = None,
     ) -> Screen:
         """Take a capture, with or without escapes, as `tmux capture-pane` prints it."""
         lines = [line.rstrip() for line in _ESCAPE.sub("", text).replace("\xa0", " ").split("\n")]
         while lines and not lines[-1]:
             lines.pop()
         title = None if title is None else title.strip()
-        return cls(tuple(lines), title or None, cursor, alternate, dead, text if "\x1b" in text else None)
+        return cls(tuple(lines), title or None, cursor, alternate, dead, text if "\x1b" in text else None, width)
 
     @classmethod
     def from_meta(cls, text: str, meta: Mapping[str, object]) -> Screen:
-        """Take a capture and what was recorded beside it: `title`, `cursor` as "X,Y", `cursor_visible`, `dead`."""
+        """Take a capture and what was recorded beside it.
+
+        That is `title`, `cursor` as "X,Y", `cursor_visible`, `dead`, `width`.
+        """
         title = meta.get("title")
         column, _, row = str(meta.get("cursor", "")).partition(",")
         at = (int(row), int(column)) if column.isdecimal() and row.isdecimal() else None
-        alternate = meta.get("alternate_on")
+        alternate, width = meta.get("alternate_on"), str(meta.get("width", ""))
         return cls.from_text(
             text,
             title=title if isinstance(title, str) else None,
             cursor=Cursor(*at, visible=_is_on(meta.get("cursor_visible"))) if at is not None else None,
             alternate=None if alternate is None else _is_on(alternate),
             dead=_is_on(meta.get("dead")),
+            width=int(width) if width.isdecimal() and int(width) else None,
         )
 
     def styles_of(self, row: int) -> tuple[Style, ...]:

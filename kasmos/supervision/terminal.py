@@ -350,4 +350,5 @@ def screen_of(picture: Picture) -> Screen:
         cursor=Cursor(picture.cursor_y, picture.cursor_x, picture.cursor_visible),
         alternate=picture.alternate,
         dead=picture.dead,
+        width=picture.width,
     )

@@ -154,6 +154,27 @@ def test_told_why_once_more(shop: Workshop, person: Person) -> None:
     assert told_why(shop, "gemini") == 1
 
 
+def test_picker_over_the_input(shop: Workshop, person: Person) -> None:
+    """Nothing is typed into a picker that a person has opened over OpenCode's input; closed, the turn goes on."""
+    gate = shop.conversation("opencode")
+    shop.seat("opencode")
+    shop.write_tasks({"opencode": f"hold {gate} Begun. ;; say done"})
+    with shop.start() as kas:
+        person.wait(lambda: shop.asked("opencode"), kas)
+        name = shop.session().name
+        person.wait(lambda: shop.session().screen == "working", kas)
+        assert shop.kas("keys", name, "C-p", timeout=LIMIT).code == 0
+        person.wait(lambda: shop.session().screen == "dialog", kas)
+        sent = shop.kas("send", name, "and then rest", timeout=LIMIT)
+        assert sent.code, sent.stdout
+        assert "nothing was typed" in sent.stderr
+        assert shop.kas("keys", name, "Escape", timeout=LIMIT).code == 0
+        person.wait(lambda: shop.session().screen == "working", kas)
+        shop.model.open_gate(gate)
+        assert person.see_through(kas) == 0
+    assert shop.outcome() is Outcome.SUCCEEDED
+
+
 @pytest.mark.parametrize("name", ["claude", "codex"])
 def test_first_start(shop: Workshop, person: Person, name: str) -> None:
     """The dialogs of a first start are for a person; the prompt waits until they are gone."""

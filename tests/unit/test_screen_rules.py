@@ -65,6 +65,7 @@ disable = ["redy"]
 composer = ["rule"]
 keys = "digits"
 prompt = '['
+overlay = 'esc$'
 
 [[rule]]
 name = "Not A Name"
@@ -98,18 +99,19 @@ def test_every_mistake_is_told_at_once_with_its_place(tmp_path: Path) -> None:
         "claude.toml:1: layout.composer: must be one of",
         'claude.toml:1: layout.keys: must be one of digit, letter, arrows (did you mean "digit"?)',
         "claude.toml:1: layout.prompt: not a regular expression",
-        "claude.toml:11: rule.name: must be small letters",
-        'claude.toml:11: rule "Not A Name".state: must be one of',
-        'claude.toml:11: rule "Not A Name".has: no sign is called "compser" (did you mean "composer"?)',
-        'claude.toml:16: rule "empty": has nothing that must be seen',
-        'claude.toml:20: rule "empty".versions: cannot be read',
-        'claude.toml:20: rule "empty".every.bottm: is not known here (did you mean "bottom"?)',
-        'claude.toml:20: rule "empty".every.footer: not a regular expression',
-        'claude.toml:20: rule "empty".fields.reset: must have a group',
-        'claude.toml:20: rule "empty".choices.text: must be text',
-        'claude.toml:20: rule "empty".choices.meaning: must be one of',
-        'claude.toml:20: rule "empty".choices.keys: must be a list of words',
-        'claude.toml:20: rule "empty".choices.selected: must be true or false',
+        "claude.toml:1: layout.overlay: must have a group that is the heading",
+        "claude.toml:12: rule.name: must be small letters",
+        'claude.toml:12: rule "Not A Name".state: must be one of',
+        'claude.toml:12: rule "Not A Name".has: no sign is called "compser" (did you mean "composer"?)',
+        'claude.toml:17: rule "empty": has nothing that must be seen',
+        'claude.toml:21: rule "empty".versions: cannot be read',
+        'claude.toml:21: rule "empty".every.bottm: is not known here (did you mean "bottom"?)',
+        'claude.toml:21: rule "empty".every.footer: not a regular expression',
+        'claude.toml:21: rule "empty".fields.reset: must have a group',
+        'claude.toml:21: rule "empty".choices.text: must be text',
+        'claude.toml:21: rule "empty".choices.meaning: must be one of',
+        'claude.toml:21: rule "empty".choices.keys: must be a list of words',
+        'claude.toml:21: rule "empty".choices.selected: must be true or false',
         'claude.toml:1: rule: two rules are called "empty"',
     ):
         assert line in told

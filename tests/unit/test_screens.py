@@ -2,14 +2,17 @@
 
 import re
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kasmos.model.screen import Picture
 from kasmos.screens import Cursor, Meaning, Screen, ScreenState, detect, examine, known_programs, load_rules, program_of
 from kasmos.screens.detect import contradictions
 from kasmos.screens.menu import meaning_of
 from kasmos.supervision.asking import ask_of
+from kasmos.supervision.terminal import waits_for_person
 from tests.unit.screenshots import (
     DATA,
     DRAWN,
@@ -166,6 +169,36 @@ def test_any_screen_has_a_verdict(text: str, program: str) -> None:
     verdict, tried = examine(screen, load_rules(program))
     assert verdict == detect(screen, load_rules(program))
     assert all(one.rule.state is not verdict.state for one in contradictions(verdict, tried))
+
+
+@pytest.mark.parametrize("name", ["overlay_wide-1", "overlay_wide-2"])
+def test_overlay_beside_a_column_is_found_by_the_width_of_the_terminal(name: str) -> None:
+    """A picker in a terminal in which OpenCode shows a column at the right stands in the middle of both."""
+    verdict = detect(recorded("opencode", name), load_rules("opencode"))
+    assert (verdict.state, verdict.rule, verdict.composer) == (ScreenState.DIALOG, "overlay", None)
+
+
+@pytest.mark.parametrize("name", ["overlay_wide-1", "overlay_wide-2"])
+def test_what_a_rule_does_not_know_over_the_input_is_not_ready(name: str) -> None:
+    """An input that the cursor is not in, or that has none, takes no prompt, whatever is drawn over it."""
+    screen = attrs.evolve(recorded("opencode", name), width=None)
+    assert detect(screen, load_rules("opencode")).state is ScreenState.UNKNOWN
+
+
+@pytest.mark.parametrize(("width", "waits"), [(160, True), (200, None)])
+def test_overlay_is_looked_for_in_the_middle_of_the_terminal(width: int, waits: bool | None) -> None:
+    """What stands over the screen waits for a person if it is in the middle; elsewhere it is not known what it is."""
+    picture = Picture(text=text_of("opencode", "overlay_wide-1"), width=width, height=45, cursor_x=54, cursor_y=14)
+    assert waits_for_person(load_rules("opencode"), picture) is waits
+
+
+def test_quoted_overlay_in_the_middle_is_told_by_the_cursor() -> None:
+    """A reply that shows a picker in the very middle of the screen is no picker: the cursor is in the input."""
+    rules, name = load_rules("opencode"), "overlay_agents-1"
+    screen = recorded("opencode", name)
+    in_input = attrs.evolve(screen, cursor=Cursor(34, 5, visible=True))
+    assert detect(screen, rules).state is ScreenState.DIALOG
+    assert detect(in_input, rules).state is ScreenState.READY
 
 
 def test_dead_screen_has_exited() -> None:
