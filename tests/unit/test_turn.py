@@ -20,6 +20,7 @@ class Fake:
 
     shows: list[tuple[float, ScreenState, str, bool]]
     begun: float = attrs.field(factory=trio.current_time)
+    typing: trio.Lock = attrs.field(factory=trio.Lock)
 
     def _now(self) -> tuple[float, ScreenState, str, bool]:
         at = self.begun
