@@ -26,6 +26,8 @@ IDLE_GRACE = 2.0
 """Seconds without new output after which a pipe somebody still holds is no longer waited for."""
 DRAIN_LIMIT = 5.0
 """Seconds after which it is no longer waited for although there is always more."""
+UNREAD_LIMIT = 30.0
+"""The same while the copier does not get round to what is in the pipe: it, or its disk, may have been held up."""
 RECORD_GRACE = 1.0
 """Seconds the shim has to record the end of a program that has ended."""
 SETTLE_TIME = 0.05
@@ -122,18 +124,24 @@ def _still_copies(hold: Hold) -> bool:
 
 
 async def _drain(hold: Hold) -> None:
-    """Give the copier until the pipe is empty, or the idle grace; never until end-of-file."""
+    """Give the copier until the pipe is empty and stays so for the idle grace; never until end-of-file."""
     copier, log = hold.copier, hold.log
     if copier is None or log is None:
         return
-    with trio.move_on_after(DRAIN_LIMIT):
+    begun = trio.current_time()
+    with trio.move_on_at(begun + DRAIN_LIMIT) as limit:
         while processes.is_alive(copier):
             grown = log.grown
             with trio.move_on_after(IDLE_GRACE) as idle:
                 await _ended_or(copier.id, grown, hold.services.reserve)
             log.pull()
             if idle.cancelled_caught:
-                return
+                if not processes.unread_by(copier):
+                    return
+                limit.deadline = begun + UNREAD_LIMIT
+    unread = processes.unread_by(copier)
+    if unread and not hold.spared:
+        log.losses.append((log.buffer.end, f"{unread} bytes: its copier did not come to them in time"))
 
 
 async def _ended_or(process: ProcessId, event: trio.Event, reserve: Reserve) -> None:

@@ -12,7 +12,9 @@ import fcntl
 import functools
 import os
 import signal
+import stat
 import struct
+import termios
 import time
 from collections.abc import Iterable, Iterator
 
@@ -233,6 +235,23 @@ def lease_is_held(path: str) -> bool:
         return True
     else:
         return False
+    finally:
+        os.close(fd)
+
+
+def unread_by(entry: ProcessEntry) -> int:
+    """Bytes in the pipe that is a process' standard input; 0 where that is no pipe, or it is gone. Never blocks."""
+    try:
+        fd = os.open(f"/proc/{entry.id.pid}/fd/0", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        if not is_alive(entry) or not stat.S_ISFIFO(os.fstat(fd).st_mode):
+            return 0
+        (count,) = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))
+        return int(count)
+    except OSError:
+        return 0
     finally:
         os.close(fd)
 

@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from kasmos.exceptions import SessionLostError, SessionStartError
-from kasmos.model.event import KillSent, LeftoversFound, StopRequested
+from kasmos.model.event import KillSent, LeftoversFound, OutputLost, StopRequested
 from kasmos.model.profile import LeftoverPolicy, Leftovers, OutputMode
 from kasmos.model.session import ExitStatus, SessionHandle, SessionSpec, StopReason
 from kasmos.sessions import ending, launch
@@ -312,13 +312,8 @@ async def test_leftovers_of_what_ended_unwatched(ground: Ground, gate: Gate, out
     assert sum(len(event.leftovers) for event in ground.told(LeftoversFound)) >= 2
 
 
-async def test_last_words_that_were_still_in_the_pipe(
-    ground: Ground, gate: Gate, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An exit that is on record before the last output has reached the log does not cost that output."""
-    # However long it takes them here, once they go on.
-    monkeypatch.setattr(ending, "IDLE_GRACE", LIMIT)
-    monkeypatch.setattr(ending, "DRAIN_LIMIT", LIMIT)
+async def ended_with_a_full_pipe(ground: Ground, gate: Gate) -> tuple[SessionSpec, list[int]]:
+    """A session whose program has ended while its copier stood still, before 30,004 bytes; and who stands still."""
     spec = ground.sh(f"{gate.wait}; head -c 30000 /dev/zero; echo end", output=OutputMode.PIPE)
     await ground.detached(spec)
     copier = ground.records(spec).copier()
@@ -330,10 +325,24 @@ async def test_last_words_that_were_still_in_the_pipe(
     gate.open()
     await until(ground.records(spec).exit)
     assert ground.output(spec) == b""
+    return spec, copiers
+
+
+async def test_last_words_that_were_still_in_the_pipe(
+    ground: Ground, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exit that is on record before the last output has reached the log does not cost that output."""
+    monkeypatch.setattr(ending, "IDLE_GRACE", 0.02)
+    monkeypatch.setattr(ending, "RECORD_GRACE", 0.02)
+    monkeypatch.setattr(ending, "UNREAD_LIMIT", LIMIT)
+    spec, copiers = await ended_with_a_full_pipe(ground, gate)
     async with trio.open_nursery() as nursery:
 
         async def wake() -> None:
-            await trio.sleep(SHORT)
+            await trio.sleep(SHORT)  # who gives up too early has done so by now
+            # However long it takes them here, once they go on.
+            monkeypatch.setattr(ending, "IDLE_GRACE", LIMIT)
+            monkeypatch.setattr(ending, "RECORD_GRACE", LIMIT)
             for pid in copiers:
                 os.kill(pid, signal.SIGCONT)
 
@@ -341,6 +350,18 @@ async def test_last_words_that_were_still_in_the_pipe(
         async with ground.adopted(spec) as session:
             assert await ended(session) == ExitStatus(code=0)
             assert session.output_bytes == 30_004
+    assert ground.told(OutputLost) == []
+
+
+async def test_last_words_that_nobody_comes_to(ground: Ground, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a copier that is held up for good leaves in its pipe is declared as lost."""
+    monkeypatch.setattr(ending, "IDLE_GRACE", 0.02)
+    monkeypatch.setattr(ending, "UNREAD_LIMIT", 0.2)
+    monkeypatch.setattr(ending, "RECORD_GRACE", 0.2)
+    spec, _ = await ended_with_a_full_pipe(ground, gate)
+    assert await ground.adopt_end(spec) == ExitStatus(code=0)
+    (lost,) = ground.told(OutputLost)
+    assert (lost.offset, lost.reason) == (0, "30004 bytes: its copier did not come to them in time")
 
 
 # --- it is lost --------------------------------------------------------------------------
