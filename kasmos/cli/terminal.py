@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _NAME = click.argument("name", shell_complete=complete(live_session_names))
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 _CURE = "`kas attach` needs none; `kas resume` takes up what runs"
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds an answer may take: a text is waited for until it is taken."""
 FOR_EVER = 366 * 86400.0
 

@@ -40,7 +40,7 @@ class Rule:
 
     kind: FailureKind
     pattern: str
-    """A regular expression; case does not matter. Compiled when the first failure is looked at."""
+    """A regular expression; case does not matter. Those for all programs are compiled when a failure is looked at."""
 
     def is_about(self, words: str) -> bool:
         """Whether the words of an error are of this kind."""

@@ -27,7 +27,8 @@ IDLE_GRACE = 2.0
 DRAIN_LIMIT = 5.0
 """Seconds after which it is no longer waited for although there is always more."""
 UNREAD_LIMIT = 30.0
-"""The same while the copier does not get round to what is in the pipe: it, or its disk, may have been held up."""
+"""The same while nobody can write to the pipe any more, so that the copier ends by itself when it has written what it
+has, and while it does not get round to what is in the pipe: it, or its disk, may have been held up."""
 RECORD_GRACE = 1.0
 """Seconds the shim has to record the end of a program that has ended."""
 SETTLE_TIME = 0.05
@@ -86,8 +87,11 @@ async def clear_up(hold: Hold) -> None:
         await sweep(hold)
     if hold.when_swept is not None:
         await hold.when_swept()
-    await _drain(hold)
-    await _dismiss_helpers(hold)
+    owed = await _drain(hold)
+    if await _dismiss_helpers(hold) and owed is not None and hold.log is not None:
+        hold.log.pull()
+        much = f"at least {owed} bytes" if owed else "the last of it"
+        hold.log.losses.append((hold.log.buffer.end, f"{much}: its copier did not come to write it"))
     if lease_is_held(hold.kin.lease) or _is_populated(hold):
         # Somebody hid from the first look, but kept the descriptor, or was born since.
         await sweep(hold)
@@ -100,18 +104,20 @@ def _is_populated(hold: Hold) -> bool:
     return bool(hold.kin.cgroup) and not hold.spared and cgroups.is_populated(hold.kin.cgroup)
 
 
-async def _dismiss_helpers(hold: Hold) -> None:
-    """The shim ends by itself once it has recorded the exit; one that does not is killed."""
+async def _dismiss_helpers(hold: Hold) -> bool:
+    """The shim ends by itself once it has recorded the exit; one that does not is killed. Whether the copier was."""
     if _still_copies(hold):
-        return
+        return False
     with trio.move_on_after(RECORD_GRACE):
         await hold.wait_helpers_gone()
-        return
+        return False
+    copies = hold.copier is not None and processes.is_alive(hold.copier)
     helpers = await hold.tree.helpers()
     reserve = hold.services.reserve
     signal_all(helpers, signal.SIGKILL, reserve=reserve)
     with trio.move_on_after(RECORD_GRACE):
         await wait_all_gone(helpers, reserve)
+    return copies
 
 
 def _still_copies(hold: Hold) -> bool:
@@ -123,25 +129,32 @@ def _still_copies(hold: Hold) -> bool:
     return hold.records.exit() is not None or shim is None or not processes.is_alive(shim)
 
 
-async def _drain(hold: Hold) -> None:
-    """Give the copier until the pipe is empty and stays so for the idle grace; never until end-of-file."""
+async def _drain(hold: Hold) -> int | None:
+    """Give the copier until it has nothing more to write, as far as that is seen; never until end-of-file.
+
+    Returns:
+        Bytes in its pipe, if it was given up with something left; 0 is for what it may have read and not written.
+    """
     copier, log = hold.copier, hold.log
     if copier is None or log is None:
-        return
-    begun = trio.current_time()
-    with trio.move_on_at(begun + DRAIN_LIMIT) as limit:
-        while processes.is_alive(copier):
-            grown = log.grown
-            with trio.move_on_after(IDLE_GRACE) as idle:
-                await _ended_or(copier.id, grown, hold.services.reserve)
-            log.pull()
-            if idle.cancelled_caught:
-                if not processes.unread_by(copier):
-                    return
-                limit.deadline = begun + UNREAD_LIMIT
-    unread = processes.unread_by(copier)
-    if unread and not hold.spared:
-        log.losses.append((log.buffer.end, f"{unread} bytes: its copier did not come to them in time"))
+        return None
+    begun, limit, idle = trio.current_time(), DRAIN_LIMIT, False
+    while processes.is_alive(copier):
+        pipe = processes.pipe_before(copier)
+        owes = pipe is not None and not hold.spared and (pipe.hung_up or (idle and pipe.unread > 0))
+        if owes:
+            limit = UNREAD_LIMIT
+        elif idle:
+            return None
+        rest = begun + limit - trio.current_time()
+        if rest <= 0:
+            return pipe.unread if owes and pipe is not None else None
+        grown = log.grown
+        with trio.move_on_after(min(IDLE_GRACE, rest)) as pause:
+            await _ended_or(copier.id, grown, hold.services.reserve)
+        idle = pause.cancelled_caught
+        log.pull()
+    return None
 
 
 async def _ended_or(process: ProcessId, event: trio.Event, reserve: Reserve) -> None:

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import functools
 import os
+import select
 import signal
 import stat
 import struct
@@ -239,19 +240,35 @@ def lease_is_held(path: str) -> bool:
         os.close(fd)
 
 
-def unread_by(entry: ProcessEntry) -> int:
-    """Bytes in the pipe that is a process' standard input; 0 where that is no pipe, or it is gone. Never blocks."""
+@frozen
+class Pipe:
+    """A pipe, as its reader's end shows it."""
+
+    unread: int
+    """Bytes in it."""
+    hung_up: bool
+    """Nobody can write to it any more."""
+
+
+def pipe_before(entry: ProcessEntry) -> Pipe | None:
+    """The pipe that is a process' standard input; None where that is no pipe, or it has ended. Never blocks.
+
+    Raises:
+        OSError: there is no descriptor to look with.
+    """
     try:
         fd = os.open(f"/proc/{entry.id.pid}/fd/0", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return 0
+    except OSError as error:
+        if is_exhaustion(error):
+            raise
+        return None
     try:
         if not is_alive(entry) or not stat.S_ISFIFO(os.fstat(fd).st_mode):
-            return 0
+            return None
         (count,) = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))
-        return int(count)
-    except OSError:
-        return 0
+        look = select.poll()
+        look.register(fd, 0)
+        return Pipe(int(count), any(event & select.POLLHUP for _, event in look.poll(0)))
     finally:
         os.close(fd)
 

@@ -30,9 +30,12 @@ READ_PATIENCE = 30.0
 MAX_ENTERS = 4
 END_PATIENCE = 15.0
 """Seconds after Enter in which the screen has to tell."""
+YIELDS_AFTER = 1.0
+"""Seconds after which something asked is no half-drawn end of the dialog before."""
 UNREAD = "the program does not read what is typed"
 """Why nothing more is waited for."""
 _TAKES = (ScreenState.READY, ScreenState.ERROR)
+_ASKS = (ScreenState.PERMISSION, ScreenState.QUESTION)
 _TURN = (ScreenState.WORKING, ScreenState.PERMISSION, ScreenState.QUESTION)
 _FEWEST = 8
 """Characters by which a text is recognised that is not shown whole."""
@@ -61,6 +64,8 @@ class Order:
     """Seconds that are waited until nothing stands in the way."""
     gap: float = 0.05
     """Seconds between the text and Enter."""
+    yields: bool = False
+    """It is given up when the program asks something: nobody can be told of that before."""
 
 
 @frozen
@@ -74,6 +79,8 @@ class Progress:
     """When the text was first seen in the input."""
     unread_at: float = 0.0
     """When it was last seen to wait to be read by the program."""
+    asks_at: float | None = None
+    """Since when the program asks something, while nothing has been typed."""
     enters: int = 0
     entered_at: float = 0.0
     cleared: bool = False
@@ -167,7 +174,11 @@ def after(progress: Progress, action: Act, now: float) -> Progress:
 
 
 def saw(progress: Progress, sight: Sight, now: float) -> Progress:
-    """Note when the text was first seen in the input, and when it was last seen to wait before it."""
+    """Note since when it asks; when the text was first seen in the input, and last seen to wait before it."""
+    if progress.step is Step.WAITING:
+        if sight.state not in _ASKS:
+            return attrs.evolve(progress, asks_at=None)
+        return progress if progress.asks_at is not None else attrs.evolve(progress, asks_at=now)
     if progress.step not in (Step.PASTED, Step.DOUBTFUL):
         return progress
     if sight.unread:
@@ -184,6 +195,8 @@ def _before(order: Order, progress: Progress, sight: Sight, now: float) -> Actio
     if why is None:
         return Act.CLEAR
     give_up = progress.since + order.patience
+    if order.yields and progress.asks_at is not None:
+        give_up = min(give_up, progress.asks_at + YIELDS_AFTER)
     return Refuse(why) if now >= give_up else Hold(give_up, why)
 
 
@@ -195,7 +208,7 @@ def _in_the_way(order: Order, progress: Progress, sight: Sight) -> str | None:
         # Whatever is typed into these is an answer to something else, force or no force.
         case ScreenState.DIALOG:
             return "a dialog stands before its input"
-        case ScreenState.PERMISSION | ScreenState.QUESTION:
+        case state if state in _ASKS:
             return "it asks something, and waits for the answer"
     if sight.draft is not None:
         if order.force and not progress.cleared:

@@ -24,8 +24,10 @@ DRAWN_AFTER = 1.0
 
 A dialog that names no command and no file: programs draw the frame of one before they have what goes into it. One of
 which all was there before, and more: they take one away line by line. Another one in another size. In place of one,
-what cannot be read.
+what cannot be read. Each of them has this time for itself.
 """
+DRAWN_AT_LATEST = 4.0
+"""Seconds after which it counts however often it becomes another one."""
 
 
 class Dialogs:
@@ -55,6 +57,9 @@ class Dialogs:
         """The newest dialog that was told of."""
         self._gone = False
         """It was seen that this one is there no more."""
+        self._half = ""
+        """What is seen that may be half drawn; nothing if nothing is."""
+        self._half_since = math.inf
         self.drawn_at = math.inf
         """When what was seen counts as drawn and can be told; infinite where nothing is waited for."""
 
@@ -67,14 +72,19 @@ class Dialogs:
         """What was seen last counts, and what is seen from now on is compared with it; what it asks."""
         if self._seen is not None:
             self._told = self._seen
-        self.drawn_at = math.inf
+        self._half, self.drawn_at = "", math.inf
         self._gone = self._seen is None
         return self.ask
 
     def keep(self, seen: Standing | None, verdict: Verdict, now: float) -> None:
         """Keep what the newest look has seen, at an instant of any steady clock."""
         self._seen = seen
-        self.drawn_at = min(self.drawn_at, now + DRAWN_AFTER) if self._may_be_drawn_yet(verdict) else math.inf
+        half = self._half_drawn(verdict)
+        if half and not self._half:
+            self._half_since = now
+        if half != self._half:
+            self.drawn_at = min(now + DRAWN_AFTER, self._half_since + DRAWN_AT_LATEST) if half else math.inf
+        self._half = half
         self._gone = self._gone or (seen is None and verdict.state is not ScreenState.UNKNOWN)
 
     async def recognise(self, picture: Picture, screen: Screen, verdict: Verdict) -> Standing | None:
@@ -108,17 +118,21 @@ class Dialogs:
             return attrs.evolve(told, last=sight)
         return Standing(sight, sight, told.number + 1, typed_at)
 
-    def _may_be_drawn_yet(self, verdict: Verdict) -> bool:
+    def _half_drawn(self, verdict: Verdict) -> str:
+        """What is seen that may be half drawn; nothing if nothing is."""
         seen, told = self._seen, self._told
         if seen is None:
             # What cannot be read may be the dialog that stands, being drawn anew.
-            return told is not None and not self._gone and verdict.state is ScreenState.UNKNOWN
+            unreadable = told is not None and not self._gone and verdict.state is ScreenState.UNKNOWN
+            return verdict.state.value if unreadable else ""
+        identity = seen.ask.identity
         if told is None:
-            return seen.ask.identity not in self._known and _is_frame(seen.ask)
+            return identity if identity not in self._known and _is_frame(seen.ask) else ""
         if told.number == seen.number:
-            return False
-        # In another size it is drawn anew, and until then it is cut.
-        return _is_frame(seen.ask) or is_rest(told.last, seen.last) or told.last.size != seen.last.size
+            return ""
+        # One that was seen to be gone is not being taken away. In another size one is drawn anew, and until then cut.
+        is_rest_of_it = is_rest(told.last, seen.last) or told.last.size != seen.last.size
+        return identity if _is_frame(seen.ask) or (is_rest_of_it and not self._gone) else ""
 
     def _begins(self, line: str) -> bool:
         layout = self._rules.layout

@@ -37,7 +37,7 @@ class Retort:
 
         text = f"The answer was no: {answer.text}"
         try:
-            await Typist(self._terminal).deliver(Order(text, patience=INPUT_PATIENCE))
+            await Typist(self._terminal).deliver(Order(text, patience=INPUT_PATIENCE, yields=True))
         except (DeliveryError, SessionClosedError):
             return  # told by who typed, or by the end
         except SessionError as error:

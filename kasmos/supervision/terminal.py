@@ -83,11 +83,13 @@ class Terminal:
         self.verdict: Verdict | None = None
         self._ended = False
         self._changed = trio.Event()
-        """Set, and replaced, with every look."""
+        """Set, and replaced, with every look, and when somebody has typed."""
         self.typing = trio.Lock()
         """Held by who types: one text at a time."""
         self._ask: Ask | None = None
         """What it asks, as far as that is certain."""
+        self._is_certain = False
+        """Something was certain once: what it asks, or that it asks nothing."""
         self._dialogs = Dialogs(rules, wall, self._typed_at, known)
         self._looks = self._newest = 0
         """Looks that were begun, and the number of the newest one that counts."""
@@ -109,7 +111,7 @@ class Terminal:
             pass
         finally:
             self._ended = True
-            self._has_changed()
+            self.has_changed()
 
     async def _watch(self) -> None:
         gap = 0
@@ -125,13 +127,11 @@ class Terminal:
                     self._tell_glance(glance)
                 else:
                     due = min(due, stands_since + STANDS_AFTER)
+            quiet = True
             with trio.move_on_at(due) as scope:
                 seen = await self._session.wait_changed(picture.offset)
                 quiet = await self._until_drawn(seen, BUSY_GAPS[gap])
-            if scope.cancelled_caught:
-                if trio.current_time() >= self._dialogs.drawn_at:
-                    await self.look()
-                    self._publish()
+            if scope.cancelled_caught and trio.current_time() < self._dialogs.drawn_at:
                 continue
             verdict = await self.look()
             self._publish()
@@ -172,14 +172,14 @@ class Terminal:
             self._newest = number
             self.picture, self.verdict = picture, verdict
             self._dialogs.keep(seen, verdict, trio.current_time())
-            self._has_changed()
+            self.has_changed()
         return verdict
 
     def _publish(self, *, answered: bool = False) -> None:
         """What was seen last counts for what is asked, unless it may be half drawn and nothing was answered."""
         if answered or not self._is_being_drawn():
-            self._ask = self._dialogs.tell()
-            self._has_changed()
+            self._ask, self._is_certain = self._dialogs.tell(), True
+            self.has_changed()
 
     def _is_being_drawn(self) -> bool:
         """Whether the dialog that was seen last may be half drawn."""
@@ -192,7 +192,8 @@ class Terminal:
             note = f"until {self.verdict.reset}"
         return Glance(state, note)
 
-    def _has_changed(self) -> None:
+    def has_changed(self) -> None:
+        """Have everybody look again who waits for a change."""
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
@@ -231,7 +232,7 @@ class Terminal:
         while True:
             if self._ended:
                 raise SessionClosedError(f"{self._session.spec.name} is not seen any more")
-            if self.verdict is not None and (None if self._ask is None else self._ask.identity) != seen:
+            if self._is_certain and (None if self._ask is None else self._ask.identity) != seen:
                 return self._ask
             await self._changed.wait()
 
@@ -248,7 +249,8 @@ class Terminal:
             await self._until(lambda: self._screen_has(typing.text), "the answer was typed and is not seen")
             await trio.sleep(self.rules.layout.enter_gap)
             await self._session.press("Enter")
-        # A dialog that may be half drawn tells neither that this one has gone nor what is asked after it.
+        # A dialog that may be half drawn tells neither that this one has gone nor what is asked next; a screen
+        # that cannot be read, after an answer, tells the first.
         gone = "the dialog is still there after its answer"
         await self._until(
             lambda: not self._asks(ask) and (self._dialogs.ask is None or not self._is_being_drawn()), gone
@@ -274,9 +276,10 @@ class Terminal:
             await self.look()
             if holds():
                 return
-            if self.picture is not None and self.picture.unread:
+            now = trio.current_time()
+            if self.picture is not None and self.picture.unread and now < begun + READ_PATIENCE:
                 # On a busy machine it may not get round to what was typed for long.
-                give_up = max(give_up, min(begun + READ_PATIENCE, trio.current_time() + ANSWER_PATIENCE))
+                give_up = max(give_up, now + ANSWER_PATIENCE)
             if trio.current_time() >= give_up:
                 raise SessionError(otherwise)
             await self.wait_look(min(give_up, trio.current_time() + 1.0))

@@ -35,7 +35,7 @@ async def wait_turn_over(terminal: Terminal, grace: float) -> None:
         long_enough = grace if begun else max(grace, UNSEEN_GRACE)
         picture = terminal.picture
         text = "\n".join(screen_of(picture).lines) if picture is not None else ""
-        if is_typing := terminal.typing.locked():
+        if terminal.typing.locked():
             # What is typed, the reason for a no for instance, begins another turn.
             since, begun = math.inf, False
         elif not is_over(terminal.verdict):
@@ -47,8 +47,7 @@ async def wait_turn_over(terminal: Terminal, grace: float) -> None:
                 return
             # Whoever sits there may go on with it: once more after they have left.
             since = trio.current_time()
-        # That somebody has typed is told by no look.
-        await terminal.wait_look(trio.current_time() + grace if is_typing else since + long_enough)
+        await terminal.wait_look(since + long_enough)
 
 
 def is_over(verdict: Verdict | None) -> bool:

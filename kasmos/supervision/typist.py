@@ -107,6 +107,7 @@ class Typist:
         finally:
             self._terminal.typing.release()
             self._terminal.wait_for("")
+            self._terminal.has_changed()
 
     async def _as_file(self, order: Order, keep_as: str) -> tuple[Order, str]:
         """A text that is too long to be typed becomes a file, and a line that says where; empty for others."""

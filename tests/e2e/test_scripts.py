@@ -381,6 +381,6 @@ def test_agents_are_installed_once(agents: Checkout) -> None:
 def test_agents_tests_run_though_one_is_missing(agents: Checkout) -> None:
     """The tests run even when a program could not be installed; the last line and the status tell of it."""
     result = run_agents(agents, "-k", "fine")
-    assert result.stdout == f"{agents.path}: -m pytest tests/agents -n 2 -k fine\n"
+    assert result.stdout == f"{agents.path}: -m pytest tests/agents -o faulthandler_timeout=600 -n 2 -k fine\n"
     assert result.stderr.splitlines()[-1].endswith("NOT INSTALLED, their tests failed: worse 3.4")
     assert result.returncode == 1

@@ -20,6 +20,7 @@ from kasmos.model.event import KillSent, LeftoversFound, OutputLost, StopRequest
 from kasmos.model.profile import LeftoverPolicy, Leftovers, OutputMode
 from kasmos.model.session import ExitStatus, SessionHandle, SessionSpec, StopReason
 from kasmos.sessions import ending, launch
+from kasmos.sessions.hold import Hold
 from kasmos.sessions.process_table import scan
 from kasmos.sessions.processes import read_entry
 from kasmos.sessions.protocol import SessionNeverStarted
@@ -361,7 +362,51 @@ async def test_last_words_that_nobody_comes_to(ground: Ground, gate: Gate, monke
     spec, _ = await ended_with_a_full_pipe(ground, gate)
     assert await ground.adopt_end(spec) == ExitStatus(code=0)
     (lost,) = ground.told(OutputLost)
-    assert (lost.offset, lost.reason) == (0, "30004 bytes: its copier did not come to them in time")
+    assert (lost.offset, lost.reason) == (0, "at least 30004 bytes: its copier did not come to write it")
+
+
+async def test_last_words_that_are_written_late(ground: Ground, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a copier writes after all, while it is being dismissed, is not declared as lost."""
+    monkeypatch.setattr(ending, "IDLE_GRACE", 0.02)
+    monkeypatch.setattr(ending, "UNREAD_LIMIT", 0.2)
+    monkeypatch.setattr(ending, "RECORD_GRACE", LIMIT)
+    spec, copiers = await ended_with_a_full_pipe(ground, gate)
+    dismiss = ending._dismiss_helpers
+
+    async def wake_and_dismiss(hold: Hold) -> bool:
+        for pid in copiers:
+            os.kill(pid, signal.SIGCONT)
+        return await dismiss(hold)
+
+    monkeypatch.setattr(ending, "_dismiss_helpers", wake_and_dismiss)
+    assert await ground.adopt_end(spec) == ExitStatus(code=0)
+    assert len(ground.output(spec)) == 30_004
+    assert ground.told(OutputLost) == []
+
+
+async def test_copier_that_is_held_up_in_writing(
+    ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a copier has read and not written yet is waited for, since nobody can write to its pipe any more."""
+    monkeypatch.setattr(ending, "IDLE_GRACE", 0.02)
+    monkeypatch.setattr(ending, "RECORD_GRACE", 0.02)
+    slow = tmp_path / "cat"
+    slow.write_text(f'#!/bin/sh\nsaid=$(exec cat)\nuntil [ -e {tmp_path}/go ]; do sleep 0.02; done\necho "$said"\n')
+    slow.chmod(0o700)
+    monkeypatch.setattr(launch, "_own_tool", lambda name: str(slow))
+    spec = ground.sh("echo last words", output=OutputMode.PIPE)
+    async with ground.opened(spec) as session, trio.open_nursery() as nursery:
+
+        async def release() -> None:
+            await until(ground.records(spec).exit)
+            await trio.sleep(SHORT)  # who gives up too early has done so by now
+            monkeypatch.setattr(ending, "RECORD_GRACE", LIMIT)
+            (tmp_path / "go").touch()
+
+        nursery.start_soon(release)
+        assert await ended(session) == ExitStatus(code=0)
+        assert session.output_bytes == len("last words\n")
+    assert ground.told(OutputLost) == []
 
 
 # --- it is lost --------------------------------------------------------------------------

@@ -45,6 +45,18 @@ SIGHTS = st.builds(
 ORDERS = st.builds(Order, text=st.just("text"), submit=st.booleans(), force=st.booleans(), patience=st.floats(0, 20))
 
 
+def test_yields() -> None:
+    """Who types for one that cannot be told meanwhile gives up when something else is asked for a while."""
+    asks = Sight(ScreenState.PERMISSION, composer=False, draft=None, shows=False)
+    ready = Sight(ScreenState.READY, composer=True, draft=None, shows=False)
+    order = Order("text", patience=1000.0, yields=True)
+    done, end = play(order, [asks])
+    assert (done, type(end)) == ([], Refuse)
+    assert play(order, [asks, ready])[0][0] is Act.PASTE
+    with pytest.raises(AssertionError):
+        play(Order("text", patience=1000.0), [asks])
+
+
 def play(order: Order, sights: list[Sight], step: Step = Step.WAITING) -> tuple[list[Act], object]:
     """What is done with a program that shows these, half a second each, the last one for ever; and how it ends."""
     progress, done, now = Progress(step, 0.0), [], 0.0

@@ -13,6 +13,7 @@ import trio.testing
 
 from kasmos.exceptions import SessionError
 from kasmos.model.approval import ALLOW, Ask
+from kasmos.model.event import Event, ScreenSeen
 from kasmos.model.screen import AttachedClient, Picture
 from kasmos.model.session import SessionSpec
 from kasmos.screens.load import load_rules
@@ -80,11 +81,16 @@ class Shown:
 
 @asynccontextmanager
 async def watched(
-    *screens: tuple[float, str], program: str = "opencode", read_at: float = 0.0
+    *screens: tuple[float, str],
+    program: str = "opencode",
+    read_at: float = 0.0,
+    told: list[Event] | None = None,
+    known: tuple[str, ...] = (),
 ) -> AsyncGenerator[Terminal, None]:
     """The terminal of a session that shows these screens, watched."""
     session = Shown(list(screens), read_at=read_at)
-    terminal = Terminal(session, load_rules(program), lambda event: None, lambda: 0.0)  # type: ignore[arg-type]  # a fake
+    tell = (told if told is not None else []).append
+    terminal = Terminal(session, load_rules(program), tell, lambda: 0.0, known=known)  # type: ignore[arg-type]  # a fake
     async with trio.open_nursery() as nursery:
         nursery.start_soon(terminal.watch)
         yield terminal
@@ -169,6 +175,39 @@ async def test_nothing_but_a_frame(autojump_clock: trio.testing.MockClock) -> No
     assert gone_at >= 20.0
 
 
+async def test_one_half_drawn_after_the_other(autojump_clock: trio.testing.MockClock) -> None:
+    """Each thing that may be half drawn has its own second: the frame of the next dialog none of the one before."""
+    other = ASKS.replace("$ ", "$ sudo ")
+    told = await asked((0.0, ASKS), (5.0, "\n"), (5.9, FRAME), (6.6, other))
+    assert len([ask for _, ask in told if ask is not None]) == 2
+    assert all(ask is None or ask.command for _, ask in told)
+
+
+async def test_the_same_once_more(autojump_clock: trio.testing.MockClock) -> None:
+    """A dialog like one that was seen to be gone is told at once."""
+    told = await asked((0.0, ASKS), (5.0, WORKS), (9.0, ASKS))
+    assert [ask is None for _, ask in told] == [False, True, False]
+    assert told[-1][0] < 9.5
+
+
+async def test_first_sight_is_half_drawn(autojump_clock: trio.testing.MockClock) -> None:
+    """What an earlier supervisor has seen asked is not withdrawn for a first sight that is half drawn."""
+    ((_, ask),) = await asked((0.0, ASKS))
+    assert ask is not None
+    async with watched((0.0, FRAME), (0.5, ASKS), known=(ask.identity,)) as terminal:
+        again = await terminal.wait_ask("")
+        assert again is not None
+        assert again.identity == ask.identity
+
+
+async def test_state_of_a_moment(autojump_clock: trio.testing.MockClock) -> None:
+    """A state that a screen shows for a moment is not told, whatever else was due just then."""
+    told: list[Event] = []
+    async with watched((0.0, WORKS), (5.0, FRAME), (6.015, "\n"), (6.1, FRAME), told=told):
+        await trio.sleep(30.0)
+    assert "unknown" not in [event.screen for event in told if isinstance(event, ScreenSeen)]
+
+
 async def test_frame_that_goes(autojump_clock: trio.testing.MockClock) -> None:
     """The frame of a dialog that goes before anything was in it was never asked."""
     assert await asked((0.0, WORKS), (5.0, FRAME), (5.5, WORKS)) == []
@@ -188,6 +227,10 @@ async def test_answer_is_read_late(autojump_clock: trio.testing.MockClock) -> No
         await terminal.answer(ask, ALLOW)
         assert trio.current_time() >= 20.0
         assert await terminal.wait_ask(ask.identity) is None
+    async with watched((0.0, EDITS), (32.0, WORKING), program="codex", read_at=29.0) as terminal:
+        ask = await terminal.wait_ask(None)
+        assert ask is not None
+        await terminal.answer(ask, ALLOW)
     async with watched((0.0, EDITS), program="codex", read_at=1000.0) as terminal:
         ask = await terminal.wait_ask(None)
         assert ask is not None
@@ -211,6 +254,7 @@ async def test_typing_begins_a_turn(autojump_clock: trio.testing.MockClock) -> N
         async def type_slowly() -> None:
             async with terminal.typing:
                 await trio.sleep(24.0)
+            terminal.has_changed()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(type_slowly)

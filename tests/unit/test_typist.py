@@ -50,6 +50,9 @@ class Restless:
     def wait_for(self, why: str) -> None:
         """Told why a text waits."""
 
+    def has_changed(self) -> None:
+        """Told when somebody has typed."""
+
     async def is_person_active(self, within: float) -> bool:
         await trio.lowlevel.checkpoint()
         return False
