@@ -267,7 +267,8 @@ def _have_one_run(here: Ground) -> str:
     prompt = "echo start >>$BOOK/ledger; until [ -e $BOOK/go ]; do sleep 0.1; done"
     name: str = daemon.post("/v1/tasks", {"prompt": prompt})["task_id"]
     here.until(lambda: here.count("start") == 1)
-    here.until(lambda: daemon.get(f"/v1/tasks/{name}")["status"] == "running")
+    # It runs before that is recorded.
+    here.until(lambda: any(isinstance(event, ev.SessionStarted) for event in here.events()))
     here.fill()
     _exhaust(here, daemon)
     return name
