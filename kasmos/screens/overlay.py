@@ -8,7 +8,7 @@ and text in a reply, a diff or a draft is indented, which moves it off the middl
 from __future__ import annotations
 
 from kasmos.model.value import frozen
-from kasmos.screens.layout import Layout
+from kasmos.screens.layout import NEVER, Layout
 from kasmos.screens.screen import Screen
 
 _MARGIN = 2
@@ -31,6 +31,8 @@ def find_overlay(screen: Screen, layout: Layout) -> Overlay | None:
 
     Where the width of the terminal is not known, the longest line tells it: unless the program ends short of the edge.
     """
+    if layout.overlay is NEVER:
+        return None
     width = screen.width or max(map(len, screen.lines), default=0) + _MARGIN
     for row, line in enumerate(screen.lines):
         found = layout.overlay.search(line)
