@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kasmos.client.sync import Supervisor
 
 COMING_UP_TIMEOUT = 15.0
-"""Seconds for which a supervisor that has its lock and does not listen yet is waited for, as `kas run` waits for it."""
+"""Seconds for which a supervisor that has its lock and does not answer is waited for before that is reported."""
 _PAUSE = 0.05
 
 

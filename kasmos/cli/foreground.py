@@ -16,6 +16,7 @@ import trio
 
 import kasmos.supervision.child  # noqa: F401  # every run needs it: not in the middle of its first start
 from kasmos.cli.admission import check, read_document, require_writable
+from kasmos.cli.context import COMING_UP_TIMEOUT
 from kasmos.cli.errand import Errand
 from kasmos.cli.follow import follow
 from kasmos.cli.garbage import settle
@@ -29,8 +30,6 @@ __all__ = ["Place", "Request", "complete", "execute", "place_of"]
 
 TAKEOVER_INTERVAL = 0.2
 """Seconds between attempts to reach, or to become, the supervisor while one comes up or leaves."""
-TAKEOVER_TIMEOUT = 15.0
-"""Seconds after which a supervisor that holds the lock and does not answer is reported."""
 
 
 def execute(place: Place, request: Request) -> int:
@@ -99,7 +98,7 @@ async def _main(errand: Errand) -> int:
 
 
 async def _until_over(errand: Errand, supervising: Supervising) -> int:
-    give_up = trio.current_time() + TAKEOVER_TIMEOUT
+    give_up = trio.current_time() + COMING_UP_TIMEOUT
     while True:
         if errand.signals.exit_code is not None:
             return errand.signals.exit_code
@@ -125,7 +124,7 @@ async def _until_over(errand: Errand, supervising: Supervising) -> int:
             if code is not None:
                 return code
             # It died under us: perhaps we can take over.
-            give_up = trio.current_time() + TAKEOVER_TIMEOUT
+            give_up = trio.current_time() + COMING_UP_TIMEOUT
         except ClientError:
             # It does not answer: it is just coming up, or just leaving.
             if trio.current_time() > give_up:

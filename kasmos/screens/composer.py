@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from kasmos.model.value import frozen
 from kasmos.screens.layout import ComposerKind, Layout
-from kasmos.screens.screen import Screen
+from kasmos.screens.screen import Cursor, Screen
 
 _RULE = re.compile(r"[─━▔▁]{8,}(?:$| .* ?[─━▔▁]*$)")
 _BOX_TOP = re.compile(r"(\s*)[╭┌]─.*[╮┐]")
@@ -32,6 +32,10 @@ class Input:
     """What it shows, hint or draft, without the prompt sign."""
     draft: str | None
     framed: bool
+
+    def has(self, cursor: Cursor) -> bool:
+        """Whether the cursor is in it."""
+        return self.top <= cursor.row < self.bottom
 
 
 def find_composer(screen: Screen, layout: Layout) -> Input | None:

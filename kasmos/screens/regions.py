@@ -74,15 +74,18 @@ class Regions:
         cursor = self.screen.cursor
         if overlay is None or cursor is None or not cursor.visible:
             return overlay
-        composer = find_composer(self.screen, self.layout)
-        is_typed_into = composer is not None and composer.top <= cursor.row < composer.bottom
+        is_typed_into = self._input is not None and self._input.has(cursor)
         return None if is_typed_into and cursor.row > overlay.row + _PANEL_INPUT else overlay
+
+    @cached_property
+    def _input(self) -> Input | None:
+        return find_composer(self.screen, self.layout)
 
     @cached_property
     def _found(self) -> tuple[Input | None, Menu | None]:
         if self.overlay is not None:
             return None, None
-        composer, menu = find_composer(self.screen, self.layout), find_menu(self.screen, self.layout)
+        composer, menu = self._input, find_menu(self.screen, self.layout)
         if composer is not None and menu is not None:
             return (composer, None) if composer.bottom > menu.top else (None, menu)
         return composer, menu

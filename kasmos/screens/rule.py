@@ -85,7 +85,7 @@ def _cursor_below(regions: Regions) -> bool:
 
 def _cursor_off_input(regions: Regions) -> bool:
     cursor, composer = regions.screen.cursor, regions.composer
-    return cursor is not None and composer is not None and not composer.top <= cursor.row < composer.bottom
+    return cursor is not None and composer is not None and not composer.has(cursor)
 
 
 def _title_names_directory(regions: Regions) -> bool:

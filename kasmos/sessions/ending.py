@@ -19,6 +19,7 @@ from kasmos.sessions.hold import Hold
 from kasmos.sessions.kernel_log import was_short_of_memory
 from kasmos.sessions.processes import ProcessId, lease_is_held
 from kasmos.sessions.reserve import Reserve
+from kasmos.sessions.stdin import pipe_before
 from kasmos.sessions.threads import in_thread
 from kasmos.sessions.tree import signal_all, wait_all_gone, wait_gone
 
@@ -140,15 +141,15 @@ async def _drain(hold: Hold) -> int | None:
         return None
     begun, limit, idle = trio.current_time(), DRAIN_LIMIT, False
     while processes.is_alive(copier):
-        pipe = processes.pipe_before(copier)
-        owes = pipe is not None and not hold.spared and (pipe.hung_up or (idle and pipe.unread > 0))
-        if owes:
+        pipe = None if hold.spared else pipe_before(copier)
+        owed = pipe.unread if pipe is not None and (pipe.hung_up or (idle and pipe.unread)) else None
+        if owed is not None:
             limit = UNREAD_LIMIT
         elif idle:
             return None
         rest = begun + limit - trio.current_time()
         if rest <= 0:
-            return pipe.unread if owes and pipe is not None else None
+            return owed
         grown = log.grown
         with trio.move_on_after(min(IDLE_GRACE, rest)) as pause:
             await _ended_or(copier.id, grown, hold.services.reserve)

@@ -11,11 +11,8 @@ import errno
 import fcntl
 import functools
 import os
-import select
 import signal
-import stat
 import struct
-import termios
 import time
 from collections.abc import Iterable, Iterator
 
@@ -236,39 +233,6 @@ def lease_is_held(path: str) -> bool:
         return True
     else:
         return False
-    finally:
-        os.close(fd)
-
-
-@frozen
-class Pipe:
-    """A pipe, as its reader's end shows it."""
-
-    unread: int
-    """Bytes in it."""
-    hung_up: bool
-    """Nobody can write to it any more."""
-
-
-def pipe_before(entry: ProcessEntry) -> Pipe | None:
-    """The pipe that is a process' standard input; None where that is no pipe, or it has ended. Never blocks.
-
-    Raises:
-        OSError: there is no descriptor to look with.
-    """
-    try:
-        fd = os.open(f"/proc/{entry.id.pid}/fd/0", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if is_exhaustion(error):
-            raise
-        return None
-    try:
-        if not is_alive(entry) or not stat.S_ISFIFO(os.fstat(fd).st_mode):
-            return None
-        (count,) = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))
-        look = select.poll()
-        look.register(fd, 0)
-        return Pipe(int(count), any(event & select.POLLHUP for _, event in look.poll(0)))
     finally:
         os.close(fd)
 

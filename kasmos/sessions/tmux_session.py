@@ -23,9 +23,9 @@ from kasmos.sessions.held import HeldSession, either
 from kasmos.sessions.hold import Hold
 from kasmos.sessions.last_screen import load_screen, plain, render_range, save_screen, shown, write_private
 from kasmos.sessions.protocol import FindRecogniser, Recognise, TerminalSession, require_pasteable
+from kasmos.sessions.stdin import unread_bytes
 from kasmos.sessions.threads import in_thread
 from kasmos.sessions.tmux_pane import Pane, end_pane
-from kasmos.sessions.tty import unread_bytes
 
 CAPABILITIES = Capabilities(interactive=True, adoption=True, detach=True, processes=True)
 

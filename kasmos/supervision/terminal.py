@@ -280,9 +280,9 @@ class Terminal:
             if self.picture is not None and self.picture.unread and now < begun + READ_PATIENCE:
                 # On a busy machine it may not get round to what was typed for long.
                 give_up = max(give_up, now + ANSWER_PATIENCE)
-            if trio.current_time() >= give_up:
+            if now >= give_up:
                 raise SessionError(otherwise)
-            await self.wait_look(min(give_up, trio.current_time() + 1.0))
+            await self.wait_look(min(give_up, now + 1.0))
 
     async def respond(self, choice: str) -> None:
         """Press the key that stands for a choice at a permission prompt.

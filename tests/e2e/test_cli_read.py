@@ -7,9 +7,7 @@ import json
 import os
 import re
 import signal
-import struct
 import subprocess
-import termios
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +20,7 @@ from kasmos.model.clock import Clock
 from kasmos.model.event import Event
 from kasmos.model.profile import ExecutionMode
 from kasmos.model.session import ExitStatus
+from kasmos.sessions.stdin import unread_in
 from kasmos.store.journal import open_journal
 from kasmos.store.stateroot import StateRoot, find_state_root
 from tests.conftest import Kas
@@ -350,7 +349,7 @@ def test_whole_for_a_slow_reader(kas: Kas, state: StateRoot, unbuffered: str) ->
         room = fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
         for _ in range(5):
             # Nothing more goes into it: it is being written to.
-            wait_for(lambda: waiting_in(pipe) >= room)
+            wait_for(lambda: unread_in(pipe) >= room)
             process.send_signal(signal.SIGSTOP)
             wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
             process.send_signal(signal.SIGCONT)
@@ -358,12 +357,6 @@ def test_whole_for_a_slow_reader(kas: Kas, state: StateRoot, unbuffered: str) ->
         taken += process.stdout.read()
         assert process.wait(LIMIT) == 0
     assert taken == log
-
-
-def waiting_in(pipe: int) -> int:
-    """How many bytes are in a pipe."""
-    (count,) = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))
-    return int(count)
 
 
 # --- completion ---------------------------------------------------------------------

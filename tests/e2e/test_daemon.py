@@ -181,7 +181,7 @@ def test_follower_waits_for_the_next_daemon(scene: Scene) -> None:
     """A `kas run` that follows a daemon does not take its place when it leaves, and follows the next one to the end."""
     start(scene)
     # However long the next one takes to come up here.
-    patient = PatientKas(scene.kas.cwd, {"kasmos.cli.foreground.TAKEOVER_TIMEOUT": LIMIT})
+    patient = PatientKas(scene.kas.cwd, {"kasmos.cli.foreground.COMING_UP_TIMEOUT": LIMIT})
     scene.write_plan([Task("until_exists go; done_")])
     with Running(scene, patient.command("run", "plan.md"), {}) as following:
         scene.wait_started("1", following)

@@ -245,14 +245,19 @@ async def _send_slowly(stream: trio.SocketStream, data: bytes) -> None:
         await trio.sleep(0.01)
 
 
+async def ask_over_one_connection(api: Api, times: int) -> None:
+    """Ask so often, and be answered each time."""
+    stream = await open_raw(api)
+    for _ in range(times):
+        await stream.send_all(GET_HEALTH.replace("\n", "\r\n").encode())
+        assert (await read_answer(stream)).startswith(b"HTTP/1.1 200 ")
+    await stream.aclose()
+
+
 async def test_connections_are_used_again(root: Path) -> None:
     """(2) Many requests go over one connection."""
     async with open_api(root) as api:
-        stream = await open_raw(api)
-        for _ in range(5):
-            await stream.send_all(GET_HEALTH.replace("\n", "\r\n").encode())
-            assert (await read_answer(stream)).startswith(b"HTTP/1.1 200 ")
-        await stream.aclose()
+        await ask_over_one_connection(api, 5)
 
 
 async def test_a_connection_outlives_a_moment_in_which_nothing_moves(
@@ -267,11 +272,7 @@ async def test_a_connection_outlives_a_moment_in_which_nothing_moves(
 
     monkeypatch.setattr(TrioSingleTask, "restart", held_up)
     async with open_api(root) as api:
-        stream = await open_raw(api)
-        for _ in range(3):
-            await stream.send_all(GET_HEALTH.replace("\n", "\r\n").encode())
-            assert (await read_answer(stream)).startswith(b"HTTP/1.1 200 ")
-        await stream.aclose()
+        await ask_over_one_connection(api, 3)
 
 
 async def test_shutdown_does_not_wait_for_idle_connections(root: Path) -> None:

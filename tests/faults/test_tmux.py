@@ -29,10 +29,10 @@ from kasmos.sessions import cgroups, launch, tmux, tmux_launch, tmux_start
 from kasmos.sessions.cgroups import NoCgroups, find_cgroups
 from kasmos.sessions.headless import open_headless
 from kasmos.sessions.hold import Hold
+from kasmos.sessions.stdin import unread_bytes
 from kasmos.sessions.tmux_backend import TmuxBackend, open_tmux
 from kasmos.sessions.tmux_host import children_of, resident
 from kasmos.sessions.tmux_session import TmuxSession
-from kasmos.sessions.tty import unread_bytes
 from kasmos.store.stateroot import StateRoot
 from kasmos.supervision.termination import terminate
 from tests.faults.conftest import BOOT, LIMIT, PROGRAMS, Ground, alive, everything, until, wrote
